@@ -1,0 +1,498 @@
+"""The only module that knows array libraries.
+
+Everything above works on an `Arrays`: a namespace, a device and a compute dtype, with the
+few functions that the array API standard lacks or that a library does better in its own way.
+Tall arrays meet only products, sums, slices and plain reductions, so that the same lines run on
+every library; factorizations of small matrices are done on the host, in double precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from array_api_compat import (
+    array_namespace,
+    is_array_api_obj,
+    is_cupy_array,
+    is_cupy_namespace,
+    is_numpy_array,
+    is_numpy_namespace,
+    is_torch_array,
+    is_torch_namespace,
+    to_device,
+)
+from array_api_compat import device as device_of
+
+Array = Any
+
+__all__ = ["Array", "Arrays", "Columns", "HostArray", "describe", "is_array", "is_sparse"]
+
+HostArray = np.ndarray[Any, np.dtype[Any]]
+
+_COMPUTE = {
+    "bool": "float64",
+    "float16": "float32",
+    "bfloat16": "float32",
+    "float32": "float32",
+    "float64": "float64",
+    "complex64": "complex64",
+    "complex128": "complex128",
+    **{f"{sign}int{bits}": "float64" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+_PANEL_BYTES = 1 << 24
+
+
+def is_array(A: object) -> bool:
+    """Whether ``A`` is an array of a library that follows the array API standard."""
+    return is_array_api_obj(A) and not is_sparse(A)
+
+
+def is_sparse(A: object) -> bool:
+    """Whether ``A`` is a sparse matrix or array of scipy or cupyx."""
+    module = type(A).__module__
+    return module.startswith(("scipy.sparse", "cupyx.scipy.sparse")) and hasattr(A, "tocsr")
+
+
+def dtype_name(dtype: Any) -> str:
+    """Name of a dtype of any library: ``"float32"``, ``"bfloat16"``, ..."""
+    if isinstance(dtype, (type, str)):
+        return str(np.dtype(dtype).name)
+    return str(getattr(dtype, "name", dtype)).removeprefix("torch.").removeprefix("array_api_strict.")
+
+
+def describe(A: object) -> str:
+    """One phrase for an error message: type, and shape and dtype if there are any."""
+    parts = [f"{type(A).__module__.split('.')[0]}.{type(A).__qualname__}"]
+    parts += [f"{name} {getattr(A, name)}" for name in ("shape", "dtype") if hasattr(A, name)]
+    return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """A namespace, a device and a dtype to compute in.
+
+    Parameters
+    ----------
+    xp : module
+        An array API namespace.
+    device : object
+        Where arrays live; whatever ``xp`` calls a device.
+    dtype_name : str
+        ``"float32"``, ``"float64"``, ``"complex64"`` or ``"complex128"``.
+    out_dtype : object
+        The dtype in which vectors are handed back to the user.
+    """
+
+    xp: Any
+    device: Any
+    dtype_name: str
+    out_dtype: Any
+
+    # ---- making one -----------------------------------------------------------------
+
+    @classmethod
+    def of_dtype(cls, xp: Any, device: Any, dtype: Any) -> Arrays:
+        """Arrays of ``xp`` on ``device`` for data of ``dtype``; TypeError if it is not numeric."""
+        given = dtype_name(dtype)
+        if given not in _COMPUTE:
+            msg = (
+                f"dtype {given} cannot be computed with; convert to float32, float64, complex64 "
+                "or complex128 first"
+            )
+            raise TypeError(msg)
+        compute = _COMPUTE[given]
+        is_float = given.startswith(("float", "bfloat", "complex"))
+        out = getattr(xp, given if is_float else compute)
+        return cls(xp, device, compute, out)
+
+    @classmethod
+    def of_array(cls, A: Array) -> Arrays:
+        """Where and in what to compute for the array ``A``."""
+        return cls.of_dtype(array_namespace(A), device_of(A), A.dtype)
+
+    @classmethod
+    def of_sparse(cls, A: Any) -> Arrays:
+        """Where and in what to compute for a sparse matrix."""
+        return cls.of_dtype(array_namespace(A.data), device_of(A.data), A.dtype)
+
+    @classmethod
+    def of_operator(cls, A: Any) -> Arrays:
+        """Where to compute for an operator that only says its dtype.
+
+        A torch dtype means torch arrays (on ``A.device``, or the CPU); an operator of cupyx means
+        cupy; an attribute ``xp`` settles it; anything else is NumPy.
+        """
+        dtype = getattr(A, "dtype", None)
+        if dtype is None:
+            msg = f"operator {describe(A)} has no dtype; give it one, as numpy.dtype('float64')"
+            raise TypeError(msg)
+        xp = getattr(A, "xp", None)
+        if xp is None:
+            name = "numpy"
+            if str(dtype).startswith("torch."):
+                name = "torch"
+            elif type(A).__module__.startswith("cupyx"):
+                name = "cupy"
+            xp = _namespace(name)
+        else:
+            xp = array_namespace(xp.empty(0))
+        device = getattr(A, "device", None)
+        if device is None:
+            device = device_of(xp.empty(0))
+        elif is_torch_namespace(xp):
+            device = xp.device(device)
+        return cls.of_dtype(xp, device, dtype)
+
+    @classmethod
+    def common(cls, parts: list[Arrays]) -> Arrays:
+        """What holds all of ``parts``: one namespace and device, the widest dtype."""
+        first = parts[0]
+        for part in parts[1:]:
+            if part.xp is not first.xp or part.device != first.device:
+                msg = (
+                    f"operands live in {first.xp.__name__} on {first.device} and in "
+                    f"{part.xp.__name__} on {part.device}; bring them to one library and device"
+                )
+                raise TypeError(msg)
+        widest = np.result_type(*[part.host_dtype for part in parts])
+        return cls.of_dtype(first.xp, first.device, widest)
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        out = dtype_name(self.out_dtype)
+        return _unpickle, (self.xp.__name__, self.device, self.dtype_name, out)
+
+    # ---- facts ----------------------------------------------------------------------
+
+    @cached_property
+    def dtype(self) -> Any:
+        """The compute dtype as the namespace spells it."""
+        return getattr(self.xp, self.dtype_name)
+
+    @cached_property
+    def real_dtype(self) -> Any:
+        """The real dtype of the same precision."""
+        return self.xp.float32 if self.dtype_name in {"float32", "complex64"} else self.xp.float64
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether the compute dtype is complex."""
+        return self.dtype_name.startswith("complex")
+
+    @cached_property
+    def host_dtype(self) -> Any:
+        """NumPy's name of the compute dtype."""
+        return np.dtype(self.dtype_name)
+
+    @cached_property
+    def wide_dtype(self) -> Any:
+        """Double precision of the same kind, on the host: small matrices are kept in it."""
+        return np.dtype("complex128" if self.is_complex else "float64")
+
+    @cached_property
+    def eps(self) -> float:
+        """Rounding unit of the compute dtype."""
+        return float(np.finfo(self.host_dtype).eps)
+
+    @cached_property
+    def reads_are_cheap(self) -> bool:
+        """Whether a value can be looked at without waiting for a device."""
+        if is_torch_namespace(self.xp):
+            return bool(self.device.type == "cpu")
+        return is_numpy_namespace(self.xp)
+
+    # ---- to and fro -----------------------------------------------------------------
+
+    def put(self, x: HostArray) -> Array:
+        """Copy a host array to the device, in the compute dtype."""
+        x = np.asarray(x).astype(self.host_dtype, copy=False)
+        if is_numpy_namespace(self.xp):
+            return x
+        return self.xp.asarray(np.ascontiguousarray(x), device=self.device)
+
+    def get(self, x: Array) -> HostArray:
+        """Copy a device array to the host."""
+        if is_numpy_array(x):
+            return np.asarray(x)
+        if is_torch_array(x):
+            return np.asarray(x.detach().cpu().resolve_conj())
+        if is_cupy_array(x):
+            return np.asarray(x.get())
+        try:
+            return np.asarray(x)
+        except (RuntimeError, TypeError, ValueError):
+            home = device_of(self.xp.empty(0))
+            return np.asarray(to_device(x, home))
+
+    def take(self, x: Array) -> Array:
+        """``x`` as an array of this namespace, device and compute dtype; copies only if it must."""
+        if is_torch_array(x):
+            x = x.detach().resolve_conj().resolve_neg()
+        return self.xp.asarray(x, dtype=self.dtype, device=self.device)
+
+    def like(self, X: Array) -> Array:
+        """``X``, an array of this namespace, in the compute dtype."""
+        return self.xp.astype(X, self.dtype, copy=False)
+
+    def matrix(self, A: Array) -> Array:
+        """A user's array as products want it: compute dtype, detached, in a layout BLAS takes."""
+        A = self.take(A)
+        if is_numpy_array(A):
+            A = np.asarray(A)
+            unit = A.dtype.itemsize
+            if unit not in A.strides or min(A.strides) < unit:
+                A = np.ascontiguousarray(A)
+        return A
+
+    def sparse_matrix(self, A: Any) -> Any:
+        """A user's sparse matrix by compressed rows, in the compute dtype."""
+        A = A.tocsr()
+        if not A.has_canonical_format:
+            A = A.copy()
+            A.sum_duplicates()
+        return A.astype(self.host_dtype, copy=False)
+
+    def hand_out(self, x: Array) -> Array:
+        """``x`` in the dtype that the user's data had."""
+        return self.xp.astype(x, self.out_dtype, copy=False)
+
+    def hand_out_values(self, S: HostArray) -> Array:
+        """Singular values, from the host, in the real dtype that the user's data had."""
+        xp, name = self.xp, dtype_name(self.out_dtype)
+        real = {"complex64": "float32", "complex128": "float64"}.get(name, name)
+        dtype = getattr(xp, real)
+        largest = float(xp.finfo(dtype).max)
+        if len(S) and not S[0] <= largest:
+            msg = (
+                f"the largest singular value, {S[0]:.3g}, exceeds the range of {real} "
+                f"({largest:.3g}); convert A to a wider dtype, or scale it down"
+            )
+            raise ValueError(msg)
+        return xp.astype(xp.asarray(S, dtype=xp.float64, device=self.device), dtype, copy=False)
+
+    def gaussian(self, rng: np.random.Generator, rows: int, columns: int) -> Array:
+        """Standard normal block, drawn on the host so that every library starts alike."""
+        block = rng.standard_normal((columns, rows))
+        if self.is_complex:
+            block = block + 1j * rng.standard_normal((columns, rows))
+        return self.put(block).T
+
+    def zeros(self, rows: int, columns: int) -> Array:
+        """Block of zeros."""
+        return self.xp.zeros((rows, columns), dtype=self.dtype, device=self.device)
+
+    # ---- what the standard lacks ------------------------------------------------------
+
+    def conj(self, X: Array) -> Array:
+        """Complex conjugate; the array itself where it is real."""
+        return self.xp.conj(X) if self.is_complex else X
+
+    def adjoint(self, X: Array) -> Array:
+        """Conjugate transpose of a matrix; a view where the library has views."""
+        return self.conj(X.T)
+
+    def adjoint_product(self, A: Array, X: Array) -> Array:
+        """``A^H @ X``; conjugates X, which is narrow, and not A."""
+        return self.conj(A.T @ self.conj(X))
+
+    def sparse_product(self, A: Any, X: Array) -> Array:
+        """Product with a sparse matrix; single columns go the faster way of a vector."""
+        if X.shape[1] == 1:
+            return (A @ X[:, 0])[:, None]
+        return A @ X
+
+    def column_norms(self, X: Array) -> Array:
+        """2-norms of the columns, as a real vector on the device."""
+        if is_numpy_array(X) and X.shape[1] == 1:
+            return np.sqrt(np.vdot(X, X).real.reshape(1)).astype(X.real.dtype, copy=False)
+        squares = X * X
+        if self.is_complex:
+            real, imag = self.xp.real(X), self.xp.imag(X)
+            squares = real * real + imag * imag
+        return self.xp.sqrt(self.xp.sum(squares, axis=0))
+
+    def replace(self, bad: Array, fresh: Callable[[], Array], X: Array) -> Array:
+        """``X`` with its ``bad`` columns taken from ``fresh()``; no wait for a device."""
+        if self.reads_are_cheap and not bool(self.xp.any(bad)):
+            return X
+        return self.xp.where(bad[None, :], fresh(), X)
+
+    def peek(self, flag: Array) -> bool | None:
+        """The value of a flag, or None where looking would mean waiting for a device."""
+        return bool(flag) if self.reads_are_cheap else None
+
+    def roll(self, X: Array, shift: int) -> Array:
+        """``X`` with its rows shifted cyclically."""
+        shift %= X.shape[0]
+        return self.xp.concat([X[-shift:, :], X[:-shift, :]], axis=0) if shift else X
+
+    def cholesky_inverse(self, G: Array) -> tuple[Array, Array] | None:
+        """``L`` and ``L^-1`` of ``G = L L^H``, or None if G is not safely positive definite.
+
+        G is a Gram matrix of unit columns; "safely" means that the columns Q = X L^-H come out
+        orthonormal to a few digits, so that one more pass finishes the work.
+        """
+        if not self.reads_are_cheap:
+            return None
+        host = self.get(G)
+        try:
+            L = np.linalg.cholesky(host)
+        except np.linalg.LinAlgError:
+            return None
+        pivots = np.abs(np.diagonal(L))
+        if not pivots.min() > 30 * self.eps**0.5:
+            return None
+        # NumPy's inverse, not SciPy's triangular one: the two wheels have a BLAS thread pool each,
+        # and going back and forth between them makes both spin.
+        return self.put(L), self.put(np.linalg.inv(L))
+
+    def eigh(self, G: Array) -> tuple[Array, Array]:
+        """Eigenvalues, descending, and eigenvectors of a small Hermitian matrix on the device."""
+        # NaN comes out as NaN, as it does on a GPU: who reads the numbers reports it.
+        try:
+            values, vectors = self.xp.linalg.eigh(G)
+        except (RuntimeError, np.linalg.LinAlgError):
+            values, vectors = self.xp.real(G[:, 0]) * float("nan"), G * float("nan")
+        return self.xp.flip(values, axis=0), self.xp.flip(vectors, axis=1)
+
+    def fix_phases(self, U: Array, V: Array) -> tuple[Array, Array]:
+        """Make the entry of largest modulus of every column of U real and positive."""
+        xp = self.xp
+        lead = xp.argmax(xp.abs(U), axis=0)
+        here = xp.arange(U.shape[0], device=self.device)[:, None] == lead[None, :]
+        entry = xp.sum(xp.where(here, U, xp.zeros_like(U)), axis=0)
+        size = xp.abs(entry)
+        size = xp.where(size == 0, xp.ones_like(size), size)
+        one = xp.ones_like(entry)
+        phase = xp.where(entry == 0, one, xp.conj(entry) / xp.astype(size, entry.dtype))
+        return U * phase, V * phase
+
+    def svd(self, A: Array) -> tuple[Array, HostArray, Array]:
+        """Full thin SVD with the library's own LAPACK; S comes back on the host."""
+        if is_numpy_namespace(self.xp):
+            try:
+                U, S, Vh = scipy.linalg.svd(A, full_matrices=False, check_finite=False)
+            except scipy.linalg.LinAlgError:
+                U, S, Vh = scipy.linalg.svd(
+                    A, full_matrices=False, check_finite=False, lapack_driver="gesvd"
+                )
+        else:
+            U, S, Vh = self.xp.linalg.svd(A, full_matrices=False)
+        return U, self.get(S).astype(np.float64), Vh
+
+    def gram_eigh(self, A: Array, k: int) -> Array:
+        """Eigenvectors of ``A^H A`` of its k largest eigenvalues, descending.
+
+        The Gram matrix is formed and solved in double precision, by row panels of A, whatever the
+        dtype of A: in float32 half of the digits of the small ones would be lost.
+        """
+        xp, n = self.xp, A.shape[1]
+        wide = xp.complex128 if self.is_complex else xp.float64
+        G = xp.zeros((n, n), dtype=wide, device=self.device)
+        rows = max(n, _PANEL_BYTES // (n * 8))
+        for i in range(0, A.shape[0], rows):
+            panel = xp.astype(A[i : i + rows, :], wide, copy=False)
+            G = G + self.adjoint_product(panel, panel)
+        if is_numpy_namespace(xp):
+            _, vectors = scipy.linalg.eigh(G, subset_by_index=(n - k, n - 1), check_finite=False)
+        else:
+            _, vectors = xp.linalg.eigh(G)
+        return self.like(xp.flip(vectors[:, -k:], axis=1))
+
+    def max_abs(self, A: Array) -> float:
+        """Largest modulus in ``A`` (of real or imaginary parts); NaN or inf show up in it."""
+        xp = self.xp
+        parts = [xp.real(A), xp.imag(A)] if xp.isdtype(A.dtype, "complex floating") else [A]
+        ends = [end for part in parts for end in (xp.max(part), -xp.min(part))]
+        values = [float(end) for end in ends]
+        return float(np.max(values)) if not np.isnan(values).any() else float("nan")
+
+    def frobenius_norm(self, A: Array, scale: float) -> float:
+        """``||scale A||_F``, summed by row panels, in double precision over the panels."""
+        total = 0.0
+        rows = max(1, _PANEL_BYTES // (max(1, A.shape[1]) * 8))
+        for i in range(0, A.shape[0], rows):
+            panel = A[i : i + rows, :]
+            panel = self.xp.abs(panel) * scale
+            wide = self.xp.astype(panel, self.xp.float64)
+            total += float(self.xp.sum(wide * wide))
+        return float(np.sqrt(total))
+
+
+class Columns:
+    """A growing block of columns of one length: a basis.
+
+    Kept as the rows of a C-ordered buffer, so that the leading columns are contiguous and are
+    seen, not copied, by `view`. Libraries whose arrays cannot be written to get a new buffer.
+
+    Parameters
+    ----------
+    arrays : Arrays
+        Where the columns live.
+    length : int
+        Number of entries of a column.
+    capacity : int
+        Number of columns to make room for; it grows when it must.
+    """
+
+    def __init__(self, arrays: Arrays, length: int, capacity: int) -> None:
+        self.arrays = arrays
+        self.length = length
+        self._rows = arrays.zeros(capacity, length)
+        self.count = 0
+
+    @property
+    def capacity(self) -> int:
+        """Number of columns there is room for."""
+        return int(self._rows.shape[0])
+
+    def view(self, start: int = 0, stop: int | None = None) -> Array:
+        """Columns ``start`` to ``stop`` (all that there are, by default) as a matrix."""
+        return self._rows[start : self.count if stop is None else stop, :].T
+
+    def append(self, X: Array) -> None:
+        """Add columns behind the last."""
+        self.overwrite(X, self.count)
+
+    def overwrite(self, X: Array, start: int) -> None:
+        """Put ``X`` at column ``start``; what stood behind it is gone."""
+        stop = start + X.shape[1]
+        if stop > self.capacity:
+            self.grow(max(stop, self.capacity + self.capacity // 2))
+        rows = X.T
+        try:
+            self._rows[start:stop, :] = rows
+        except TypeError:
+            parts = [self._rows[:start, :], rows, self._rows[stop:, :]]
+            self._rows = self.arrays.xp.concat(parts, axis=0)
+        self.count = stop
+
+    def grow(self, capacity: int) -> None:
+        """Make room for ``capacity`` columns."""
+        if capacity > self.capacity:
+            room = self.arrays.zeros(capacity - self.capacity, self.length)
+            self._rows = self.arrays.xp.concat([self._rows, room], axis=0)
+
+    def copy(self) -> Columns:
+        """An independent copy."""
+        twin = Columns.__new__(Columns)
+        twin.arrays, twin.length, twin.count = self.arrays, self.length, self.count
+        twin._rows = self.arrays.xp.asarray(self._rows, copy=True)
+        return twin
+
+
+def _namespace(name: str) -> Any:
+    """The array API namespace of an installed library, by name."""
+    import importlib
+
+    library = importlib.import_module(name)
+    return array_namespace(library.empty(0) if name != "numpy" else np.empty(0))
+
+
+def _unpickle(xp_name: str, device: Any, dtype: str, out: str) -> Arrays:
+    xp = _namespace(xp_name.removeprefix("array_api_compat."))
+    return Arrays(xp, device, dtype, getattr(xp, out))

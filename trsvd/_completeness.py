@@ -1,0 +1,102 @@
+"""The check for missed singular values.
+
+Converged residuals say that the triplets belong to A; that nothing larger was missed is shown by
+what is left of ``||A||_F``, or by iterating a random vector in the complement of the triplets.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from trsvd._arrays import Array, HostArray
+from trsvd._golub_kahan import GolubKahan
+from trsvd.methods import Run
+from trsvd.operators import Metered
+from trsvd.result import Completeness
+from trsvd.stopping import Stop
+
+__all__ = ["check_completeness", "certified_eta", "steps_for"]
+
+_FAILURE_PROBABILITY = 1e-3
+_ETA = 0.1
+_LEAST_STEPS = 8
+
+
+def certified_eta(n: int, steps: int, delta: float) -> float:
+    """What ``steps`` Lanczos steps from a random vector of length n certify.
+
+    A singular value of at least ``(1 + eta) s`` shows up as a Ritz value of at least ``s`` but
+    with probability ``delta``: Kuczynski and Wozniakowski, doi:10.1137/0613066, theorem 4.1.
+    """
+    root = math.log(1.648 * math.sqrt(n) / delta) / (2 * steps - 1)
+    return 1 / math.sqrt(1 - root**2) - 1 if root < 1 else math.inf
+
+
+def steps_for(n: int, eta: float, delta: float) -> int:
+    """Steps that certify ``eta``; the inverse of `certified_eta`."""
+    root = math.sqrt(1 - 1 / (1 + eta) ** 2)
+    return math.ceil((math.log(1.648 * math.sqrt(n) / delta) / root + 1) / 2)
+
+
+def check_completeness(
+    op: Metered,
+    run: Run,
+    triplets: tuple[Array, HostArray, Array],
+    stop: Stop,
+    unit: float,
+    rng: np.random.Generator,
+    width: int,
+) -> tuple[Completeness, Array | None]:
+    """What is known about missed values, and right vectors towards those that were found missing.
+
+    Parameters
+    ----------
+    op : Metered
+        The operator, m x n with m >= n; products are counted as verification.
+    run : Run
+        What computed the triplets.
+    triplets : tuple
+        U, S (host, as op scales it) and V.
+    stop : Stop
+        Decides what counts as missed, in units of A.
+    unit : float
+        What S is to be multiplied by to be in units of A.
+    rng : numpy.random.Generator
+        Source of the random vectors.
+    width : int
+        How many of them are iterated together.
+    """
+    U, S, V = triplets
+    k, n = len(S), op.shape[1]
+    if run.exact or k == n:
+        return Completeness("exact"), None
+    norm = op.frobenius_norm()
+    if norm is not None and k:
+        rest = norm**2 - float(np.sum(S**2)) + 10 * op.arrays.eps * norm**2
+        if rest < float(S[-1]) ** 2:
+            return Completeness("norm"), None
+    if run.meets_all_copies:
+        return Completeness("random start"), None
+    width = min(width, n - k)
+    steps = min(steps_for(n, _ETA, _FAILURE_PROBABILITY), max(_LEAST_STEPS, op.matvecs // 20))
+    complement = GolubKahan(
+        op,
+        op.arrays.gaussian(rng, n, width),
+        capacity=min(n, k + width * steps),
+        rng=rng,
+        locked=triplets,
+    )
+    for _ in range(steps):
+        if complement.exhausted or complement.full:
+            break
+        complement.expand(op)
+    values, vectors = complement.ritz_complement(width)
+    missing = [i for i, s in enumerate(values) if stop.missed(S * unit, k, float(s) * unit)]
+    if missing:
+        return Completeness("unchecked"), vectors[:, : len(missing)]
+    if complement.exhausted:
+        return Completeness("exact"), None
+    eta = certified_eta(n, steps, _FAILURE_PROBABILITY)
+    return Completeness("probable", eta, _FAILURE_PROBABILITY), None

@@ -1,0 +1,68 @@
+"""What a run can end with, and the warnings and exceptions that say so."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trsvd.result import SVDResult
+
+__all__ = ["AdjointError", "ConvergenceWarning", "NotConverged", "Status"]
+
+
+class Status(enum.Enum):
+    """Why a computation ended; the value is the message that a user reads."""
+
+    CONVERGED = "converged: every residual is at most tol"
+    MAX_MATVECS = (
+        "stopped at max_matvecs before every residual reached tol; "
+        "go on with state=result.state, or raise max_matvecs"
+    )
+    MAX_ITERATIONS = (
+        "the method made all the iterations it was given before every residual reached tol; "
+        "give it more, or leave its number of iterations at None to iterate until tol"
+    )
+    ROUNDING_FLOOR = (
+        "the residuals are at the rounding floor of the data, above tol; "
+        "more iterations cannot help: raise tol, or compute in a wider dtype"
+    )
+    STAGNATED = (
+        "the residuals no longer decrease and are above tol; "
+        "give the method a larger basis or block, raise tol, or use method='direct'"
+    )
+    CALLBACK = "stopped by the callback before every residual reached tol"
+    INCOMPLETE = (
+        "every residual is at most tol, but the check for missed singular values found larger "
+        "ones and max_matvecs left no room to compute them; go on with start=result"
+    )
+
+    @property
+    def converged(self) -> bool:
+        """Whether the computation reached what was asked for."""
+        return self is Status.CONVERGED
+
+
+class ConvergenceWarning(UserWarning):
+    """The triplets returned do not meet the tolerance; ``result.status`` says why."""
+
+
+class NotConverged(RuntimeError):  # noqa: N818 - the name says what happened
+    """Raised instead of `ConvergenceWarning` with ``on_failure="raise"``.
+
+    Attributes
+    ----------
+    result : SVDResult
+        The best triplets found, each with its residual.
+    """
+
+    def __init__(self, message: str, result: SVDResult) -> None:
+        super().__init__(message)
+        self.result = result
+
+    def __reduce__(self) -> tuple[type[NotConverged], tuple[str, SVDResult]]:
+        return NotConverged, (str(self), self.result)
+
+
+class AdjointError(ValueError):
+    """``rmatmat`` of an operator is not the adjoint of its ``matmat``."""

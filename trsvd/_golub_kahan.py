@@ -1,0 +1,360 @@
+"""Block Golub-Kahan (Lanczos) bidiagonalization that can be thick-restarted.
+
+Invariant, after every `expand`, `compress` and `lock`, with j columns in the basis and a next
+block W of w columns::
+
+    A V   = U B                     V: n x j, U: m x j, B: j x j
+    A^H U = V B^H + W C             W: n x w, C: w x j,  C^H = U^H A W
+    V^H V = I,  W^H W = I,  V^H W = 0,  U^H U = I
+
+to rounding (and to the level of dropped couplings, where the caller asks for dropping). With
+one-sided orthogonalization U^H U = I holds to rounding only after a `compress`; until then the
+second line holds with B^H replaced by B^H (U^H U).
+
+Consequences: ``||C p||`` is the residual of the triplet (U p, s, V q) of an SVD B = P S Q^H, and
+``U^H A = [B, C^H] [V, W]^H``, from which the triplets are extracted in the end: they use the last
+product too, which B alone does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trsvd._arrays import Array, Columns, HostArray
+from trsvd._errors import AdjointError
+from trsvd._orthonormalize import SpareVectors, orthonormalize
+from trsvd._ritz import small_svd
+from trsvd.operators import Metered
+
+__all__ = ["GolubKahan", "Ritz"]
+
+
+@dataclass(frozen=True)
+class Ritz:
+    """Singular values of the projected matrix, descending, and residuals of their triplets.
+
+    Attributes
+    ----------
+    S : array of shape (j,)
+        Ritz values: lower bounds of the singular values with the same index.
+    residuals : array of shape (j,)
+        Residual norms, absolute, as the recurrence has them.
+    scale : float
+        The largest Ritz value, or another lower bound of the norm of A.
+    """
+
+    S: HostArray
+    residuals: HostArray
+    scale: float
+
+
+class GolubKahan:
+    """The basis and the small matrices; see the module's invariant.
+
+    Parameters
+    ----------
+    op : Metered
+        The operator, m x n with m >= n.
+    start : array of shape (n, w)
+        Where the Krylov space starts; orthonormalized here.
+    capacity : int
+        Number of columns that V and U have room for, beside the next block.
+    rng : numpy.random.Generator
+        Source of the spare directions.
+    two_sided : bool
+        Whether U is orthogonalized explicitly as V is. Where it is not, it inherits its
+        orthogonality from V, and what it loses is repaired at each restart.
+    locked : tuple (U, S, V), optional
+        Triplets to work in the complement of.
+    """
+
+    def __init__(
+        self,
+        op: Metered,
+        start: Array,
+        *,
+        capacity: int,
+        rng: np.random.Generator,
+        two_sided: bool = True,
+        locked: tuple[Array, HostArray, Array] | None = None,
+    ) -> None:
+        arrays = op.arrays
+        m, n = op.shape
+        self.arrays, self.shape, self.two_sided = arrays, op.shape, two_sided
+        self.capacity = min(capacity, n)
+        width = int(start.shape[1])
+        self.V = Columns(arrays, n, self.capacity + min(width, n))
+        self.U = Columns(arrays, m, self.capacity)
+        self.spare_n = SpareVectors(arrays, arrays.gaussian(rng, n, 1))
+        self.spare_m = SpareVectors(arrays, arrays.gaussian(rng, m, 1))
+        self.locked = 0
+        self.S_locked = np.zeros(0)
+        self.loss = 0.0
+        if locked is not None:
+            self.U.append(locked[0])
+            self.V.append(locked[2])
+            self.locked = len(locked[1])
+            self.S_locked = np.asarray(locked[1], dtype=np.float64)
+        # Largest norm of a product seen, on the device: the scale against which a remainder is zero.
+        self.anorm = arrays.xp.asarray(
+            float(self.S_locked.max(initial=0.0)), dtype=arrays.real_dtype, device=arrays.device
+        )
+        W, _, _ = orthonormalize(
+            arrays,
+            start,
+            self.V.view() if self.locked else None,
+            floor=0.0,
+            spare=self.spare_n,
+            width=min(width, n - self.locked),
+        )
+        self._set_next(W)
+        j = self.locked
+        self.B = np.diag(self.S_locked).astype(arrays.wide_dtype)
+        self.C = np.zeros((self.width, j), dtype=arrays.wide_dtype)
+        self._pending: list[tuple[Array | None, Array, Array, Array]] = []
+        self._coupling: Array | None = None
+
+    # ---- sizes ------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Number j of columns in the basis."""
+        return self.U.count
+
+    @property
+    def width(self) -> int:
+        """Number w of columns of the next block; 0 once V spans the whole space."""
+        return self.V.count - self.U.count
+
+    @property
+    def full(self) -> bool:
+        """Whether the next expansion would not fit."""
+        return self.size + self.width > self.capacity
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether V spans the whole space: the triplets are exact."""
+        return self.width == 0
+
+    def _set_next(self, W: Array) -> None:
+        self.V.append(W)
+
+    # ---- the recurrence -----------------------------------------------------------------
+
+    def expand(self, op: Metered) -> None:
+        """Add the next block to the basis: two products of its width."""
+        arrays, xp = self.arrays, self.arrays.xp
+        j, w = self.size, self.width
+        m, n = self.shape
+        W = self.V.view(j)
+        Y = op.matmat(W)
+        self.anorm = xp.max(xp.concat([self.anorm[None], arrays.column_norms(Y)]))
+        floor = 4 * arrays.eps * self.anorm
+        H: Array | None = None
+        if self.two_sided or self._coupling is None:
+            Q, H, R = orthonormalize(
+                arrays, Y, self.U.view() if j else None, floor=floor, spare=self.spare_m
+            )
+        else:
+            H = arrays.adjoint(self._coupling)
+            Y = Y - self.U.view(j - H.shape[0]) @ H
+            Q, _, R = orthonormalize(arrays, Y, None, floor=floor, spare=self.spare_m)
+        Z = op.rmatmat(Q)
+        self.U.append(Q)
+        room = n - j - w
+        if room == 0:
+            C = arrays.zeros(0, w)
+            back = arrays.adjoint_product(W, Z)
+        else:
+            P, G, C = orthonormalize(
+                arrays, Z, self.V.view(), floor=floor, spare=self.spare_n, width=min(w, room)
+            )
+            self._set_next(P)
+            back = G[j:, :] if G is not None else C[:0, :]
+        self._coupling = C
+        self._pending.append((H, R, C, back))
+
+    def sync(self) -> None:
+        """Bring what the last expansions computed to the host: one transfer."""
+        if not self._pending:
+            return
+        arrays = self.arrays
+        pieces = [piece for step in self._pending for piece in step if piece is not None]
+        flat = [arrays.xp.reshape(piece, (-1,)) for piece in pieces]
+        norm = arrays.like(arrays.xp.reshape(self.anorm, (1,)))
+        host = arrays.get(arrays.xp.concat([norm, *flat])).astype(arrays.wide_dtype)
+        anorm = float(host[0].real)
+        at = 1
+
+        def take(piece: Array) -> HostArray:
+            nonlocal at
+            size = int(piece.shape[0]) * int(piece.shape[1])
+            block = host[at : at + size].reshape(tuple(piece.shape))
+            at += size
+            return block
+
+        for H, R, C, back in self._pending:
+            j, w = self.B.shape[1], int(R.shape[1])
+            column = np.zeros((j + w, w), dtype=host.dtype)
+            if H is not None:
+                part = take(H)
+                column[j - part.shape[0] : j] = part
+            column[j:] = take(R)
+            B = np.zeros((j + w, j + w), dtype=host.dtype)
+            B[:j, :j] = self.B
+            B[:, j:] = column
+            self.B = B
+            self.C = np.hstack([np.zeros((int(C.shape[0]), j), host.dtype), take(C)])
+            self._check_adjoint(column[j:], take(back), anorm)
+        self._pending = []
+
+    def _check_adjoint(self, R: HostArray, back: HostArray, anorm: float) -> None:
+        """``W^H (A^H U_new) = R^H``: the two products belong to one matrix. Costs nothing."""
+        if not np.isfinite(back).all() or not back.size:
+            return
+        if np.abs(back - R.conj().T).max() > 100 * self.arrays.eps**0.5 * anorm:
+            msg = (
+                "products with A and with its adjoint disagree: <v, A^H u> differs from <A v, u> by "
+                f"{np.abs(back - R.conj().T).max() / anorm:.2g} of the norm of A; rmatmat must compute "
+                "A.conj().T @ X, and both must be deterministic"
+            )
+            raise AdjointError(msg)
+
+    # ---- Rayleigh-Ritz ----------------------------------------------------------------
+
+    def _repair(self) -> HostArray | None:
+        """``T^-1`` with ``U T^-1`` orthonormal, where U may have lost orthogonality."""
+        if self.two_sided or self.size == 0:
+            return None
+        U = self.U.view()
+        G = self.arrays.get(self.arrays.adjoint_product(U, U)).astype(self.B.dtype)
+        self.loss = float(np.abs(G - np.eye(len(G))).max())
+        try:
+            T = np.linalg.cholesky(G).conj().T
+        except np.linalg.LinAlgError:
+            msg = "the left basis lost its independence; use reorthogonalize='two-sided'"
+            raise FloatingPointError(msg) from None
+        return np.linalg.inv(T)
+
+    def _orthogonal_form(self) -> tuple[HostArray, HostArray, HostArray | None]:
+        """B and C as they are for the repaired U, and the repair."""
+        self.sync()
+        inverse = self._repair()
+        if inverse is None:
+            return self.B, self.C, None
+        return np.linalg.solve(inverse, self.B), self.C @ inverse, inverse
+
+    def ritz(self) -> Ritz:
+        """Ritz values and their residuals as they stand."""
+        self.sync()
+        a = self.locked
+        P, S, _ = small_svd(self.B[a:, a:])
+        residuals = np.linalg.norm(self.C[:, a:] @ P, axis=0)
+        S = np.concatenate([self.S_locked, S])
+        residuals = np.concatenate([np.zeros(a), residuals])
+        order = np.argsort(-S, kind="stable")
+        return Ritz(S[order], residuals[order], float(S.max(initial=0.0)))
+
+    def ritz_complement(self, count: int) -> tuple[HostArray, Array]:
+        """Leading Ritz values and right vectors of what is not locked."""
+        self.sync()
+        a = self.locked
+        _, S, Qh = small_svd(self.B[a:, a:])
+        return S[:count], self.V.view(a, self.size) @ self.arrays.put(Qh[:count].conj().T)
+
+    def extract(self, k: int) -> tuple[Array, HostArray, Array]:
+        """The k leading triplets of ``U U^H A``: S descending on the host."""
+        B, C, inverse = self._orthogonal_form()
+        wide = np.hstack([B, C.conj().T])
+        P, S, Qh = small_svd(wide)
+        P, Q = P[:, :k], Qh[:k].conj().T
+        if inverse is not None:
+            P = inverse @ P
+        put = self.arrays.put
+        return self.U.view() @ put(P), S[:k], self.V.view() @ put(Q)
+
+    # ---- restart ------------------------------------------------------------------------
+
+    def compress(self, keep: int, *, drop: float = 0.0, block_size: int | None = None) -> None:
+        """Thick restart: keep the leading Ritz triplets (and what is locked).
+
+        Parameters
+        ----------
+        keep : int
+            Number of columns to keep, the locked ones included.
+        drop : float
+            Couplings of at most this size, absolute, may be left out of the next block to bring it
+            down to ``block_size`` columns.
+        block_size : int, optional
+            Width that the next block should not exceed, if couplings allow.
+        """
+        a, j = self.locked, self.size
+        B, C, inverse = self._orthogonal_form()
+        P, S, Qh = small_svd(B[a:, a:])
+        l = keep - a
+        P, S, Q = P[:, :l], S[:l], Qh[:l].conj().T
+        if inverse is None:
+            P_full = np.vstack([np.zeros((a, l)), P]) if a else P
+        else:
+            P_full = inverse[:, a:] @ P
+        C = C[:, a:] @ P
+        W = self.V.view(j)
+        if block_size is not None and C.shape[0] > block_size:
+            W, C = self._narrow(W, C, drop, block_size)
+        put = self.arrays.put
+        start = 0 if inverse is not None else a
+        U_new = self.U.view(start, j) @ put(P_full[start:])
+        V_new = self.V.view(a, j) @ put(Q)
+        W = W + 0  # a copy: the buffer below it is about to be written
+        self.U.overwrite(U_new, a)
+        self.V.overwrite(V_new, a)
+        self._set_next(W)
+        self.S_locked = self.S_locked[:a]
+        self.B = np.diag(np.concatenate([self.S_locked, S])).astype(self.B.dtype)
+        self.C = np.hstack([np.zeros((C.shape[0], a), C.dtype), C])
+        self._coupling = put(self.C)
+
+    def _narrow(
+        self, W: Array, C: HostArray, drop: float, block_size: int
+    ) -> tuple[Array, HostArray]:
+        """Rotate the next block to its principal couplings and leave out negligible ones."""
+        P, S, Qh = np.linalg.svd(C, full_matrices=False)
+        rank = max(block_size, int(np.sum(drop < S)))
+        if rank >= C.shape[0]:
+            return W, C
+        P = P[:, :rank]
+        return W @ self.arrays.put(P), S[:rank, None] * Qh[:rank]
+
+    def lock(self, level: float) -> None:
+        """Take leading triplets whose couplings are at most ``level`` out of the iteration.
+
+        To be called right after `compress`. They stay in the basis, others stay orthogonal to them.
+        """
+        a = self.locked
+        couplings = np.linalg.norm(self.C[:, a:], axis=0)
+        count = int(np.argmax(couplings > level)) if np.any(couplings > level) else 0
+        if count == 0:
+            return
+        self.C[:, a : a + count] = 0
+        self.locked = a + count
+        self.S_locked = np.real(np.diagonal(self.B)[: self.locked]).copy()
+        self._coupling = self.arrays.put(self.C)
+
+    def copy(self) -> GolubKahan:
+        """An independent copy: going on with one leaves the other as it is."""
+        self.sync()
+        twin = GolubKahan.__new__(GolubKahan)
+        twin.__dict__.update(self.__dict__)
+        twin.U, twin.V = self.U.copy(), self.V.copy()
+        twin.spare_n = SpareVectors(self.arrays, self.spare_n.block)
+        twin.spare_m = SpareVectors(self.arrays, self.spare_m.block)
+        twin.spare_n.shift, twin.spare_m.shift = self.spare_n.shift, self.spare_m.shift
+        twin._pending = []
+        return twin
+
+    def grow(self, capacity: int) -> None:
+        """Make room for ``capacity`` basis columns."""
+        self.capacity = min(max(capacity, self.capacity), self.shape[1])
+

@@ -1,0 +1,140 @@
+"""Block orthonormalization.
+
+Invariant of `orthonormalize`: ``X = basis @ H + Q @ R`` to rounding, ``Q^H Q = I`` and
+``basis^H Q = 0`` to working precision, for *any* X: directions in which X is zero (or depends on
+the basis and on its own other columns to rounding) are replaced by fresh random ones, with zero
+coefficients in R. A Krylov basis that breaks down therefore goes on by itself, and the small
+matrix built from H and R says so by its zeros.
+
+Only products with tall arrays are used: classical Gram-Schmidt applied twice between blocks
+("twice is enough": Giraud, Langou, Rozloznik, doi:10.1007/s00211-005-0615-4), and within the
+block Cholesky-QR, or the eigenvalue-based SVQB (Stathopoulos and Wu,
+doi:10.1137/S1064827500370883) where the columns are nearly dependent.
+"""
+
+from __future__ import annotations
+
+from trsvd._arrays import Array, Arrays
+
+__all__ = ["SpareVectors", "orthonormalize"]
+
+
+class SpareVectors:
+    """Random vectors that stand in for directions that vanished.
+
+    One block is drawn; each call gives it with its rows shifted anew, so that no draw (and no
+    transfer to a device) is made in the middle of a run.
+
+    Parameters
+    ----------
+    block : array of shape (n, w)
+        Random columns.
+    """
+
+    def __init__(self, arrays: Arrays, block: Array) -> None:
+        self.arrays, self.block = arrays, block
+        self.shift = 0
+
+    def __call__(self, width: int) -> Array:
+        """``width`` unit columns."""
+        arrays = self.arrays
+        while self.block.shape[1] < width:
+            more = arrays.roll(self.block, 7 * self.block.shape[1] + 1)
+            self.block = arrays.xp.concat([self.block, more], axis=1)
+        self.shift += 1
+        X = arrays.roll(self.block[:, :width], self.shift)
+        return X / arrays.column_norms(X)
+
+
+def orthonormalize(
+    arrays: Arrays,
+    X: Array,
+    basis: Array | None,
+    *,
+    floor: Array | float,
+    spare: SpareVectors,
+    width: int | None = None,
+) -> tuple[Array, Array | None, Array]:
+    """Split ``X`` into its part in the basis and an orthonormal block: ``X = basis H + Q R``.
+
+    Parameters
+    ----------
+    arrays : Arrays
+        What X lives in.
+    X : array of shape (n, w)
+        The block; not written to.
+    basis : array of shape (n, j) or None
+        Orthonormal columns to be orthogonal to.
+    floor : float or 0-d array
+        What remains of a column after the projection counts as zero when its norm is at most this:
+        the rounding level of the product that X came from.
+    spare : SpareVectors
+        Where columns come from that take the place of zero ones.
+    width : int, optional
+        Number of columns of Q, at most w (the default): the dominant directions of the remainder.
+
+    Returns
+    -------
+    Q : array of shape (n, width)
+        The orthonormal block.
+    H : array of shape (j, w) or None
+        Coefficients in the basis.
+    R : array of shape (width, w)
+        Coefficients in Q.
+    """
+    H: Array | None = None
+    R: Array | None = None
+    # After the first sweep the columns are near unit length. What a second projection takes down
+    # to sqrt(eps) was rounding noise of a dependent column, not a direction.
+    noise = 4 * arrays.eps**0.5
+    for sweep in range(3):
+        if basis is not None:
+            part = arrays.adjoint_product(basis, X)
+            X = X - basis @ part
+            H = part if H is None or R is None else H + part @ R
+        level = floor if sweep == 0 else noise if sweep == 1 else 0.0
+        X, factor, settled = _normalize(arrays, X, level, spare, width if sweep == 0 else None)
+        R = factor if R is None else factor @ R
+        if (sweep > 0 and settled) or (basis is None and X.shape[1] == 1):
+            break
+    return X, H, R
+
+
+def _normalize(
+    arrays: Arrays, X: Array, floor: Array | float, spare: SpareVectors, width: int | None
+) -> tuple[Array, Array, bool | None]:
+    """One pass within a block: ``X = Q R`` with Q nearer to orthonormal than X.
+
+    The flag says that Q is orthonormal to working precision, as far as that can be known without
+    waiting for a device (None where it cannot).
+    """
+    xp = arrays.xp
+    norms = arrays.column_norms(X)
+    bad = norms <= floor
+    X = arrays.replace(bad, lambda: spare(X.shape[1]), X)
+    lengths = xp.where(bad, xp.ones_like(norms), norms)
+    kept = arrays.like(xp.where(bad, xp.zeros_like(norms), norms))
+    X = X / arrays.like(lengths)
+    if X.shape[1] == 1:
+        fine = arrays.peek(xp.all(~bad & (norms > 0.1)))
+        return X, kept[:, None] if width != 0 else kept[:0, None], fine
+    G = arrays.adjoint_product(X, X)
+    factors = None if width is not None and width < X.shape[1] else arrays.cholesky_inverse(G)
+    if factors is not None:
+        L, inverse = factors
+        fine = arrays.peek(xp.all(~bad & (norms > 0.1)) & xp.all(xp.abs(G - _eye(arrays, G)) < 0.5))
+        return X @ arrays.adjoint(inverse), arrays.adjoint(L) * kept[None, :], fine
+    values, vectors = arrays.eigh(G)
+    if width is not None:
+        values, vectors = values[:width], vectors[:, :width]
+    small = values[:1] * arrays.eps * X.shape[1]
+    values = xp.where(values > small, values, small)
+    roots = arrays.like(xp.sqrt(values))
+    Q = X @ (vectors / roots[None, :])
+    R = (roots[:, None] * arrays.adjoint(vectors)) * kept[None, :]
+    fine = arrays.peek(xp.all(values > 0.1) & xp.all(~bad & (norms > 0.1)))
+    return Q, R, fine
+
+
+def _eye(arrays: Arrays, G: Array) -> Array:
+    return arrays.xp.eye(G.shape[0], dtype=arrays.dtype, device=arrays.device)

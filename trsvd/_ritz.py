@@ -1,0 +1,63 @@
+"""Rayleigh-Ritz: from small matrices to approximate triplets, and how wrong these are.
+
+Small matrices live on the host in double precision; `small_svd` is the one factorization that
+the Krylov kernels need of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trsvd._arrays import Array, Arrays, HostArray
+from trsvd._orthonormalize import SpareVectors, orthonormalize
+from trsvd.operators import Metered
+
+__all__ = ["rayleigh_ritz", "residual_norms", "small_svd"]
+
+
+def small_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:
+    """Thin SVD of a small host matrix: P, S (descending), Qh.
+
+    Raises
+    ------
+    ValueError
+        If B is not finite: the products with A that it was made of were not.
+    """
+    if not np.isfinite(B).all():
+        msg = (
+            "a product with A (or its adjoint) returned NaN or inf in the middle of the computation; "
+            "find it in A, or scale A down"
+        )
+        raise ValueError(msg)
+    return np.linalg.svd(B, full_matrices=False)
+
+
+def rayleigh_ritz(
+    op: Metered, V: Array, spare: SpareVectors, k: int
+) -> tuple[Array, HostArray, Array]:
+    """The best k triplets with right vectors in the span of the orthonormal ``V``.
+
+    One product with A, of V's width. ``A v_i = s_i u_i`` holds to rounding.
+    """
+    arrays = op.arrays
+    Y = op.matmat(V)
+    floor = arrays.eps * float(np.max(arrays.get(arrays.column_norms(Y))))
+    Q, _, R = orthonormalize(arrays, Y, None, floor=floor, spare=spare)
+    P, S, Wh = small_svd(arrays.get(R).astype(arrays.wide_dtype))
+    W = Wh.conj().T
+    return Q @ arrays.put(P[:, :k]), S[:k], V @ arrays.put(W[:, :k])
+
+
+def residual_norms(op: Metered, U: Array, S: HostArray, V: Array) -> HostArray:
+    """``max(||A v_i - s_i u_i||, ||A^H u_i - s_i v_i||)``, by 2 k products with A."""
+    arrays = op.arrays
+    s = arrays.put(S)[None, :]
+    left = arrays.column_norms(op.matmat(V) - U * s)
+    right = arrays.column_norms(op.rmatmat(U) - V * s)
+    return np.maximum(*_both(arrays, left, right))
+
+
+def _both(arrays: Arrays, left: Array, right: Array) -> tuple[HostArray, HostArray]:
+    """Two device vectors on the host, in one transfer."""
+    both = arrays.get(arrays.xp.stack([left, right])).astype(np.float64)
+    return both[0], both[1]

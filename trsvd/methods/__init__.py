@@ -1,0 +1,25 @@
+"""One file a method."""
+
+from __future__ import annotations
+
+from trsvd.methods._protocol import Method, Run
+from trsvd.methods.direct import Direct
+from trsvd.methods.power import PowerIteration
+from trsvd.methods.randomized import BlockKrylov, RandomizedSVD
+from trsvd.methods.trlan import ThickRestartLanczos
+
+__all__ = [
+    "METHODS",
+    "BlockKrylov",
+    "Direct",
+    "Method",
+    "PowerIteration",
+    "RandomizedSVD",
+    "Run",
+    "ThickRestartLanczos",
+]
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (ThickRestartLanczos, RandomizedSVD, BlockKrylov, PowerIteration, Direct)
+}

@@ -1,0 +1,121 @@
+"""Direct methods: the full SVD, and the Gram matrix with one Rayleigh-Ritz step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from trsvd._arrays import Array, HostArray
+from trsvd._golub_kahan import Ritz
+from trsvd._orthonormalize import SpareVectors
+from trsvd._ritz import rayleigh_ritz
+from trsvd.methods._protocol import Run
+from trsvd.operators import Metered
+
+__all__ = ["Direct"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Direct:
+    """Dense factorization: for small matrices, and for k near min(m, n).
+
+    Parameters
+    ----------
+    route : {"auto", "svd", "gram"}, default "auto"
+        ``"svd"``: the library's full thin SVD. ``"gram"``: the k leading eigenvectors of A^H A,
+        formed in double precision, and one Rayleigh-Ritz step with A; where its residuals do not
+        meet the tolerance (small singular values of a float64 matrix do not survive the squaring),
+        the full SVD follows. ``"auto"``: the Gram route where A is at least twice as long as
+        wide and k is at most a quarter of min(m, n).
+
+    Notes
+    -----
+    Counts min(m, n) products. Memory: ``"svd"`` two copies of A, ``"gram"`` min(m, n)^2 numbers
+    in double precision and k (m + n). A matrix that is known by its products only is formed first.
+
+    References
+    ----------
+    G. Golub and C. Van Loan, Matrix Computations, 4th ed., section 8.6.
+    """
+
+    name: ClassVar[str] = "direct"
+    route: Literal["auto", "svd", "gram"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.route not in {"auto", "svd", "gram"}:
+            msg = f"route={self.route!r}; it is one of 'auto', 'svd', 'gram'"
+            raise ValueError(msg)
+
+    def init(
+        self, op: Metered, k: int, *, tol: float, start: Array | None, rng: np.random.Generator
+    ) -> Run:
+        """Start a run; a start block is of no use to it."""
+        del tol, start
+        return _DirectRun(self.route, op, k, rng)
+
+
+class _DirectRun(Run):
+    meets_all_copies = True
+    exact = True
+
+    def __init__(self, route: str, op: Metered, k: int, rng: np.random.Generator) -> None:
+        m, n = op.shape
+        self.k, self.rng, self.rank = k, rng, n
+        if route == "auto":
+            route = "gram" if m >= 2 * n and 4 * k <= n else "svd"
+        self.route = route
+        self._triplets: tuple[Array, HostArray, Array] | None = None
+
+    @property
+    def next_cost(self) -> int:
+        return self.rank
+
+    @property
+    def available(self) -> int:
+        return self.rank if self._triplets is not None else 0
+
+    def step(self, op: Metered) -> None:
+        A = op.scaled_dense()
+        self.iterations += 1
+        self.finished = True
+        arrays = op.arrays
+        if self.route == "gram":
+            V = arrays.gram_eigh(A, self.k)
+            spare = SpareVectors(arrays, arrays.gaussian(self.rng, op.shape[0], 1))
+            op.verifying = True
+            self._triplets = rayleigh_ritz(op, V, spare, self.k)
+            op.verifying = False
+        else:
+            U, S, Vh = arrays.svd(A)
+            self._triplets = U, S, arrays.adjoint(Vh)
+
+    def report(self, *, now: bool = False) -> Ritz | None:
+        del now
+        if self._triplets is None:
+            return None
+        S = self._triplets[1]
+        return Ritz(S, np.zeros(len(S)), float(S[0]))
+
+    def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
+        del op
+        assert self._triplets is not None
+        U, S, V = self._triplets
+        return U[:, :k], S[:k], V[:, :k]
+
+    def retarget(self, k: int) -> None:
+        if self._triplets is not None and k > len(self._triplets[1]):
+            self._triplets, self.finished = None, False
+        self.k = k
+
+    def escalate(self) -> bool:
+        if self.route == "svd":
+            return False
+        self.route, self._triplets, self.finished = "svd", None, False
+        return True
+
+    def copy(self) -> _DirectRun:
+        twin = _DirectRun.__new__(_DirectRun)
+        twin.__dict__.update(self.__dict__)
+        return twin

@@ -1,0 +1,194 @@
+"""Thick-restart Lanczos on the Golub-Kahan bidiagonalization."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from trsvd._arrays import Array, HostArray
+from trsvd._golub_kahan import GolubKahan, Ritz
+from trsvd.methods._protocol import Run, pad_block
+from trsvd.operators import Metered
+
+__all__ = ["ThickRestartLanczos"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThickRestartLanczos:
+    """Thick-restart Lanczos (TRLan) for singular triplets.
+
+    A Krylov space is grown on both sides of A by Golub-Kahan bidiagonalization; when its basis is
+    full it is compressed to the best approximations so far and grown again. The fewest products of
+    all iterative methods here, with memory that is bounded beforehand.
+
+    Parameters
+    ----------
+    block_size : int, default 1
+        Vectors that are multiplied at a time. More vectors mean fewer passes over A and more
+        products.
+    basis_size : int, optional
+        Largest number of columns of each of the two bases; ``max(2 k + 20, k + 3 block_size)`` by
+        default, and never more than min(m, n).
+    reorthogonalize : {"auto", "one-sided", "two-sided"}, default "auto"
+        Whether the basis on the longer side is orthogonalized explicitly too. One-sided saves half
+        of the work beside the products; what orthogonality is lost is measured and repaired at each
+        restart. ``"auto"`` is one-sided where the longer side is at least twice as long, until
+        the measured loss endangers the tolerance.
+    gram : bool, default False
+        Lanczos on ``A^H A`` (on the smaller side) with a Rayleigh-Ritz step with A in the end, as
+        the paper has it. It stores no left basis; singular values below ``sqrt(eps) s_1`` are not
+        resolved.
+
+    Notes
+    -----
+    Cost: ``2 block_size`` products a step. Memory: ``basis_size * (m + n)`` numbers.
+
+    References
+    ----------
+    K. Wu and H. Simon, Thick-restart Lanczos method for large symmetric eigenvalue problems,
+    doi:10.1137/S0895479898334605. J. Baglama and L. Reichel, Augmented implicitly restarted Lanczos
+    bidiagonalization methods, doi:10.1137/04060593X. H. Simon and H. Zha, Low-rank matrix
+    approximation using the Lanczos bidiagonalization process, doi:10.1137/S1064827597327309.
+    """
+
+    name: ClassVar[str] = "trlan"
+    block_size: int = 1
+    basis_size: int | None = None
+    reorthogonalize: Literal["auto", "one-sided", "two-sided"] = "auto"
+    gram: bool = False
+
+    def __post_init__(self) -> None:
+        if self.block_size < 1:
+            msg = f"block_size={self.block_size}; it must be at least 1"
+            raise ValueError(msg)
+        if self.reorthogonalize not in {"auto", "one-sided", "two-sided"}:
+            msg = (
+                f"reorthogonalize={self.reorthogonalize!r}; it is one of 'auto', 'one-sided', 'two-sided'"
+            )
+            raise ValueError(msg)
+
+    def basis_for(self, k: int, rank: int) -> int:
+        """Number of basis columns for k triplets; ValueError if the one given is too small."""
+        least = k + self.block_size + 1
+        size = self.basis_size if self.basis_size is not None else max(2 * k + 20, k + 3 * self.block_size)
+        if size < min(least, rank):
+            msg = (
+                f"basis_size={size} is too small for k={k} with block_size={self.block_size}; "
+                f"give at least {min(least, rank)} (2 * k + 20 is a good size)"
+            )
+            raise ValueError(msg)
+        return min(size, rank)
+
+    def init(
+        self, op: Metered, k: int, *, tol: float, start: Array | None, rng: np.random.Generator
+    ) -> _LanczosRun:
+        """Start a run."""
+        return _LanczosRun(self, op, k, tol, start, rng)
+
+
+class _LanczosRun(Run):
+    def __init__(
+        self,
+        method: ThickRestartLanczos,
+        op: Metered,
+        k: int,
+        tol: float,
+        start: Array | None,
+        rng: np.random.Generator,
+    ) -> None:
+        m, n = op.shape
+        self.method, self.k, self.tol = method, k, tol
+        self.eps = op.arrays.eps
+        self.may_repair = method.reorthogonalize == "auto"
+        one_sided = method.reorthogonalize == "one-sided" or (self.may_repair and m >= 2 * n)
+        block = pad_block(op, start, min(method.block_size, n), rng)
+        self.basis = GolubKahan(
+            op,
+            block,
+            capacity=max(method.basis_for(k, n), k + 2 * int(block.shape[1])),
+            rng=rng,
+            two_sided=not one_sided,
+        )
+        self.meets_all_copies = start is None and method.block_size >= k
+        self.scale = 0.0
+        self._history: list[tuple[int, float]] = []
+        self._look_at = 0
+
+    @property
+    def next_cost(self) -> int:
+        return 2 * self.basis.width
+
+    @property
+    def available(self) -> int:
+        return self.basis.size
+
+    def step(self, op: Metered) -> None:
+        if self.basis.full:
+            self._restart()
+        self.basis.expand(op)
+        self.iterations += 1
+        if self.basis.exhausted:
+            self.finished = self.exact = True
+
+    def _restart(self) -> None:
+        basis = self.basis
+        scale = self.scale
+        room = basis.capacity - basis.width
+        keep = min(self.k + max(3, (basis.capacity - self.k) // 2), room)
+        basis.compress(
+            keep,
+            drop=max(self.eps, 0.01 * self.tol) * scale,
+            block_size=self.method.block_size,
+        )
+        basis.lock(0.5 * self.eps * scale)
+        loss = basis.loss
+        if self.may_repair and not basis.two_sided and loss > max(100 * self.eps, 0.01 * self.tol):
+            basis.two_sided = True
+
+    def report(self, *, now: bool = False) -> Ritz | None:
+        basis = self.basis
+        due = basis.full or basis.exhausted
+        if basis.arrays.reads_are_cheap:
+            due = due or basis.size >= self._look_at
+        if not (due or now) or basis.size < min(self.k, basis.shape[1]):
+            return None
+        ritz = basis.ritz()
+        self.scale = max(self.scale, ritz.scale)
+        self._plan_next_look(ritz)
+        return ritz
+
+    def _plan_next_look(self, ritz: Ritz) -> None:
+        """Look again when the residuals, going down as they did, may have arrived."""
+        worst = float(ritz.residuals[: self.k].max(initial=0.0)) / (ritz.scale or 1.0)
+        worst = max(worst, self.tol * 1e-3, 1e-300)
+        at = self.iterations
+        self._history.append((at, worst))
+        wait = max(2, (self.basis.capacity - self.k) // 8)
+        if len(self._history) >= 2:
+            (at0, worst0) = self._history[max(0, len(self._history) - 4)]
+            if at > at0 and worst < worst0 and self.tol > 0:
+                slope = math.log(worst0 / worst) / (at - at0)
+                steps = math.log(max(worst / self.tol, 1.0)) / slope
+                wait = max(1, int(0.7 * steps))
+        self._look_at = self.basis.size + wait * self.basis.width
+
+    def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
+        del op
+        return self.basis.extract(k)
+
+    def retarget(self, k: int) -> None:
+        self.k = k
+        basis = self.basis
+        basis.grow(self.method.basis_for(k, basis.shape[1]))
+        self.finished = basis.exhausted
+        self._history, self._look_at = [], 0
+
+    def copy(self) -> _LanczosRun:
+        twin = _LanczosRun.__new__(_LanczosRun)
+        twin.__dict__.update(self.__dict__)
+        twin.basis = self.basis.copy()
+        twin._history = list(self._history)
+        return twin

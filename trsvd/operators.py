@@ -1,0 +1,585 @@
+"""Matrices as operators: what a truncated SVD asks of a matrix, and ways to combine them.
+
+An operator has ``shape``, ``dtype``, ``matmat(X) = A X`` and ``rmatmat(X) = A^H X``. Anything
+with these four (or with ``matvec`` and ``rmatvec``), every array and every sparse matrix becomes
+one through `as_operator`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from trsvd._arrays import Array, Arrays, describe, dtype_name, is_array, is_sparse
+from trsvd._errors import AdjointError
+
+__all__ = [
+    "AdjointOperator",
+    "CenteredOperator",
+    "LowRankUpdate",
+    "MatrixLike",
+    "MatrixOperator",
+    "SumOperator",
+    "as_operator",
+    "check_adjoint",
+]
+
+
+@runtime_checkable
+class MatrixLike(Protocol):
+    """The least that an object needs to be handed to `trsvd.svds`.
+
+    ``shape`` is ``(m, n)``, ``dtype`` that of the products. ``matmat`` takes an (n, p) array and
+    returns (m, p), ``rmatmat`` the adjoint's. An attribute ``xp`` (a namespace) or a torch dtype
+    says which arrays the products take; NumPy otherwise.
+    """
+
+    shape: tuple[int, int]
+    dtype: Any
+
+    def matmat(self, X: Any, /) -> Any:
+        """``A @ X``."""
+        ...
+
+    def rmatmat(self, X: Any, /) -> Any:
+        """``A^H @ X``."""
+        ...
+
+
+class MatrixOperator(ABC):
+    """An m x n matrix that is known through its products.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(m, n)``.
+    arrays : Arrays
+        The namespace, device and dtype that the products take and give.
+    """
+
+    shape: tuple[int, int]
+    arrays: Arrays
+
+    @property
+    def dtype(self) -> Any:
+        """The compute dtype, as the namespace spells it."""
+        return self.arrays.dtype
+
+    @property
+    def xp(self) -> Any:
+        """The array namespace of the products."""
+        return self.arrays.xp
+
+    @abstractmethod
+    def matmat(self, X: Array) -> Array:
+        """``A @ X`` for X of shape (n, p)."""
+
+    @abstractmethod
+    def rmatmat(self, X: Array) -> Array:
+        """``A^H @ X`` for X of shape (m, p)."""
+
+    def max_abs(self) -> float | None:
+        """Largest entry in modulus; None where entries are not at hand."""
+        return None
+
+    def frobenius_norm(self, scale: float = 1.0) -> float | None:
+        """``||scale A||_F``; None where it cannot be had without about min(m, n) products."""
+        del scale
+        return None
+
+    def dense(self) -> Array:
+        """The matrix as an array; costs min(m, n) products where entries are not at hand."""
+        m, n = self.shape
+        if m < n:
+            return self.arrays.adjoint(AdjointOperator(self).dense())
+        blocks = []
+        for start in range(0, n, 256):
+            unit = np.eye(n, min(256, n - start), -start)
+            blocks.append(self.matmat(self.arrays.put(unit)))
+        return self.xp.concat(blocks, axis=1)
+
+
+class _ArrayMatrix(MatrixOperator):
+    """A dense array."""
+
+    def __init__(self, A: Array) -> None:
+        self.arrays = Arrays.of_array(A)
+        self.shape = (int(A.shape[0]), int(A.shape[1]))
+        self._A = self.arrays.matrix(A)
+
+    def matmat(self, X: Array) -> Array:
+        return self._A @ X
+
+    def rmatmat(self, X: Array) -> Array:
+        return self.arrays.adjoint_product(self._A, X)
+
+    def max_abs(self) -> float:
+        return self.arrays.max_abs(self._A)
+
+    def frobenius_norm(self, scale: float = 1.0) -> float:
+        return self.arrays.frobenius_norm(self._A, scale)
+
+    def dense(self) -> Array:
+        return self._A
+
+
+class _SparseMatrix(MatrixOperator):
+    """A sparse matrix of scipy or cupyx, held by compressed rows."""
+
+    def __init__(self, A: Any) -> None:
+        self.arrays = Arrays.of_sparse(A if hasattr(A, "data") else A.tocsr())
+        self.shape = (int(A.shape[0]), int(A.shape[1]))
+        self._A = self.arrays.sparse_matrix(A)
+
+    def matmat(self, X: Array) -> Array:
+        return self.arrays.sparse_product(self._A, X)
+
+    def rmatmat(self, X: Array) -> Array:
+        conj = self.arrays.conj
+        return conj(self.arrays.sparse_product(self._A.T, conj(X)))
+
+    def max_abs(self) -> float:
+        return self.arrays.max_abs(self._A.data) if self._A.nnz else 0.0
+
+    def frobenius_norm(self, scale: float = 1.0) -> float:
+        return self.arrays.frobenius_norm(self._A.data[:, None], scale)
+
+    def dense(self) -> Array:
+        return self._A.toarray()
+
+
+class _WrappedOperator(MatrixOperator):
+    """Somebody else's operator: its answers are checked and brought to the compute dtype."""
+
+    def __init__(self, A: Any) -> None:
+        self.shape = (int(A.shape[0]), int(A.shape[1]))
+        self.arrays = Arrays.of_operator(A)
+        self._A = A
+        self._forward = _product_of(A, "matmat", "matvec")
+        self._backward = _product_of(A, "rmatmat", "rmatvec")
+
+    def matmat(self, X: Array) -> Array:
+        return self._checked("matmat", self._forward, X, self.shape[0])
+
+    def rmatmat(self, X: Array) -> Array:
+        return self._checked("rmatmat", self._backward, X, self.shape[1])
+
+    def _checked(self, name: str, product: Callable[[Array], Array], X: Array, rows: int) -> Array:
+        try:
+            Y = product(X)
+        except NotImplementedError as error:
+            msg = (
+                f"{describe(self._A)} does not implement {name}: a truncated SVD needs products "
+                "with the matrix (matmat or matvec) and with its adjoint (rmatmat or rmatvec)"
+            )
+            raise TypeError(msg) from error
+        want = (rows, X.shape[1])
+        if tuple(getattr(Y, "shape", ())) != want:
+            msg = (
+                f"{name} of {describe(self._A)} returned {describe(Y)} for a block of shape "
+                f"{tuple(X.shape)}; it must return an array of shape {want}"
+            )
+            raise ValueError(msg)
+        if dtype_name(Y.dtype).startswith("complex") and not self.arrays.is_complex:
+            msg = (
+                f"{name} of {describe(self._A)} returned {dtype_name(Y.dtype)} but the operator's "
+                f"dtype is {dtype_name(self._A.dtype)}; declare a complex dtype"
+            )
+            raise TypeError(msg)
+        return self.arrays.take(Y)
+
+
+def _product_of(A: Any, block: str, single: str) -> Callable[[Array], Array]:
+    """The product with a block, made of products with single vectors where it must be."""
+    if hasattr(A, block):
+        return getattr(A, block)  # type: ignore[no-any-return]
+    if not hasattr(A, single):
+        msg = (
+            f"{describe(A)} has neither {block} nor {single}; pass an array, a sparse matrix, or an "
+            "object with shape, dtype, matmat and rmatmat (or matvec and rmatvec)"
+        )
+        raise TypeError(msg)
+    vector_product = getattr(A, single)
+
+    def product(X: Array) -> Array:
+        columns = [vector_product(X[:, j]) for j in range(X.shape[1])]
+        xp = Arrays.of_operator(A).xp
+        return xp.stack([xp.reshape(column, (-1,)) for column in columns], axis=1)
+
+    return product
+
+
+class AdjointOperator(MatrixOperator):
+    """``A^H``.
+
+    Parameters
+    ----------
+    A : array, sparse matrix or operator
+        Of shape (m, n).
+    """
+
+    def __init__(self, A: Any) -> None:
+        self.A = as_operator(A)
+        self.arrays = self.A.arrays
+        self.shape = (self.A.shape[1], self.A.shape[0])
+
+    def matmat(self, X: Array) -> Array:
+        """``A^H @ X``."""
+        return self.A.rmatmat(X)
+
+    def rmatmat(self, X: Array) -> Array:
+        """``A @ X``."""
+        return self.A.matmat(X)
+
+    def max_abs(self) -> float | None:
+        """That of ``A``."""
+        return self.A.max_abs()
+
+    def frobenius_norm(self, scale: float = 1.0) -> float | None:
+        """That of ``A``."""
+        return self.A.frobenius_norm(scale)
+
+    def dense(self) -> Array:
+        """``A^H`` as an array."""
+        return self.arrays.adjoint(self.A.dense())
+
+
+class CenteredOperator(MatrixOperator):
+    """``A - 1 mu^T``: the rows of A about their mean, as principal component analysis has them.
+
+    A sparse A stays sparse: a product costs one product with A and a rank-one correction.
+
+    Parameters
+    ----------
+    A : array, sparse matrix or operator
+        Of shape (m, n): m samples of n features.
+    mean : array of shape (n,), optional
+        What to take from every row; the mean of the rows if None (one product with A^H).
+
+    Attributes
+    ----------
+    mean : array of shape (n,)
+        What is taken from every row.
+    """
+
+    def __init__(self, A: Any, mean: Array | None = None) -> None:
+        self.A = as_operator(A)
+        self.arrays, self.shape = self.A.arrays, self.A.shape
+        m, n = self.shape
+        xp = self.xp
+        self._ones = self.arrays.zeros(m, 1) + 1
+        if mean is None:
+            self._mean = self.arrays.conj(self.A.rmatmat(self._ones)) / m
+        else:
+            mean = self.arrays.take(mean)
+            if tuple(mean.shape) != (n,):
+                msg = f"mean has shape {tuple(mean.shape)}; A has {n} columns, so give shape ({n},)"
+                raise ValueError(msg)
+            self._mean = xp.reshape(mean, (n, 1))
+
+    @property
+    def mean(self) -> Array:
+        """What is taken from every row."""
+        return self._mean[:, 0]
+
+    def matmat(self, X: Array) -> Array:
+        """``A X - 1 (mu^T X)``."""
+        return self.A.matmat(X) - self._ones @ (self._mean.T @ X)
+
+    def rmatmat(self, X: Array) -> Array:
+        """``A^H X - conj(mu) (1^T X)``."""
+        return self.A.rmatmat(X) - self.arrays.conj(self._mean) @ (self._ones.T @ X)
+
+    def frobenius_norm(self, scale: float = 1.0) -> float | None:
+        """``||A - 1 mu^T||_F``; None where cancellation would leave no digits."""
+        base = self.A.frobenius_norm(scale)
+        if base is None:
+            return None
+        row_sum = self.A.rmatmat(self._ones) * scale
+        shift = self._mean * scale
+        cross = _inner(self.arrays, self.arrays.conj(shift), row_sum)
+        square = self.shape[0] * _inner(self.arrays, shift, shift)
+        return _root_of_difference(self.arrays, [base**2, -2 * cross, square])
+
+
+class SumOperator(MatrixOperator):
+    """``A_1 + A_2 + ...``.
+
+    Parameters
+    ----------
+    *terms : arrays, sparse matrices or operators
+        All of one shape, namespace and device.
+    """
+
+    def __init__(self, *terms: Any) -> None:
+        if not terms:
+            msg = "a sum needs at least one term"
+            raise ValueError(msg)
+        self.terms = tuple(as_operator(term) for term in terms)
+        self.shape = self.terms[0].shape
+        for term in self.terms:
+            if term.shape != self.shape:
+                msg = f"terms of a sum have shapes {self.shape} and {term.shape}; they must agree"
+                raise ValueError(msg)
+        self.arrays = Arrays.common([term.arrays for term in self.terms])
+
+    def matmat(self, X: Array) -> Array:
+        """Sum of the terms' products."""
+        return _total([self.arrays.take(term.matmat(term.arrays.like(X))) for term in self.terms])
+
+    def rmatmat(self, X: Array) -> Array:
+        """Sum of the terms' adjoint products."""
+        return _total([self.arrays.take(term.rmatmat(term.arrays.like(X))) for term in self.terms])
+
+
+class LowRankUpdate(MatrixOperator):
+    """``A + U V^H`` without forming it.
+
+    Parameters
+    ----------
+    A : array, sparse matrix or operator
+        Of shape (m, n).
+    U : array of shape (m, r)
+        Left factor.
+    V : array of shape (n, r)
+        Right factor.
+    """
+
+    def __init__(self, A: Any, U: Array, V: Array) -> None:
+        self.A = as_operator(A)
+        self.arrays, self.shape = self.A.arrays, self.A.shape
+        m, n = self.shape
+        if U.ndim != 2 or V.ndim != 2 or U.shape[0] != m or V.shape[0] != n or U.shape[1] != V.shape[1]:
+            msg = (
+                f"factors have shapes {tuple(U.shape)} and {tuple(V.shape)}; for a matrix of shape "
+                f"{self.shape} they must be ({m}, r) and ({n}, r)"
+            )
+            raise ValueError(msg)
+        self._U, self._V = self.arrays.take(U), self.arrays.take(V)
+
+    def matmat(self, X: Array) -> Array:
+        """``A X + U (V^H X)``."""
+        return self.A.matmat(X) + self._U @ self.arrays.adjoint_product(self._V, X)
+
+    def rmatmat(self, X: Array) -> Array:
+        """``A^H X + V (U^H X)``."""
+        return self.A.rmatmat(X) + self._V @ self.arrays.adjoint_product(self._U, X)
+
+    def frobenius_norm(self, scale: float = 1.0) -> float | None:
+        """``||A + U V^H||_F``; None where cancellation would leave no digits."""
+        base = self.A.frobenius_norm(scale)
+        if base is None:
+            return None
+        U = self._U * scale
+        cross = _inner(self.arrays, U, self.A.matmat(self._V) * scale)
+        gram_U = self.arrays.adjoint_product(U, U)
+        gram_V = self.arrays.adjoint_product(self._V, self._V)
+        square = _inner(self.arrays, gram_U, gram_V)
+        return _root_of_difference(self.arrays, [base**2, 2 * cross, square])
+
+
+def _total(parts: list[Array]) -> Array:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def _inner(arrays: Arrays, X: Array, Y: Array) -> float:
+    """``Re <X, Y>`` of two blocks, on the host."""
+    total = arrays.xp.sum(arrays.conj(X) * Y)
+    return float(np.real(arrays.get(total)))
+
+
+def _root_of_difference(arrays: Arrays, terms: list[float]) -> float | None:
+    """Root of a sum with cancellation; None if fewer than three digits survive it."""
+    value = sum(terms)
+    largest = max(abs(term) for term in terms)
+    return math.sqrt(value) if value > 1e3 * arrays.eps * largest else None
+
+
+def as_operator(A: Any) -> MatrixOperator:
+    """``A`` as an operator.
+
+    Parameters
+    ----------
+    A : array, sparse matrix or operator
+        A two-dimensional array of any array API library; a sparse matrix or array of scipy or
+        cupyx; an object with ``shape``, ``dtype``, ``matmat`` and ``rmatmat`` (or ``matvec`` and
+        ``rmatvec``). Half precision is copied to float32, integers and bool to float64; nothing
+        else is copied but arrays whose memory layout no BLAS takes.
+
+    Returns
+    -------
+    MatrixOperator
+        With the shape of A.
+
+    Raises
+    ------
+    TypeError
+        If A is none of these, or of a dtype that cannot be computed with.
+    ValueError
+        If A is not two-dimensional, or has no rows or no columns.
+    """
+    if isinstance(A, MatrixOperator):
+        return A
+    if isinstance(A, np.ma.MaskedArray):
+        msg = "masked arrays have no SVD; fill the masked entries first, e.g. A.filled(0)"
+        raise TypeError(msg)
+    shape = getattr(A, "shape", None)
+    if shape is None:
+        msg = (
+            f"{describe(A)} is not a matrix; pass an array (numpy.asarray(A)), a sparse matrix, or "
+            "an object with shape, dtype, matmat and rmatmat"
+        )
+        raise TypeError(msg)
+    if len(shape) != 2:
+        msg = f"A has {len(shape)} dimensions (shape {tuple(shape)}); a matrix has 2: reshape it"
+        raise ValueError(msg)
+    if 0 in tuple(shape):
+        msg = f"A has shape {tuple(shape)}; a matrix without rows or columns has no triplets"
+        raise ValueError(msg)
+    if is_sparse(A):
+        return _SparseMatrix(A)
+    if is_array(A):
+        return _ArrayMatrix(A)
+    return _WrappedOperator(A)
+
+
+def check_adjoint(A: Any, rng: Any = None) -> None:
+    """Check with one inner product that ``rmatmat`` is the adjoint of ``matmat``.
+
+    ``<x, A^H (A x)>`` must equal ``||A x||^2`` for a random x.
+
+    Parameters
+    ----------
+    A : array, sparse matrix or operator
+        Of shape (m, n).
+    rng : int or numpy.random.Generator, optional
+        Where the random vector comes from.
+
+    Raises
+    ------
+    AdjointError
+        If the two products belong to different matrices.
+
+    Notes
+    -----
+    Two products. A wrong adjoint passes with probability zero as long as A x is not zero.
+    """
+    probe(as_operator(A), np.random.default_rng(rng))
+
+
+def probe(op: MatrixOperator, rng: np.random.Generator) -> float:
+    """Check the adjoint, and return the size of the entries of ``A x`` for a random unit x.
+
+    Two products, none of which overflows for a matrix that a float can hold.
+    """
+    arrays = op.arrays
+    x = arrays.gaussian(rng, op.shape[1], 1)
+    x = x / arrays.column_norms(x)
+    y = op.matmat(x)
+    size = arrays.max_abs(y)
+    if not math.isfinite(size):
+        msg = (
+            f"a product with A has entries that are not finite ({size}); "
+            "find the NaN or inf in A, or scale A down"
+        )
+        raise ValueError(msg)
+    if size == 0:
+        return 0.0
+    down = power_of_two(1 / size) if size > 1e-300 else 2.0**1000
+    z = op.rmatmat(y * down)
+    reach = arrays.max_abs(z)
+    if not math.isfinite(reach):
+        msg = (
+            f"a product with A^H has entries that are not finite ({reach}); "
+            "find the NaN or inf in A, or scale A down"
+        )
+        raise ValueError(msg)
+    back = power_of_two(1 / reach) if reach > 1e-300 else 1.0
+    z = z * back
+    inner = _inner(arrays, x, z)
+    square = _inner(arrays, y * down, y * down) / down * back
+    allowance = arrays.eps**0.5 * max(float(arrays.get(arrays.column_norms(z))[0]), square)
+    if abs(inner - square) > allowance:
+        msg = (
+            f"rmatmat is not the adjoint of matmat: <x, A^H A x> / ||A x||^2 = "
+            f"{inner / square if square else math.inf:.6g} for a random x, which must be 1; rmatmat must "
+            "compute the conjugate transpose, A.conj().T @ X"
+        )
+        raise AdjointError(msg)
+    return size
+
+
+def power_of_two(x: float) -> float:
+    """The largest power of two that is at most ``x`` (scaling by it rounds nothing)."""
+    return math.ldexp(1.0, math.frexp(x)[1] - 1)
+
+
+class Metered(MatrixOperator):
+    """The operator that a run works on: ``scale * A``, every product counted.
+
+    ``scale`` is a power of two that brings the entries near 1 where squares of them would leave
+    the range of the dtype, and 1 otherwise; half of it acts before the product and half after, so
+    that nothing in between overflows or is lost.
+
+    Attributes
+    ----------
+    matvecs, passes : int
+        Products made by the method, in vectors and in blocks.
+    matvecs_verify : int
+        Products made to check what it found, in vectors.
+    """
+
+    def __init__(self, op: MatrixOperator, size: float | None) -> None:
+        self.op = op
+        self.arrays, self.shape = op.arrays, op.shape
+        # Outside of this window sums of squares of entries come near overflow or underflow.
+        safe = float(np.finfo(self.arrays.host_dtype).tiny) ** -0.2
+        inside = not size or 1 / safe <= size <= safe
+        self.set_scale(0 if inside else -math.frexp(size)[1])
+        self.matvecs = self.passes = self.matvecs_verify = 0
+        self.verifying = False
+
+    def set_scale(self, exponent: int) -> None:
+        """Work on ``2**exponent * A``."""
+        self.scale_exponent = exponent
+        self._before = math.ldexp(1.0, exponent // 2)
+        self._after = math.ldexp(1.0, exponent - exponent // 2)
+
+    def matmat(self, X: Array) -> Array:
+        """``scale * A @ X``, counted."""
+        return self._product(self.op.matmat, X)
+
+    def rmatmat(self, X: Array) -> Array:
+        """``scale * A^H @ X``, counted."""
+        return self._product(self.op.rmatmat, X)
+
+    def _product(self, product: Callable[[Array], Array], X: Array) -> Array:
+        self.count(X.shape[1], 1)
+        if self.scale_exponent == 0:
+            return product(X)
+        return product(X * self._before) * self._after
+
+    def count(self, matvecs: int, passes: int) -> None:
+        """Add products to the books."""
+        if self.verifying:
+            self.matvecs_verify += matvecs
+        else:
+            self.matvecs += matvecs
+            self.passes += passes
+
+    def frobenius_norm(self, scale: float = 1.0) -> float | None:
+        """``||A||_F`` as this operator scales it."""
+        return self.op.frobenius_norm(scale * self._before * self._after)
+
+    def scaled_dense(self) -> Array:
+        """``scale * A`` as an array; counts min(m, n) products."""
+        self.count(min(self.shape), 1)
+        dense = self.op.dense()
+        return dense if self.scale_exponent == 0 else dense * self._before * self._after

@@ -1,0 +1,139 @@
+"""What a truncated SVD returns, and what a callback sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from trsvd._arrays import Array, HostArray
+from trsvd._errors import Status
+
+__all__ = ["Completeness", "Info", "SVDResult"]
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """What is known about singular values that a run may have missed.
+
+    Small residuals say that the triplets belong to the matrix, not that they are the top ones: a
+    Krylov space from one vector contains one copy of a multiple singular value.
+
+    Attributes
+    ----------
+    kind : str
+        ``"exact"``: the full spectrum was computed. ``"norm"``: what is left of ``||A||_F`` is
+        less than the last singular value. ``"random start"``: the method iterated a random block
+        at least k wide, which meets every copy with probability one. ``"probable"``: a random vector in the
+        complement of the triplets was iterated and met nothing larger. ``"unchecked"``: nothing
+        was checked.
+    eta : float
+        With ``"probable"``: a missed singular value of at least ``(1 + eta) s_k`` would have been
+        found...
+    failure_probability : float
+        ... but with this probability, over the random vector.
+    """
+
+    kind: str
+    eta: float = 0.0
+    failure_probability: float = 0.0
+
+    def __str__(self) -> str:
+        if self.kind != "probable":
+            return self.kind
+        return (
+            f"probable: no missed singular value above {1 + self.eta:.3g} s_k "
+            f"(failure probability {self.failure_probability:.1g})"
+        )
+
+
+@dataclass(frozen=True)
+class SVDResult:
+    """The k leading singular triplets of an m x n matrix; unpacks as ``U, S, Vh``.
+
+    Attributes
+    ----------
+    U : array of shape (m, k)
+        Left singular vectors, orthonormal columns. The entry of largest modulus of each is real
+        and positive.
+    S : array of shape (k,)
+        Singular values, descending, real.
+    Vh : array of shape (k, n)
+        Right singular vectors, conjugate transposed: orthonormal rows.
+    residuals : numpy.ndarray of shape (k,)
+        ``max(||A v_i - s_i u_i||, ||A^H u_i - s_i v_i||) / s_1``, in the compute dtype's
+        precision. A backward error: each triplet is one of a matrix that is this far from A.
+    converged : bool
+        Whether every residual is at most ``tol``.
+    status : Status
+        Why the run ended; ``status.value`` is the message to read.
+    matvecs : int
+        Products with A or A^H that the method made, counted in vectors.
+    matvecs_verify : int
+        Products made to check its answer, counted in vectors.
+    passes : int
+        Products with a block, whatever its width: how often A was read by the method.
+    iterations : int
+        Steps of the method.
+    method : Method
+        The method used, with its options.
+    state : object or None
+        To go on from with the same matrix: ``svds(A, k, state=result.state, tol=...)``.
+    completeness : Completeness
+        What is known about missed singular values.
+    """
+
+    U: Array
+    S: Array
+    Vh: Array
+    residuals: HostArray
+    converged: bool
+    status: Status
+    matvecs: int
+    matvecs_verify: int
+    passes: int
+    iterations: int
+    method: Any
+    state: Any = field(repr=False)
+    completeness: Completeness
+
+    def __iter__(self) -> Iterator[Array]:
+        return iter((self.U, self.S, self.Vh))
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Array:
+        return (self.U, self.S, self.Vh)[index]
+
+    def __repr__(self) -> str:
+        return (
+            f"SVDResult(U: {tuple(self.U.shape)}, S: {tuple(self.S.shape)}, "
+            f"Vh: {tuple(self.Vh.shape)}, {self.status.name}, "
+            f"largest residual {max(self.residuals, default=0.0):.1e}, "
+            f"{self.matvecs} + {self.matvecs_verify} matvecs, {self.method})"
+        )
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a callback is told after each iteration.
+
+    Attributes
+    ----------
+    iteration : int
+        Number of steps made.
+    matvecs : int
+        Products with A or A^H made by the method so far, counted in vectors.
+    passes : int
+        Products with a block so far.
+    """
+
+    iteration: int
+    matvecs: int
+    passes: int
+    _triplets: Callable[[], tuple[Array, Array, Array]] = field(repr=False)
+
+    def triplets(self) -> tuple[Array, Array, Array]:
+        """The triplets that the run would return now: U, S, Vh. No product, but some work."""
+        return self._triplets()

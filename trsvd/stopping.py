@@ -1,0 +1,140 @@
+"""When to stop: one vocabulary for every method.
+
+A method reports Ritz values and residual estimates; a `Stop` says how many triplets are wanted and
+whether they are good enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from trsvd._arrays import HostArray
+
+__all__ = ["Energy", "Residual", "Stop", "Values", "Verdict"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether to stop, and with how many triplets (or how many are needed to go on)."""
+
+    done: bool
+    k: int
+
+
+class Stop(Protocol):
+    """A stopping rule.
+
+    ``judge(S, residuals, rank)`` sees Ritz values and residual norms in the units of A, both
+    descending in S, and min(m, n). ``missed(S, k, s)`` says whether a singular value ``s`` that was
+    overlooked would have belonged to the k that were returned.
+    """
+
+    @property
+    def tol(self) -> float:
+        """Relative residual that the returned triplets must meet."""
+        ...
+
+    def judge(self, S: HostArray, residuals: HostArray, rank: int) -> Verdict:
+        """Whether the wanted triplets are there."""
+        ...
+
+    def missed(self, S: HostArray, k: int, s: float) -> bool:
+        """Whether ``s`` should have been among the k found."""
+        ...
+
+
+def _good(S: HostArray, residuals: HostArray, k: int, tol: float) -> bool:
+    return len(S) >= k and bool(np.all(residuals[:k] <= tol * S[0]) if k else True)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """The k leading triplets, each with a residual of at most ``tol * s_1``."""
+
+    k: int
+    tol: float
+
+    def judge(self, S: HostArray, residuals: HostArray, rank: int) -> Verdict:
+        """Whether k triplets are good enough."""
+        del rank
+        return Verdict(_good(S, residuals, self.k, self.tol), self.k)
+
+    def missed(self, S: HostArray, k: int, s: float) -> bool:
+        """Whether ``s`` is larger than the k-th."""
+        return bool(s > S[k - 1] + max(self.tol, 1e-14) * S[0])
+
+
+@dataclass(frozen=True)
+class Values:
+    """Every triplet that a predicate on the singular values wants.
+
+    ``wanted`` maps the descending singular values to a boolean array of the same shape; what
+    follows the first False is not wanted.
+    """
+
+    wanted: Callable[[HostArray], Any]
+    tol: float
+
+    def count(self, S: HostArray) -> int:
+        """How many of the leading values are wanted."""
+        mask = np.asarray(self.wanted(S))
+        if mask.shape != S.shape or mask.dtype != np.bool_:
+            msg = (
+                f"the predicate returned {mask.dtype} of shape {mask.shape} for {len(S)} singular "
+                "values; it must return a boolean array of the same shape"
+            )
+            raise ValueError(msg)
+        return len(S) if mask.all() else int(np.argmin(mask))
+
+    def judge(self, S: HostArray, residuals: HostArray, rank: int) -> Verdict:
+        """Whether the wanted ones are good and the next one is certainly not wanted."""
+        k = self.count(S)
+        if k == len(S):
+            return Verdict(k >= rank and _good(S, residuals, k, self.tol), k)
+        # The next Ritz value is a lower bound; at its upper end it must not be wanted either.
+        raised = S.copy()
+        raised[k] = min(S[k] + residuals[k], S[k - 1]) if k else S[k] + residuals[k]
+        settled = residuals[k] <= self.tol * S[0] or self.count(raised) == k
+        return Verdict(settled and _good(S, residuals, k, self.tol), k)
+
+    def missed(self, S: HostArray, k: int, s: float) -> bool:
+        """Whether ``s`` would be wanted among the others."""
+        if s <= max(self.tol, 1e-14) * max(s, S[0] if len(S) else s):
+            return False
+        place = int(np.searchsorted(-S[:k], -s))
+        merged = np.insert(S[:k], place, s * (1 - 10 * max(self.tol, 1e-15)))
+        merged = np.sort(merged)[::-1]
+        return self.count(merged) > k
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The fewest triplets that leave ``||A - A_k||_F <= eps ||A||_F``."""
+
+    eps: float
+    norm: float
+    tol: float
+
+    def count(self, S: HostArray) -> int | None:
+        """The smallest k, or None where the values at hand do not reach it."""
+        if self.norm == 0:
+            return 0
+        share = (S / self.norm) ** 2
+        left = 1 - np.cumsum(share)
+        enough = np.nonzero(left <= self.eps**2)[0]
+        return int(enough[0]) + 1 if len(enough) else None
+
+    def judge(self, S: HostArray, residuals: HostArray, rank: int) -> Verdict:
+        """Whether enough of the norm is captured by triplets that are good enough."""
+        k = self.count(S)
+        if k is None:
+            return Verdict(len(S) >= rank and _good(S, residuals, rank, self.tol), len(S))
+        return Verdict(_good(S, residuals, k, self.tol), k)
+
+    def missed(self, S: HostArray, k: int, s: float) -> bool:
+        """Whether ``s`` is larger than the last, so that fewer triplets might have done."""
+        return k > 0 and bool(s > S[k - 1] + max(self.tol, 1e-14) * S[0])
