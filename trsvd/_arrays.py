@@ -8,7 +8,7 @@ every library; factorizations of small matrices are done on the host, in double 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -393,9 +393,8 @@ class Arrays:
         xp, n = self.xp, A.shape[1]
         wide = xp.complex128 if self.is_complex else xp.float64
         G = xp.zeros((n, n), dtype=wide, device=self.device)
-        rows = max(n, _PANEL_BYTES // (n * 8))
-        for i in range(0, A.shape[0], rows):
-            panel = xp.astype(A[i : i + rows, :], wide, copy=False)
+        for panel in _row_panels(A, least=n):
+            panel = xp.astype(panel, wide, copy=False)
             G = G + self.adjoint_product(panel, panel)
         if is_numpy_namespace(xp):
             _, vectors = scipy.linalg.eigh(G, subset_by_index=(n - k, n - 1), check_finite=False)
@@ -414,13 +413,18 @@ class Arrays:
     def frobenius_norm(self, A: Array, scale: float) -> float:
         """``||scale A||_F``, summed by row panels, in double precision over the panels."""
         total = 0.0
-        rows = max(1, _PANEL_BYTES // (max(1, A.shape[1]) * 8))
-        for i in range(0, A.shape[0], rows):
-            panel = A[i : i + rows, :]
-            panel = self.xp.abs(panel) * scale
-            wide = self.xp.astype(panel, self.xp.float64)
+        for panel in _row_panels(A):
+            wide = self.xp.astype(self.xp.abs(panel) * scale, self.xp.float64)
             total += float(self.xp.sum(wide * wide))
         return float(np.sqrt(total))
+
+
+def _row_panels(A: Array, least: int = 1) -> Iterator[Array]:
+    """``A`` cut into panels of rows that stay in cache."""
+    m, n = A.shape
+    rows = max(least, _PANEL_BYTES // (8 * n))
+    for start in range(0, m, rows):
+        yield A[start : min(start + rows, m), :]
 
 
 class Columns:

@@ -22,13 +22,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trsvd._arrays import Array, Columns, HostArray
+from trsvd._arrays import Array, Arrays, Columns, HostArray
 from trsvd._errors import AdjointError
 from trsvd._orthonormalize import SpareVectors, orthonormalize
 from trsvd._ritz import small_svd
 from trsvd.operators import Metered
 
-__all__ = ["GolubKahan", "Ritz"]
+__all__ = ["GolubKahan", "Ritz", "narrow"]
 
 
 @dataclass(frozen=True)
@@ -301,8 +301,7 @@ class GolubKahan:
             P_full = inverse[:, a:] @ P
         C = C[:, a:] @ P
         W = self.V.view(j)
-        if block_size is not None and C.shape[0] > block_size:
-            W, C = self._narrow(W, C, drop, block_size)
+        W, C = narrow(self.arrays, W, C, drop, block_size)
         put = self.arrays.put
         start = 0 if inverse is not None else a
         U_new = self.U.view(start, j) @ put(P_full[start:])
@@ -315,17 +314,6 @@ class GolubKahan:
         self.B = np.diag(np.concatenate([self.S_locked, S])).astype(self.B.dtype)
         self.C = np.hstack([np.zeros((C.shape[0], a), C.dtype), C])
         self._coupling = put(self.C)
-
-    def _narrow(
-        self, W: Array, C: HostArray, drop: float, block_size: int
-    ) -> tuple[Array, HostArray]:
-        """Rotate the next block to its principal couplings and leave out negligible ones."""
-        P, S, Qh = np.linalg.svd(C, full_matrices=False)
-        rank = max(block_size, int(np.sum(drop < S)))
-        if rank >= C.shape[0]:
-            return W, C
-        P = P[:, :rank]
-        return W @ self.arrays.put(P), S[:rank, None] * Qh[:rank]
 
     def lock(self, level: float) -> None:
         """Take leading triplets whose couplings are at most ``level`` out of the iteration.
@@ -348,13 +336,27 @@ class GolubKahan:
         twin = GolubKahan.__new__(GolubKahan)
         twin.__dict__.update(self.__dict__)
         twin.U, twin.V = self.U.copy(), self.V.copy()
-        twin.spare_n = SpareVectors(self.arrays, self.spare_n.block)
-        twin.spare_m = SpareVectors(self.arrays, self.spare_m.block)
-        twin.spare_n.shift, twin.spare_m.shift = self.spare_n.shift, self.spare_m.shift
-        twin._pending = []
+        twin.B, twin.C, twin._pending = self.B.copy(), self.C.copy(), []
+        twin.spare_n, twin.spare_m = self.spare_n.copy(), self.spare_m.copy()
         return twin
 
     def grow(self, capacity: int) -> None:
         """Make room for ``capacity`` basis columns."""
         self.capacity = min(max(capacity, self.capacity), self.shape[1])
 
+
+def narrow(
+    arrays: Arrays, W: Array, C: HostArray, drop: float, block_size: int | None
+) -> tuple[Array, HostArray]:
+    """The next block without directions whose couplings are at most ``drop``.
+
+    Rotates W to its principal couplings, and leaves out negligible ones to bring it down towards
+    ``block_size`` columns: ``W C`` changes by at most ``drop``.
+    """
+    if block_size is None or C.shape[0] <= block_size:
+        return W, C
+    P, S, Qh = np.linalg.svd(C, full_matrices=False)
+    rank = max(block_size, int(np.sum(drop < S)))
+    if rank >= min(C.shape):
+        return W, C
+    return W @ arrays.put(P[:, :rank]), S[:rank, None] * Qh[:rank]

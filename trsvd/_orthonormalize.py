@@ -35,6 +35,12 @@ class SpareVectors:
         self.arrays, self.block = arrays, block
         self.shift = 0
 
+    def copy(self) -> SpareVectors:
+        """One that will give the same vectors."""
+        twin = SpareVectors(self.arrays, self.block)
+        twin.shift = self.shift
+        return twin
+
     def __call__(self, width: int) -> Array:
         """``width`` unit columns."""
         arrays = self.arrays

@@ -12,7 +12,7 @@ from trsvd._arrays import Array, Arrays, HostArray
 from trsvd._orthonormalize import SpareVectors, orthonormalize
 from trsvd.operators import Metered
 
-__all__ = ["rayleigh_ritz", "residual_norms", "small_svd"]
+__all__ = ["rayleigh_ritz", "residual_norms", "small_eigh", "small_svd"]
 
 
 def small_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:
@@ -23,13 +23,30 @@ def small_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:
     ValueError
         If B is not finite: the products with A that it was made of were not.
     """
+    _check_finite(B)
+    return np.linalg.svd(B, full_matrices=False)
+
+
+def small_eigh(T: HostArray) -> tuple[HostArray, HostArray]:
+    """Eigenvalues (descending) and eigenvectors of a small Hermitian host matrix.
+
+    Raises
+    ------
+    ValueError
+        If T is not finite.
+    """
+    _check_finite(T)
+    values, vectors = np.linalg.eigh(T)
+    return values[::-1], vectors[:, ::-1]
+
+
+def _check_finite(B: HostArray) -> None:
     if not np.isfinite(B).all():
         msg = (
             "a product with A (or its adjoint) returned NaN or inf in the middle of the computation; "
             "find it in A, or scale A down"
         )
         raise ValueError(msg)
-    return np.linalg.svd(B, full_matrices=False)
 
 
 def rayleigh_ritz(

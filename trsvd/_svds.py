@@ -584,7 +584,7 @@ class _Driver:
         if run.available and self._satisfied(run.report(now=True)):
             return None
         while not run.finished:
-            if op.matvecs + run.next_cost > self.cap:
+            if op.matvecs + run.next_cost + run.extract_cost > self.cap:
                 return Status.MAX_MATVECS
             run.step(op)
             if self.callback is not None and run.available >= self.k and self._call_back():
@@ -628,7 +628,10 @@ class _Driver:
         assert self.callback is not None
 
         def triplets() -> tuple[Array, Array, Array]:
-            return problem.hand_out(run.extract(problem.op, k))
+            problem.op.verifying = True
+            now = run.extract(problem.op, k)
+            problem.op.verifying = False
+            return problem.hand_out(now)
 
         op = problem.op
         return self.callback(Info(run.iterations, op.matvecs, op.passes, triplets)) is True

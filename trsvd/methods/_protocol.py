@@ -40,6 +40,11 @@ class Run(ABC):
         """Products (in vectors) that the next step makes."""
 
     @property
+    def extract_cost(self) -> int:
+        """Products (in vectors) that `extract` makes."""
+        return 0
+
+    @property
     @abstractmethod
     def available(self) -> int:
         """How many triplets can be extracted now."""

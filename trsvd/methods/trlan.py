@@ -10,6 +10,9 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._golub_kahan import GolubKahan, Ritz
+from trsvd._lanczos import GramLanczos
+from trsvd._orthonormalize import SpareVectors
+from trsvd._ritz import rayleigh_ritz
 from trsvd.methods._protocol import Run, pad_block
 from trsvd.operators import Metered
 
@@ -105,13 +108,15 @@ class _LanczosRun(Run):
         self.may_repair = method.reorthogonalize == "auto"
         one_sided = method.reorthogonalize == "one-sided" or (self.may_repair and m >= 2 * n)
         block = pad_block(op, start, min(method.block_size, n), rng)
-        self.basis = GolubKahan(
-            op,
-            block,
-            capacity=max(method.basis_for(k, n), k + 2 * int(block.shape[1])),
-            rng=rng,
-            two_sided=not one_sided,
-        )
+        capacity = max(method.basis_for(k, n), k + 2 * int(block.shape[1]))
+        self.basis: GolubKahan | GramLanczos
+        if method.gram:
+            self.basis = GramLanczos(op, block, capacity=capacity, rng=rng)
+            self.spare = SpareVectors(op.arrays, op.arrays.gaussian(rng, m, 1))
+        else:
+            self.basis = GolubKahan(
+                op, block, capacity=capacity, rng=rng, two_sided=not one_sided
+            )
         self.meets_all_copies = start is None and method.block_size >= k
         self.scale = 0.0
         self._history: list[tuple[int, float]] = []
@@ -176,8 +181,13 @@ class _LanczosRun(Run):
         self._look_at = self.basis.size + wait * self.basis.width
 
     def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
-        del op
+        if isinstance(self.basis, GramLanczos):
+            return rayleigh_ritz(op, self.basis.right_vectors(k), self.spare, k)
         return self.basis.extract(k)
+
+    @property
+    def extract_cost(self) -> int:
+        return self.k if self.method.gram else 0
 
     def retarget(self, k: int) -> None:
         self.k = k
