@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from trsvd import operators
 from trsvd._errors import AdjointError, ConvergenceWarning, NotConverged, Status
-from trsvd._svds import Selection, select_method, svds, svds_above, svds_to_tolerance
+from trsvd._select import Selection, select_method
+from trsvd._svds import svds, svds_above, svds_to_tolerance
 from trsvd.methods import (
     BlockKrylov,
     Direct,

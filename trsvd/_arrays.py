@@ -19,7 +19,6 @@ from array_api_compat import (
     array_namespace,
     is_array_api_obj,
     is_cupy_array,
-    is_cupy_namespace,
     is_numpy_array,
     is_numpy_namespace,
     is_torch_array,
@@ -30,7 +29,7 @@ from array_api_compat import device as device_of
 
 Array = Any
 
-__all__ = ["Array", "Arrays", "Columns", "HostArray", "describe", "is_array", "is_sparse"]
+__all__ = ["Array", "Arrays", "HostArray", "describe", "dtype_name", "is_array", "is_sparse"]
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -62,7 +61,9 @@ def dtype_name(dtype: Any) -> str:
     """Name of a dtype of any library: ``"float32"``, ``"bfloat16"``, ..."""
     if isinstance(dtype, (type, str)):
         return str(np.dtype(dtype).name)
-    return str(getattr(dtype, "name", dtype)).removeprefix("torch.").removeprefix("array_api_strict.")
+    return (
+        str(getattr(dtype, "name", dtype)).removeprefix("torch.").removeprefix("array_api_strict.")
+    )
 
 
 def describe(A: object) -> str:
@@ -299,6 +300,10 @@ class Arrays:
         """``A^H @ X``; conjugates X, which is narrow, and not A."""
         return self.conj(A.T @ self.conj(X))
 
+    def real_inner(self, X: Array, Y: Array) -> float:
+        """``Re <X, Y>`` of two blocks, on the host."""
+        return float(np.real(self.get(self.xp.sum(self.conj(X) * Y))))
+
     def sparse_product(self, A: Any, X: Array) -> Array:
         """Product with a sparse matrix; single columns go the faster way of a vector."""
         if X.shape[1] == 1:
@@ -425,68 +430,6 @@ def _row_panels(A: Array, least: int = 1) -> Iterator[Array]:
     rows = max(least, _PANEL_BYTES // (8 * n))
     for start in range(0, m, rows):
         yield A[start : min(start + rows, m), :]
-
-
-class Columns:
-    """A growing block of columns of one length: a basis.
-
-    Kept as the rows of a C-ordered buffer, so that the leading columns are contiguous and are
-    seen, not copied, by `view`. Libraries whose arrays cannot be written to get a new buffer.
-
-    Parameters
-    ----------
-    arrays : Arrays
-        Where the columns live.
-    length : int
-        Number of entries of a column.
-    capacity : int
-        Number of columns to make room for; it grows when it must.
-    """
-
-    def __init__(self, arrays: Arrays, length: int, capacity: int) -> None:
-        self.arrays = arrays
-        self.length = length
-        self._rows = arrays.zeros(capacity, length)
-        self.count = 0
-
-    @property
-    def capacity(self) -> int:
-        """Number of columns there is room for."""
-        return int(self._rows.shape[0])
-
-    def view(self, start: int = 0, stop: int | None = None) -> Array:
-        """Columns ``start`` to ``stop`` (all that there are, by default) as a matrix."""
-        return self._rows[start : self.count if stop is None else stop, :].T
-
-    def append(self, X: Array) -> None:
-        """Add columns behind the last."""
-        self.overwrite(X, self.count)
-
-    def overwrite(self, X: Array, start: int) -> None:
-        """Put ``X`` at column ``start``; what stood behind it is gone."""
-        stop = start + X.shape[1]
-        if stop > self.capacity:
-            self.grow(max(stop, self.capacity + self.capacity // 2))
-        rows = X.T
-        try:
-            self._rows[start:stop, :] = rows
-        except TypeError:
-            parts = [self._rows[:start, :], rows, self._rows[stop:, :]]
-            self._rows = self.arrays.xp.concat(parts, axis=0)
-        self.count = stop
-
-    def grow(self, capacity: int) -> None:
-        """Make room for ``capacity`` columns."""
-        if capacity > self.capacity:
-            room = self.arrays.zeros(capacity - self.capacity, self.length)
-            self._rows = self.arrays.xp.concat([self._rows, room], axis=0)
-
-    def copy(self) -> Columns:
-        """An independent copy."""
-        twin = Columns.__new__(Columns)
-        twin.arrays, twin.length, twin.count = self.arrays, self.length, self.count
-        twin._rows = self.arrays.xp.asarray(self._rows, copy=True)
-        return twin
 
 
 def _namespace(name: str) -> Any:

@@ -12,8 +12,8 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._golub_kahan import GolubKahan
+from trsvd._metered import Metered
 from trsvd.methods import Run
-from trsvd.operators import Metered
 from trsvd.result import Completeness
 from trsvd.stopping import Stop
 

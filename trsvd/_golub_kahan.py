@@ -22,11 +22,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trsvd._arrays import Array, Arrays, Columns, HostArray
+from trsvd._arrays import Array, Arrays, HostArray
+from trsvd._columns import Columns
 from trsvd._errors import AdjointError
+from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors, orthonormalize
 from trsvd._ritz import small_svd
-from trsvd.operators import Metered
 
 __all__ = ["GolubKahan", "Ritz", "narrow"]
 

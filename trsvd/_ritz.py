@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from trsvd._arrays import Array, Arrays, HostArray
+from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors, orthonormalize
-from trsvd.operators import Metered
 
 __all__ = ["rayleigh_ritz", "residual_norms", "small_eigh", "small_svd"]
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from trsvd._arrays import Array, Columns, HostArray
+from trsvd._arrays import Array, HostArray
+from trsvd._columns import Columns
+from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors, orthonormalize
 from trsvd._ritz import small_svd
-from trsvd.operators import Metered
 
 __all__ = ["Subspace"]
 

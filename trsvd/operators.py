@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from trsvd._arrays import Array, Arrays, describe, dtype_name, is_array, is_sparse
-from trsvd._errors import AdjointError
+from trsvd._probe import probe
 
 __all__ = [
     "AdjointOperator",
@@ -301,8 +301,8 @@ class CenteredOperator(MatrixOperator):
             return None
         row_sum = self.A.rmatmat(self._ones) * scale
         shift = self._mean * scale
-        cross = _inner(self.arrays, self.arrays.conj(shift), row_sum)
-        square = self.shape[0] * _inner(self.arrays, shift, shift)
+        cross = self.arrays.real_inner(self.arrays.conj(shift), row_sum)
+        square = self.shape[0] * self.arrays.real_inner(shift, shift)
         return _root_of_difference(self.arrays, [base**2, -2 * cross, square])
 
 
@@ -353,7 +353,13 @@ class LowRankUpdate(MatrixOperator):
         self.A = as_operator(A)
         self.arrays, self.shape = self.A.arrays, self.A.shape
         m, n = self.shape
-        if U.ndim != 2 or V.ndim != 2 or U.shape[0] != m or V.shape[0] != n or U.shape[1] != V.shape[1]:
+        if (
+            U.ndim != 2
+            or V.ndim != 2
+            or U.shape[0] != m
+            or V.shape[0] != n
+            or U.shape[1] != V.shape[1]
+        ):
             msg = (
                 f"factors have shapes {tuple(U.shape)} and {tuple(V.shape)}; for a matrix of shape "
                 f"{self.shape} they must be ({m}, r) and ({n}, r)"
@@ -375,10 +381,10 @@ class LowRankUpdate(MatrixOperator):
         if base is None:
             return None
         U = self._U * scale
-        cross = _inner(self.arrays, U, self.A.matmat(self._V) * scale)
+        cross = self.arrays.real_inner(U, self.A.matmat(self._V) * scale)
         gram_U = self.arrays.adjoint_product(U, U)
         gram_V = self.arrays.adjoint_product(self._V, self._V)
-        square = _inner(self.arrays, gram_U, gram_V)
+        square = self.arrays.real_inner(gram_U, gram_V)
         return _root_of_difference(self.arrays, [base**2, 2 * cross, square])
 
 
@@ -387,12 +393,6 @@ def _total(parts: list[Array]) -> Array:
     for part in parts[1:]:
         total = total + part
     return total
-
-
-def _inner(arrays: Arrays, X: Array, Y: Array) -> float:
-    """``Re <X, Y>`` of two blocks, on the host."""
-    total = arrays.xp.sum(arrays.conj(X) * Y)
-    return float(np.real(arrays.get(total)))
 
 
 def _root_of_difference(arrays: Arrays, terms: list[float]) -> float | None:
@@ -472,114 +472,3 @@ def check_adjoint(A: Any, rng: Any = None) -> None:
     Two products. A wrong adjoint passes with probability zero as long as A x is not zero.
     """
     probe(as_operator(A), np.random.default_rng(rng))
-
-
-def probe(op: MatrixOperator, rng: np.random.Generator) -> float:
-    """Check the adjoint, and return the size of the entries of ``A x`` for a random unit x.
-
-    Two products, none of which overflows for a matrix that a float can hold.
-    """
-    arrays = op.arrays
-    x = arrays.gaussian(rng, op.shape[1], 1)
-    x = x / arrays.column_norms(x)
-    y = op.matmat(x)
-    size = arrays.max_abs(y)
-    if not math.isfinite(size):
-        msg = (
-            f"a product with A has entries that are not finite ({size}); "
-            "find the NaN or inf in A, or scale A down"
-        )
-        raise ValueError(msg)
-    if size == 0:
-        return 0.0
-    down = power_of_two(1 / size) if size > 1e-300 else 2.0**1000
-    z = op.rmatmat(y * down)
-    reach = arrays.max_abs(z)
-    if not math.isfinite(reach):
-        msg = (
-            f"a product with A^H has entries that are not finite ({reach}); "
-            "find the NaN or inf in A, or scale A down"
-        )
-        raise ValueError(msg)
-    back = power_of_two(1 / reach) if reach > 1e-300 else 1.0
-    z = z * back
-    inner = _inner(arrays, x, z)
-    square = _inner(arrays, y * down, y * down) / down * back
-    allowance = arrays.eps**0.5 * max(float(arrays.get(arrays.column_norms(z))[0]), square)
-    if abs(inner - square) > allowance:
-        msg = (
-            f"rmatmat is not the adjoint of matmat: <x, A^H A x> / ||A x||^2 = "
-            f"{inner / square if square else math.inf:.6g} for a random x, which must be 1; rmatmat must "
-            "compute the conjugate transpose, A.conj().T @ X"
-        )
-        raise AdjointError(msg)
-    return size
-
-
-def power_of_two(x: float) -> float:
-    """The largest power of two that is at most ``x`` (scaling by it rounds nothing)."""
-    return math.ldexp(1.0, math.frexp(x)[1] - 1)
-
-
-class Metered(MatrixOperator):
-    """The operator that a run works on: ``scale * A``, every product counted.
-
-    ``scale`` is a power of two that brings the entries near 1 where squares of them would leave
-    the range of the dtype, and 1 otherwise; half of it acts before the product and half after, so
-    that nothing in between overflows or is lost.
-
-    Attributes
-    ----------
-    matvecs, passes : int
-        Products made by the method, in vectors and in blocks.
-    matvecs_verify : int
-        Products made to check what it found, in vectors.
-    """
-
-    def __init__(self, op: MatrixOperator, size: float | None) -> None:
-        self.op = op
-        self.arrays, self.shape = op.arrays, op.shape
-        # Outside of this window sums of squares of entries come near overflow or underflow.
-        safe = float(np.finfo(self.arrays.host_dtype).tiny) ** -0.2
-        inside = not size or 1 / safe <= size <= safe
-        self.set_scale(0 if inside else -math.frexp(size)[1])
-        self.matvecs = self.passes = self.matvecs_verify = 0
-        self.verifying = False
-
-    def set_scale(self, exponent: int) -> None:
-        """Work on ``2**exponent * A``."""
-        self.scale_exponent = exponent
-        self._before = math.ldexp(1.0, exponent // 2)
-        self._after = math.ldexp(1.0, exponent - exponent // 2)
-
-    def matmat(self, X: Array) -> Array:
-        """``scale * A @ X``, counted."""
-        return self._product(self.op.matmat, X)
-
-    def rmatmat(self, X: Array) -> Array:
-        """``scale * A^H @ X``, counted."""
-        return self._product(self.op.rmatmat, X)
-
-    def _product(self, product: Callable[[Array], Array], X: Array) -> Array:
-        self.count(X.shape[1], 1)
-        if self.scale_exponent == 0:
-            return product(X)
-        return product(X * self._before) * self._after
-
-    def count(self, matvecs: int, passes: int) -> None:
-        """Add products to the books."""
-        if self.verifying:
-            self.matvecs_verify += matvecs
-        else:
-            self.matvecs += matvecs
-            self.passes += passes
-
-    def frobenius_norm(self, scale: float = 1.0) -> float | None:
-        """``||A||_F`` as this operator scales it."""
-        return self.op.frobenius_norm(scale * self._before * self._after)
-
-    def scaled_dense(self) -> Array:
-        """``scale * A`` as an array; counts min(m, n) products."""
-        self.count(min(self.shape), 1)
-        dense = self.op.dense()
-        return dense if self.scale_exponent == 0 else dense * self._before * self._after

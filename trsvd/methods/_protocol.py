@@ -9,7 +9,7 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._golub_kahan import Ritz
-from trsvd.operators import Metered
+from trsvd._metered import Metered
 
 __all__ = ["Method", "Run", "pad_block"]
 
@@ -69,6 +69,9 @@ class Run(ABC):
     def copy(self) -> Run:
         """An independent copy."""
 
+    def release(self) -> None:
+        """Let go of what is needed only while stepping."""
+
     def escalate(self) -> bool:
         """Go over to a more accurate way, where the answer failed its check; False if none."""
         return False
@@ -93,9 +96,7 @@ class Method(Protocol):
         ...
 
 
-def pad_block(
-    op: Metered, start: Array | None, width: int, rng: np.random.Generator
-) -> Array:
+def pad_block(op: Metered, start: Array | None, width: int, rng: np.random.Generator) -> Array:
     """``start`` filled up with random columns to ``width``, or a random block."""
     arrays, n = op.arrays, op.shape[1]
     if start is None:

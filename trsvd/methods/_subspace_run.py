@@ -6,9 +6,9 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._golub_kahan import Ritz
+from trsvd._metered import Metered
 from trsvd._subspace import Subspace
 from trsvd.methods._protocol import Run, pad_block
-from trsvd.operators import Metered
 
 __all__ = ["SubspaceRun"]
 

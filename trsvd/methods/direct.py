@@ -9,10 +9,10 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._golub_kahan import Ritz
+from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors
 from trsvd._ritz import rayleigh_ritz
 from trsvd.methods._protocol import Run
-from trsvd.operators import Metered
 
 __all__ = ["Direct"]
 
@@ -27,8 +27,7 @@ class Direct:
         ``"svd"``: the library's full thin SVD. ``"gram"``: the k leading eigenvectors of A^H A,
         formed in double precision, and one Rayleigh-Ritz step with A; where its residuals do not
         meet the tolerance (small singular values of a float64 matrix do not survive the squaring),
-        the full SVD follows. ``"auto"``: the Gram route where A is at least twice as long as
-        wide and k is at most a quarter of min(m, n).
+        the full SVD follows. ``"auto"``: the Gram route where k is at most a quarter of min(m, n).
 
     Notes
     -----
@@ -61,23 +60,25 @@ class _DirectRun(Run):
     exact = True
 
     def __init__(self, route: str, op: Metered, k: int, rng: np.random.Generator) -> None:
-        m, n = op.shape
+        n = op.shape[1]
         self.k, self.rng, self.rank = k, rng, n
         if route == "auto":
-            route = "gram" if m >= 2 * n and 4 * k <= n else "svd"
+            route = "gram" if 4 * k <= n else "svd"
         self.route = route
         self._triplets: tuple[Array, HostArray, Array] | None = None
+        self._dense: Array | None = None
 
     @property
     def next_cost(self) -> int:
-        return self.rank
+        return self.rank if self._dense is None else 0
 
     @property
     def available(self) -> int:
         return self.rank if self._triplets is not None else 0
 
     def step(self, op: Metered) -> None:
-        A = op.scaled_dense()
+        A = self._dense if self._dense is not None else op.scaled_dense()
+        self._dense = A if self.route == "gram" else None
         self.iterations += 1
         self.finished = True
         arrays = op.arrays
@@ -119,3 +120,6 @@ class _DirectRun(Run):
         twin = _DirectRun.__new__(_DirectRun)
         twin.__dict__.update(self.__dict__)
         return twin
+
+    def release(self) -> None:
+        self._dense = None

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from trsvd._arrays import Array
+from trsvd._metered import Metered
 from trsvd.methods._protocol import Run
 from trsvd.methods._subspace_run import SubspaceRun
-from trsvd.operators import Metered
 
 __all__ = ["PowerIteration"]
 

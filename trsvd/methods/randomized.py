@@ -9,9 +9,9 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._golub_kahan import GolubKahan, Ritz
+from trsvd._metered import Metered
 from trsvd.methods._protocol import Run, pad_block
 from trsvd.methods._subspace_run import SubspaceRun
-from trsvd.operators import Metered
 
 __all__ = ["BlockKrylov", "RandomizedSVD"]
 

@@ -11,10 +11,10 @@ import numpy as np
 from trsvd._arrays import Array, HostArray
 from trsvd._golub_kahan import GolubKahan, Ritz
 from trsvd._lanczos import GramLanczos
+from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors
 from trsvd._ritz import rayleigh_ritz
 from trsvd.methods._protocol import Run, pad_block
-from trsvd.operators import Metered
 
 __all__ = ["ThickRestartLanczos"]
 
@@ -68,15 +68,17 @@ class ThickRestartLanczos:
             msg = f"block_size={self.block_size}; it must be at least 1"
             raise ValueError(msg)
         if self.reorthogonalize not in {"auto", "one-sided", "two-sided"}:
-            msg = (
-                f"reorthogonalize={self.reorthogonalize!r}; it is one of 'auto', 'one-sided', 'two-sided'"
-            )
+            msg = f"reorthogonalize={self.reorthogonalize!r}; it is one of 'auto', 'one-sided', 'two-sided'"
             raise ValueError(msg)
 
     def basis_for(self, k: int, rank: int) -> int:
         """Number of basis columns for k triplets; ValueError if the one given is too small."""
         least = k + self.block_size + 1
-        size = self.basis_size if self.basis_size is not None else max(2 * k + 20, k + 3 * self.block_size)
+        size = (
+            self.basis_size
+            if self.basis_size is not None
+            else max(2 * k + 20, k + 3 * self.block_size)
+        )
         if size < min(least, rank):
             msg = (
                 f"basis_size={size} is too small for k={k} with block_size={self.block_size}; "
@@ -114,9 +116,7 @@ class _LanczosRun(Run):
             self.basis = GramLanczos(op, block, capacity=capacity, rng=rng)
             self.spare = SpareVectors(op.arrays, op.arrays.gaussian(rng, m, 1))
         else:
-            self.basis = GolubKahan(
-                op, block, capacity=capacity, rng=rng, two_sided=not one_sided
-            )
+            self.basis = GolubKahan(op, block, capacity=capacity, rng=rng, two_sided=not one_sided)
         self.meets_all_copies = start is None and method.block_size >= k
         self.scale = 0.0
         self._history: list[tuple[int, float]] = []

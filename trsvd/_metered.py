@@ -1,0 +1,77 @@
+"""The operator that a run works on: scaled, and every product counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from trsvd._arrays import Array
+from trsvd.operators import MatrixOperator
+
+__all__ = ["Metered"]
+
+
+class Metered(MatrixOperator):
+    """The operator that a run works on: ``scale * A``, every product counted.
+
+    ``scale`` is a power of two that brings the entries near 1 where squares of them would leave
+    the range of the dtype, and 1 otherwise; half of it acts before the product and half after, so
+    that nothing in between overflows or is lost.
+
+    Attributes
+    ----------
+    matvecs, passes : int
+        Products made by the method, in vectors and in blocks.
+    matvecs_verify : int
+        Products made to check what it found, in vectors.
+    """
+
+    def __init__(self, op: MatrixOperator, size: float | None) -> None:
+        self.op = op
+        self.arrays, self.shape = op.arrays, op.shape
+        # Outside of this window sums of squares of entries come near overflow or underflow.
+        safe = float(np.finfo(self.arrays.host_dtype).tiny) ** -0.2
+        inside = not size or 1 / safe <= size <= safe
+        self.set_scale(0 if inside else -math.frexp(size)[1])
+        self.matvecs = self.passes = self.matvecs_verify = 0
+        self.verifying = False
+
+    def set_scale(self, exponent: int) -> None:
+        """Work on ``2**exponent * A``."""
+        self.scale_exponent = exponent
+        self._before = math.ldexp(1.0, exponent // 2)
+        self._after = math.ldexp(1.0, exponent - exponent // 2)
+
+    def matmat(self, X: Array) -> Array:
+        """``scale * A @ X``, counted."""
+        return self._product(self.op.matmat, X)
+
+    def rmatmat(self, X: Array) -> Array:
+        """``scale * A^H @ X``, counted."""
+        return self._product(self.op.rmatmat, X)
+
+    def _product(self, product: Callable[[Array], Array], X: Array) -> Array:
+        self.count(X.shape[1], 1)
+        if self.scale_exponent == 0:
+            return product(X)
+        return product(X * self._before) * self._after
+
+    def count(self, matvecs: int, passes: int) -> None:
+        """Add products to the books."""
+        if self.verifying:
+            self.matvecs_verify += matvecs
+        else:
+            self.matvecs += matvecs
+            self.passes += passes
+
+    def frobenius_norm(self, scale: float = 1.0) -> float | None:
+        """``||A||_F`` as this operator scales it."""
+        return self.op.frobenius_norm(scale * self._before * self._after)
+
+    def scaled_dense(self) -> Array:
+        """``scale * A`` as an array; counts min(m, n) products."""
+        self.count(min(self.shape), 1)
+        dense = self.op.dense()
+        return dense if self.scale_exponent == 0 else dense * self._before * self._after

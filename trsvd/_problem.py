@@ -1,0 +1,144 @@
+"""A user's matrix as the methods see it, and what comes back in the user's terms."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trsvd._arrays import Array, HostArray, describe, is_array
+from trsvd._metered import Metered
+from trsvd._probe import probe
+from trsvd._select import select_method
+from trsvd._validate import named_method
+from trsvd.methods import Method, Run
+from trsvd.operators import AdjointOperator, as_operator
+from trsvd.result import SVDResult
+
+__all__ = ["Problem", "State"]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands: handed back as ``state=`` with the same matrix."""
+
+    run: Run
+    method: Method
+    shape: tuple[int, int]
+    dtype_name: str
+    scale_exponent: int
+
+
+class Problem:
+    """A user's matrix as the methods work on it: at least as tall as wide, scaled, counted."""
+
+    def __init__(self, A: Any, rng: Any, state: Any) -> None:
+        self.user_op = as_operator(A)
+        self.rng = np.random.default_rng(rng)
+        self.arrays = self.user_op.arrays
+        self.eps = self.arrays.eps
+        self.shape = self.user_op.shape
+        self.flipped = self.shape[0] < self.shape[1]
+        self.rank = min(self.shape)
+        op = AdjointOperator(self.user_op) if self.flipped else self.user_op
+        size = op.max_abs()
+        checked = 0
+        if size is None:
+            size, checked = probe(op, self.rng), 2
+        elif not math.isfinite(size):
+            msg = (
+                f"A contains NaN or inf (its largest entry is {size}); a matrix with such entries "
+                "has no SVD: remove or replace them"
+            )
+            raise ValueError(msg)
+        self.op = Metered(op, size)
+        self.op.matvecs_verify = checked
+        self.state = self._checked_state(state)
+
+    def _checked_state(self, state: Any) -> State | None:
+        if state is None:
+            return None
+        if isinstance(state, SVDResult):
+            state = state.state
+        if not isinstance(state, State):
+            msg = f"state is a {type(state).__name__}; pass result.state of an earlier call"
+            raise TypeError(msg)
+        if (state.shape, state.dtype_name) != (self.shape, self.arrays.dtype_name):
+            msg = (
+                f"state belongs to a matrix of shape {state.shape} in {state.dtype_name}, A has shape "
+                f"{self.shape} in {self.arrays.dtype_name}; state= goes on with the same matrix, "
+                "start= begins near an earlier result with another"
+            )
+            raise ValueError(msg)
+        self.op.set_scale(state.scale_exponent)
+        return state
+
+    @property
+    def unit(self) -> float:
+        """What a singular value of the scaled operator is multiplied by to be one of A."""
+        return math.ldexp(1.0, -self.op.scale_exponent)
+
+    def method_for(
+        self, method: str | Method | None, k: int, tol: float, max_matvecs: int | None
+    ) -> Method:
+        if self.state is not None:
+            if method is not None and named_method(method) != self.state.method:
+                msg = (
+                    f"state was made by {self.state.method}; it cannot go on as {named_method(method)}: "
+                    "leave method out, or start anew with start=result"
+                )
+                raise ValueError(msg)
+            return self.state.method
+        if method is None:
+            return select_method(self.user_op, k, tol, max_matvecs=max_matvecs).method
+        return named_method(method)
+
+    def hand_out(self, triplets: tuple[Array, HostArray, Array]) -> tuple[Array, Array, Array]:
+        """U, S and Vh of A itself, in the user's dtype, with the phases fixed."""
+        arrays = self.arrays
+        U, S, V = triplets
+        if self.flipped:
+            U, V = V, U
+        if len(S):
+            U, V = arrays.fix_phases(U, V)
+        values = arrays.hand_out_values(np.ldexp(S, -self.op.scale_exponent))
+        return arrays.hand_out(U), values, arrays.hand_out(arrays.adjoint(V))
+
+    def start_block(self, start: Any) -> Array | None:
+        """The user's start as right vectors of the operator that the methods see."""
+        if start is None:
+            return None
+        arrays, (m, n) = self.arrays, self.shape
+        if isinstance(start, SVDResult):
+            rows = start.U if self.flipped else arrays.adjoint(arrays.take(start.Vh))
+            block = arrays.take(rows)
+            if (start.U.shape[0], start.Vh.shape[1]) != (m, n):
+                msg = (
+                    f"start is a result for shape {(start.U.shape[0], start.Vh.shape[1])}, A has shape "
+                    f"{(m, n)}; a warm start needs the same shape"
+                )
+                raise ValueError(msg)
+            if block.shape[1] == 0:
+                return None
+        else:
+            if not is_array(start):
+                msg = f"start is {describe(start)}; pass an array of shape ({n}, p) or an SVDResult"
+                raise TypeError(msg)
+            if start.ndim not in {1, 2} or start.shape[0] != n or 0 in tuple(start.shape):
+                msg = (
+                    f"start has shape {tuple(start.shape)}; right vectors for A of shape {(m, n)} have "
+                    f"shape ({n}, p), or ({n},) for one"
+                )
+                raise ValueError(msg)
+            block = arrays.take(start if start.ndim == 2 else start[:, None])
+        size = arrays.max_abs(block)
+        if not math.isfinite(size):
+            msg = "start contains NaN or inf; pass finite vectors, or start=None"
+            raise ValueError(msg)
+        if size:
+            block = block / size
+        if self.flipped and not isinstance(start, SVDResult):
+            block = self.op.rmatmat(block[:, : self.rank])
+        return block[:, : self.rank]

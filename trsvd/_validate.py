@@ -1,0 +1,61 @@
+"""Arguments checked once, at the boundary: the value, why it is wrong, what to do."""
+
+from __future__ import annotations
+
+import math
+import operator
+
+import numpy as np
+
+from trsvd.methods import METHODS, Method
+
+__all__ = ["check_cap", "check_k", "check_tol", "named_method"]
+
+
+def named_method(method: str | Method) -> Method:
+    if isinstance(method, str):
+        if method not in METHODS:
+            msg = f"method={method!r} is not known; choose one of {sorted(METHODS)}, or pass an object"
+            raise ValueError(msg)
+        return METHODS[method]()
+    if isinstance(method, type) or not isinstance(method, Method):
+        msg = f"method={method!r}; pass a name of {sorted(METHODS)} or an object, as trsvd.Direct()"
+        raise TypeError(msg)
+    return method
+
+
+def check_k(k: int, rank: int) -> int:
+    if isinstance(k, (bool, np.bool_)):
+        msg = f"k={k} is a truth value; pass the number of triplets"
+        raise TypeError(msg)
+    try:
+        k = operator.index(k)
+    except TypeError:
+        msg = f"k={k!r} is not an integer; pass the number of triplets"
+        raise TypeError(msg) from None
+    if not 1 <= k <= rank:
+        msg = f"k={k} is out of range; A has min(m, n) = {rank} triplets, so 1 <= k <= {rank}"
+        raise ValueError(msg)
+    return k
+
+
+def check_tol(tol: float | None, eps: float) -> float:
+    if tol is None:
+        return float(eps**0.75)
+    tol = float(tol)
+    if not (math.isfinite(tol) and tol >= 0):
+        msg = f"tol={tol}; the relative residual must be a finite number of at least 0"
+        raise ValueError(msg)
+    return tol
+
+
+def check_cap(max_matvecs: int) -> int:
+    try:
+        cap = operator.index(max_matvecs)
+    except TypeError:
+        msg = f"max_matvecs={max_matvecs!r} is not an integer"
+        raise TypeError(msg) from None
+    if cap < 1:
+        msg = f"max_matvecs={cap}; at least one product is needed"
+        raise ValueError(msg)
+    return cap

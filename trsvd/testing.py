@@ -1,0 +1,396 @@
+"""Matrices with known singular values, the errors of a truncated SVD, and assertions on it.
+
+Shared by the tests, the benchmarks and the examples; of use to anyone who tests against trsvd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from trsvd._arrays import Array, Arrays, HostArray, _namespace, is_array
+from trsvd.operators import as_operator
+from trsvd.result import SVDResult
+
+__all__ = [
+    "SPECTRA",
+    "assert_orthonormal",
+    "assert_svd",
+    "err1",
+    "err2",
+    "matrix_with_spectrum",
+    "rounding_level",
+]
+
+
+# ---- matrices -----------------------------------------------------------------------------
+
+
+def _index(n: int) -> HostArray:
+    return np.arange(1, n + 1, dtype=np.float64)
+
+
+def _clusters(n: int) -> HostArray:
+    i = np.arange(n)
+    return 0.5 ** (i // 5) * (1 - 1e-10 * (i % 5))
+
+
+SPECTRA: Mapping[str, Callable[[int], HostArray]] = MappingProxyType(
+    {
+        "1/i": lambda n: 1 / _index(n),
+        "i**-0.5": lambda n: _index(n) ** -0.5,
+        "geometric": lambda n: 0.9 ** (_index(n) - 1),
+        "clusters": _clusters,
+        "multiple": lambda n: np.where(_index(n) <= 10, 1.0, 0.5),
+        "low rank": lambda n: np.where(_index(n) <= max(1, n // 10), 1 / _index(n), 0.0),
+        "graded": lambda n: np.logspace(0, -15, n),
+    }
+)
+"""Named families of spectra: ``SPECTRA[name](n)`` are n descending values, the first is 1.
+
+``"clusters"``: groups of five, 1e-10 apart within a group, a factor 2 between groups.
+``"multiple"``: 1 ten times, then 0.5. ``"low rank"``: the last nine tenths are zero.
+``"graded"``: 15 decades.
+"""
+
+
+def matrix_with_spectrum(
+    m: int,
+    n: int,
+    s: Any,
+    *,
+    rng: int | np.random.Generator | None = None,
+    dtype: Any = "float64",
+    xp: Any = None,
+    device: Any = None,
+) -> Array:
+    """A random matrix with prescribed singular values.
+
+    Parameters
+    ----------
+    m, n : int
+        Its shape.
+    s : array_like of shape (r,)
+        Singular values, in any order, ``r <= min(m, n)``; the others are zero.
+    rng : int or numpy.random.Generator, optional
+        Where the singular vectors come from.
+    dtype : dtype or str, default "float64"
+        Real or complex floating, of any library.
+    xp : module, optional
+        Array namespace of the result, such as ``torch``; NumPy by default.
+    device : object, optional
+        Device of the result, as ``xp`` spells it.
+
+    Returns
+    -------
+    array of shape (m, n)
+        ``U diag(s) V^H`` with U and V uniformly distributed (Haar). Its singular values are ``s``
+        up to rounding in ``dtype``: a few ``eps * max(s)``, absolute.
+
+    Raises
+    ------
+    ValueError
+        If ``s`` has more than min(m, n) entries, or negative ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd.testing import matrix_with_spectrum
+    >>> A = matrix_with_spectrum(6, 4, [3, 2, 1], rng=0)
+    >>> np.linalg.svd(A, compute_uv=False).round(12) + 0.0
+    array([3., 2., 1., 0.])
+    """
+    s = np.asarray(s, dtype=np.float64)
+    if s.ndim != 1 or len(s) > min(m, n) or not np.all(s >= 0):
+        msg = (
+            f"s has shape {s.shape} and smallest entry {s.min(initial=np.inf):g}; give at most "
+            f"min(m, n) = {min(m, n)} singular values, none negative"
+        )
+        raise ValueError(msg)
+    home = _namespace("numpy" if xp is None else xp.__name__.removeprefix("array_api_compat."))
+    target = Arrays.of_dtype(home, device, dtype)
+    rng = np.random.default_rng(rng)
+    U = _orthonormal(rng, m, len(s), target.is_complex)
+    V = _orthonormal(rng, n, len(s), target.is_complex)
+    host = ((U * s) @ V.conj().T).astype(target.host_dtype)
+    return target.hand_out(home.asarray(host, device=device))
+
+
+def _orthonormal(rng: np.random.Generator, rows: int, columns: int, is_complex: bool) -> HostArray:
+    """Orthonormal columns, uniformly distributed: QR of a Gaussian with the phases of R undone."""
+    X = rng.standard_normal((rows, columns))
+    if is_complex:
+        X = X + 1j * rng.standard_normal((rows, columns))
+    Q, R = np.linalg.qr(X)
+    diagonal = np.diagonal(R)
+    return Q * (diagonal / np.abs(diagonal))  # type: ignore[no-any-return]
+
+
+# ---- errors -------------------------------------------------------------------------------
+
+
+def err1(U: Any, Vh: Any, U_true: Any, Vh_true: Any) -> float:
+    """Relative error of ``U V^H``: ``||U V^H - U_k V_k^H||_F / sqrt(k)``.
+
+    Parameters
+    ----------
+    U, Vh : array of shape (m, k), (k, n)
+        Singular vectors as computed.
+    U_true, Vh_true : array of shape (m, k), (k, n)
+        The exact ones. Their phases do not matter; ``U_k V_k^H`` is unique where s_k > s_{k+1}.
+
+    Returns
+    -------
+    float
+        Accurate to a few rounding units, absolute: the norm comes from QR factors of the vectors,
+        not from a difference of traces, which ends at ``sqrt(eps)``.
+
+    Notes
+    -----
+    Computed on the host, in double precision; costs ``8 (m + n) k^2`` operations.
+
+    References
+    ----------
+    A. Kravatskiy et al., The Ky Fan norms and beyond, arXiv:2512.09678 (there "err1").
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd.testing import err1
+    >>> I = np.eye(5)
+    >>> err1(I[:, :2], I[:2], -I[:, :2], -I[:2])
+    0.0
+    >>> round(err1(I[:, :2], I[:2], I[:, 1:3], I[1:3]), 3)  # one of the two is wrong
+    1.0
+    """
+    factors = [_wide(X) for X in (U, Vh, U_true, Vh_true)]
+    ones = np.ones(factors[0].shape[1])
+    return _difference(*factors, ones, ones) / len(ones) ** 0.5
+
+
+def err2(U: Any, S: Any, Vh: Any, U_true: Any, S_true: Any, Vh_true: Any) -> float:
+    """Relative error of the rank-k matrix: ``||U S V^H - A_k||_F / ||A_k||_F``.
+
+    Parameters
+    ----------
+    U, S, Vh : array of shape (m, k), (k,), (k, n)
+        As computed.
+    U_true, S_true, Vh_true : array of shape (m, k), (k,), (k, n)
+        The exact ones, ``A_k = U_true diag(S_true) Vh_true``.
+
+    Returns
+    -------
+    float
+        Accurate far below ``sqrt(eps)``, as `err1`.
+
+    Raises
+    ------
+    ValueError
+        If ``S_true`` is zero: there is nothing to be relative to.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd.testing import err2
+    >>> I = np.eye(3)
+    >>> round(err2(I[:, :1], [1.5], I[:1], I[:, :1], [1.0], I[:1]), 12)
+    0.5
+    """
+    values, exact = _wide(S), _wide(S_true)
+    size = np.max(np.abs(exact), initial=0.0)
+    if size == 0:
+        msg = "S_true is zero, so the relative error is undefined"
+        raise ValueError(msg)
+    factors = [_wide(X) for X in (U, Vh, U_true, Vh_true)]
+    values, exact = values / size, exact / size
+    return _difference(*factors, values, exact) / float(np.linalg.norm(exact))
+
+
+def _difference(
+    U: HostArray,
+    Vh: HostArray,
+    U_true: HostArray,
+    Vh_true: HostArray,
+    S: HostArray,
+    S_true: HostArray,
+) -> float:
+    """``||U S V^H - U_true S_true V_true^H||_F`` from the R factors of both sides."""
+    left = np.linalg.qr(np.hstack([U, U_true]), mode="r")
+    right = np.linalg.qr(np.hstack([Vh.conj().T, Vh_true.conj().T]), mode="r")
+    k = len(S)
+    found = (left[:, :k] * S) @ right[:, :k].conj().T
+    exact = (left[:, k:] * S_true) @ right[:, k:].conj().T
+    return float(np.linalg.norm(found - exact))
+
+
+def _wide(X: Any) -> HostArray:
+    """Any array on the host in double precision."""
+    if not is_array(X):
+        X = np.asarray(X)
+    arrays = Arrays.of_array(X)
+    return arrays.get(arrays.take(X)).astype(arrays.wide_dtype)
+
+
+# ---- assertions ---------------------------------------------------------------------------
+
+
+def rounding_level(length: int, eps: float) -> float:
+    """How far rounding can carry a sum of ``length`` products, relative to the sizes in it.
+
+    Parameters
+    ----------
+    length : int
+        Number of terms.
+    eps : float
+        Rounding unit of the dtype.
+
+    Returns
+    -------
+    float
+        ``10 sqrt(length) eps``: rounding errors, taken as independent and of mean zero, stay
+        below it but with a probability of ``2 exp(-50)`` a sum.
+
+    References
+    ----------
+    N. Higham and T. Mary, A new approach to probabilistic rounding error analysis,
+    doi:10.1137/18M1226312.
+
+    Examples
+    --------
+    >>> from trsvd.testing import rounding_level
+    >>> rounding_level(100, 2.0**-52) < 3e-14
+    True
+    """
+    return 10 * max(length, 1) ** 0.5 * eps
+
+
+def assert_orthonormal(Q: Any, *, tol: float | None = None) -> None:
+    """Assert that the columns of ``Q`` are orthonormal.
+
+    Parameters
+    ----------
+    Q : array of shape (m, k)
+        Of any library.
+    tol : float, optional
+        Largest entry allowed in ``Q^H Q - I``; `rounding_level` of m terms by default.
+
+    Raises
+    ------
+    AssertionError
+        If they are not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd.testing import assert_orthonormal
+    >>> assert_orthonormal(np.eye(4)[:, :2])
+    """
+    host = _wide(Q)
+    tol = rounding_level(len(host), _eps(Q)) if tol is None else tol
+    error = np.abs(host.conj().T @ host - np.eye(host.shape[1])).max(initial=0.0)
+    _require(error <= tol, f"columns are orthonormal to {error:.2e} only, {tol:.2e} is allowed")
+
+
+def assert_svd(
+    result: SVDResult | tuple[Any, Any, Any],
+    A: Any,
+    *,
+    S_true: Any = None,
+    tol: float | None = None,
+) -> None:
+    """Assert that U, S, Vh are leading singular triplets of ``A``.
+
+    Checks shapes, order and sign of S, that U and Vh are orthonormal, the residuals (computed
+    anew) and, against a known spectrum, S.
+
+    Parameters
+    ----------
+    result : SVDResult or tuple
+        U, S, Vh.
+    A : array, sparse matrix or operator of shape (m, n)
+        As for `trsvd.svds`.
+    S_true : array_like of shape (at least k,), optional
+        The exact singular values, descending.
+    tol : float, optional
+        Relative residual that each triplet was computed to; ``eps**0.75`` of A's compute dtype by
+        default, as in `trsvd.svds`. Rounding is allowed for on top.
+
+    Raises
+    ------
+    AssertionError
+        If they are not, with the figure that is wrong and what was allowed.
+
+    Notes
+    -----
+    ``k`` triplets with residuals of at most ``r = tol s_1`` are exact for a matrix within
+    ``sqrt(2 k) r`` of A, so that by Weyl's theorem no value is off by more than that. Costs 2 k
+    products with A.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> from trsvd.testing import SPECTRA, assert_svd, matrix_with_spectrum
+    >>> s = SPECTRA["geometric"](30)
+    >>> A = matrix_with_spectrum(50, 30, s, rng=0)
+    >>> assert_svd(trsvd.svds(A, 4), A, S_true=s)
+    """
+    U, S, Vh = result
+    op = as_operator(A)
+    (m, n), arrays = op.shape, op.arrays
+    values = _wide(S)
+    k = len(values)
+    shapes = tuple(tuple(X.shape) for X in (U, S, Vh))
+    _require(
+        shapes == ((m, k), (k,), (k, n)),
+        f"U, S, Vh have shapes {shapes}; for A of shape {(m, n)} they are {(m, k)}, {(k,)}, {(k, n)}",
+    )
+    _require(
+        bool(np.all(values >= 0) and np.all(np.diff(values) <= 0)),
+        f"S is not descending and nonnegative: {values}",
+    )
+    eps = max(arrays.eps, _eps(U))
+    rounding = rounding_level(max(m, n), eps)
+    assert_orthonormal(U, tol=rounding)
+    assert_orthonormal(arrays.adjoint(Vh), tol=rounding)
+    tol = arrays.eps**0.75 if tol is None else tol
+    if k == 0:
+        return
+    # The values reach over the range of the dtype: everything relative to the largest.
+    scale = values[0] or 1.0
+    residual = _largest_residual(op, U, values, Vh) / scale
+    _require(
+        residual <= tol + rounding,
+        f"largest residual {residual:.2e} s_1, {tol:.2e} + {rounding:.2e} for rounding is allowed",
+    )
+    if S_true is not None:
+        exact = _wide(S_true)[:k]
+        scale = exact[0] or 1.0
+        error = np.abs(values / scale - exact / scale).max()
+        allowed = (2 * k) ** 0.5 * tol + rounding
+        _require(
+            error <= allowed,
+            f"S is off by {error:.2e} s_1, {allowed:.2e} is allowed",
+        )
+
+
+def _largest_residual(op: Any, U: Any, S: HostArray, Vh: Any) -> float:
+    arrays = op.arrays
+    U, V = arrays.take(U), arrays.adjoint(arrays.take(Vh))
+    left, right = _wide(U), _wide(V)
+    forward = _wide(op.matmat(V)) - left * S
+    backward = _wide(op.rmatmat(U)) - right * S
+    return max(float(np.linalg.norm(R, axis=0).max()) for R in (forward, backward))
+
+
+def _eps(X: Any) -> float:
+    """Rounding unit of the dtype that ``X`` is stored in, half precision included."""
+    arrays = Arrays.of_array(X)
+    return float(arrays.xp.finfo(X.dtype).eps)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise AssertionError(message)
