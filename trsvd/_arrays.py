@@ -204,7 +204,7 @@ class Arrays:
         """Whether a value can be looked at without waiting for a device."""
         if is_torch_namespace(self.xp):
             return bool(self.device.type == "cpu")
-        return is_numpy_namespace(self.xp)
+        return bool(is_numpy_namespace(self.xp))
 
     # ---- to and fro -----------------------------------------------------------------
 

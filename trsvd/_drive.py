@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,21 +19,40 @@ from trsvd._ritz import residual_norms
 from trsvd._validate import check_cap
 from trsvd.methods import Method, Run
 from trsvd.result import Completeness, Info, SVDResult
-from trsvd.stopping import Residual, Stop
+from trsvd.stopping import Energy, Residual, Values
 
-__all__ = ["Callback", "OnFailure", "solve"]
+__all__ = ["Callback", "OnFailure", "Request", "solve"]
 
 Callback = Callable[[Info], bool | None]
 OnFailure = Literal["return", "raise"]
+AnyStop = Residual | Values | Energy
 
 
-@dataclass
+@dataclass(frozen=True)
+class Request:
+    """How a run is to be carried out: the arguments that `svds` and its relatives share."""
+
+    start: Any
+    max_matvecs: int | None
+    callback: Callback | None
+    on_failure: str
+    verify: bool
+
+    def __post_init__(self) -> None:
+        if self.on_failure not in ("return", "raise"):
+            msg = f"on_failure={self.on_failure!r}; it is 'return' or 'raise'"
+            raise ValueError(msg)
+        if self.callback is not None and not callable(self.callback):
+            msg = f"callback is {describe(self.callback)}; pass a function of one argument"
+            raise TypeError(msg)
+
+
+@dataclass(frozen=True)
 class _Outcome:
-    """Triplets (as the operator scales them), their residuals, and how the iteration ended."""
+    """Triplets (as the operator scales them) and their residuals, relative to s_1."""
 
     triplets: tuple[Array, HostArray, Array]
     residuals: HostArray
-    status: Status
 
 
 class _Decline:
@@ -60,7 +78,7 @@ class _Driver:
         self,
         problem: Problem,
         run: Run,
-        stop: Stop,
+        stop: AnyStop,
         k: int,
         limit: int,
         cap: int,
@@ -69,7 +87,8 @@ class _Driver:
         self.problem, self.run, self.stop = problem, run, stop
         self.k, self.limit, self.cap, self.callback = k, limit, cap, callback
         self.target = k
-        self.strict = stop
+        self.truncated = False
+        self.strict: AnyStop = stop
         self.decline = _Decline(problem.eps)
 
     def iterate(self) -> Status | None:
@@ -102,10 +121,10 @@ class _Driver:
         if verdict.done:
             return True
         if verdict.k > self.limit:
-            residual = ritz.residuals[: self.limit]
-            return len(residual) == self.limit and bool(
-                np.all(residual <= self.strict.tol * ritz.S[0])
-            )
+            residuals = ritz.residuals[: self.limit]
+            enough = len(residuals) == self.limit
+            self.truncated = enough and bool(np.all(residuals <= self.strict.tol * ritz.S[0]))
+            return self.truncated
         if verdict.k > self.target:
             self.target = min(self.limit, max(verdict.k, self.target + self.target // 2))
             self.run.retarget(self.target)
@@ -130,178 +149,160 @@ class _Driver:
         op = problem.op
         return self.callback(Info(run.iterations, op.matvecs, op.passes, triplets)) is True
 
-    def tighten(self) -> None:
-        """Ask the recurrence for more than the tolerance: its estimate was too good."""
-        self.strict = dataclasses.replace(self.strict, tol=self.strict.tol * 0.1)  # type: ignore[type-var]
+    def verdict(self, good: bool, ended: Status | None) -> Status | None:
+        """How the run ended, by the residuals from products; None to go on.
+
+        The recurrence estimates residuals; where it was too good, more is asked of it until it is
+        at the rounding level itself.
+        """
+        fixed = isinstance(self.stop, Residual)
+        if good and (ended is None or (fixed and ended is not Status.CALLBACK)):
+            return Status.MAX_K if self.truncated else Status.CONVERGED
+        if ended is not None:
+            return ended
+        if self.run.escalate():
+            return None
+        if self.run.exact or self.strict.tol < 0.1 * self.problem.eps:
+            return Status.ROUNDING_FLOOR
+        if self.run.finished:
+            return Status.MAX_ITERATIONS
+        self.strict = replace(self.strict, tol=self.strict.tol * 0.1)
+        return None
 
 
 def solve(
-    problem: Problem,
-    method: Method,
-    k: int,
-    stop: Stop,
-    start: Any,
-    max_matvecs: int | None,
-    callback: Callback | None,
-    on_failure: OnFailure,
-    verify: bool,
-    limit: int | None = None,
+    problem: Problem, method: Method, stop: AnyStop, request: Request, k: int, limit: int
 ) -> SVDResult:
-    """Drive the method until its answer is right, or until it can be said why it is not."""
-    if on_failure not in {"return", "raise"}:
-        msg = f"on_failure={on_failure!r}; it is 'return' or 'raise'"
-        raise ValueError(msg)
-    if callback is not None and not callable(callback):
-        msg = f"callback is {describe(callback)}; pass a function of one argument"
-        raise TypeError(msg)
-    if start is not None and problem.state is not None:
-        msg = "start and state are both given; state= goes on with the same matrix, start= begins anew"
-        raise ValueError(msg)
+    """Drive the method until its answer is right, or until it can be said why it is not.
+
+    Parameters
+    ----------
+    problem : Problem
+        The matrix.
+    method : Method
+        What to compute with.
+    stop : Stop
+        What is wanted.
+    request : Request
+        The arguments that all public functions share.
+    k, limit : int
+        How many triplets to aim at first, and at most.
+    """
     op, rank = problem.op, problem.rank
-    cap = max(200 * rank, 1000 * k) if max_matvecs is None else check_cap(max_matvecs)
-    limit = k if limit is None else limit
-    run = _begin(problem, method, k, stop.tol, start)
-    driver = _Driver(problem, run, stop, k, limit, cap, callback)
+    cap = max(200 * rank, 1000 * k)
+    if request.max_matvecs is not None:
+        cap = check_cap(request.max_matvecs)
+    run = _begin(problem, method, k, stop.tol, request.start)
+    driver = _Driver(problem, run, stop, k, limit, cap, request.callback)
     completeness = Completeness("unchecked")
     width, before = 1, None
     while True:
         ended = driver.iterate()
-        outcome = _examine(problem, driver, ended, stop.tol)
+        outcome = _examine(problem, driver)
         if outcome is None:
             if before is None:
                 msg = (
-                    f"max_matvecs={cap} is too small: {driver.run.available} of {driver.k} triplets could "
-                    f"be formed with {op.matvecs} products; {method} needs at least "
-                    f"{op.matvecs + driver.run.next_cost}"
+                    f"max_matvecs={cap} is too small: {op.matvecs} products gave "
+                    f"{driver.run.available} of {driver.k} triplets; {method} makes "
+                    f"{driver.run.next_cost} products at a time"
                 )
                 raise ValueError(msg)
-            outcome = dataclasses.replace(before, status=Status.INCOMPLETE)
+            outcome, status = before, Status.INCOMPLETE
             break
-        if outcome.status is Status.CONVERGED:
-            if not verify:
-                break
-            op.verifying = True
-            completeness, missed = check_completeness(
-                op, driver.run, outcome.triplets, stop, problem.unit, problem.rng, width
-            )
-            op.verifying = False
-            if missed is None:
-                break
-            before = outcome
-            driver = _restart(problem, method, driver, outcome, missed, stop)
-            width = min(2 * width, max(1, driver.k))
+        verdict = driver.verdict(bool(np.all(outcome.residuals <= stop.tol)), ended)
+        if verdict is None:
             continue
-        if ended is None and not run_at_its_end(driver, outcome, problem.eps):
-            if not driver.run.escalate():
-                driver.tighten()
-            continue
-        break
-    return _finish(problem, method, driver, outcome, completeness, on_failure)
-
-
-def run_at_its_end(driver: _Driver, outcome: _Outcome, eps: float) -> bool:
-    """Whether more steps cannot bring the residuals down: then the status says so."""
-    if driver.run.finished and not driver.run.exact:
-        return True
-    exhausted = driver.run.finished and driver.run.exact
-    if exhausted or driver.strict.tol < 0.1 * eps:
-        outcome.status = Status.ROUNDING_FLOOR
-        return not _can_escalate(driver.run)
-    return False
-
-
-def _can_escalate(run: Run) -> bool:
-    return isinstance(getattr(run, "route", None), str) and run.route == "gram"  # type: ignore[attr-defined]
+        status = verdict
+        if status not in (Status.CONVERGED, Status.MAX_K) or not request.verify:
+            break
+        op.verifying = True
+        completeness, missed = check_completeness(
+            op, driver.run, outcome.triplets, stop, problem.unit, problem.rng, width
+        )
+        op.verifying = False
+        if missed is None:
+            break
+        before, width = outcome, min(2 * width, max(1, driver.k))
+        driver = _restarted(driver, method, outcome, missed)
+    return _finish(driver, method, outcome, status, completeness, request.on_failure)
 
 
 def _begin(problem: Problem, method: Method, k: int, tol: float, start: Any) -> Run:
-    if problem.state is not None:
-        run = problem.state.run.copy()
-        run.retarget(k)
-        return run
-    block = problem.start_block(start)
-    return method.init(problem.op, k, tol=tol, start=block, rng=problem.rng)
+    if problem.state is None:
+        block = problem.start_block(start)
+        return method.init(problem.op, k, tol=tol, start=block, rng=problem.rng)
+    if start is not None:
+        msg = "start and state are both given; state= goes on with A, start= begins anew"
+        raise ValueError(msg)
+    run = problem.state.run.copy()
+    run.retarget(k)
+    return run
 
 
-def _restart(
-    problem: Problem,
-    method: Method,
-    driver: _Driver,
-    outcome: _Outcome,
-    missed: Array,
-    stop: Stop,
-) -> _Driver:
+def _restarted(driver: _Driver, method: Method, outcome: _Outcome, missed: Array) -> _Driver:
     """Begin anew from what was found and what was missed."""
-    block = problem.arrays.xp.concat([outcome.triplets[2], missed], axis=1)
-    k = (
-        driver.target
-        if driver.limit == driver.target
-        else min(driver.limit, driver.k + int(missed.shape[1]))
-    )
-    run = method.init(problem.op, k, tol=stop.tol, start=block[:, : problem.rank], rng=problem.rng)
+    problem, stop = driver.problem, driver.stop
+    block = problem.arrays.xp.concat([outcome.triplets[2], missed], axis=1)[:, : problem.rank]
+    k = driver.target
+    if not isinstance(stop, Residual):
+        k = min(driver.limit, max(1, driver.k + int(missed.shape[1])))
+    run = method.init(problem.op, k, tol=stop.tol, start=block, rng=problem.rng)
     run.iterations += driver.run.iterations
     return _Driver(problem, run, stop, k, driver.limit, driver.cap, driver.callback)
 
 
-def _examine(
-    problem: Problem, driver: _Driver, ended: Status | None, tol: float
-) -> _Outcome | None:
+def _examine(problem: Problem, driver: _Driver) -> _Outcome | None:
     """The triplets as they stand, with residuals from products; None if there are too few."""
     run, op, k = driver.run, problem.op, driver.k
     if run.available < k:
         return None
     U, S, V = run.extract(op, k)
+    if k == 0:
+        return _Outcome((U, S, V), np.zeros(0))
     op.verifying = True
-    residuals = residual_norms(op, U, S, V) if k else np.zeros(0)
+    residuals = residual_norms(op, U, S, V)
     op.verifying = False
-    s1 = float(S[0]) if k else 0.0
-    residuals = residuals / s1 if s1 > 0 else residuals
     if not np.isfinite(residuals).all():
         msg = (
             "a product with A (or its adjoint) returned NaN or inf when the triplets were checked; "
             "find it in A, or scale A down"
         )
         raise ValueError(msg)
-    good = bool(np.all(residuals <= tol))
-    fixed = isinstance(driver.stop, Residual)
-    if good and (ended is None or (fixed and ended is not Status.CALLBACK)):
-        status = Status.CONVERGED
-    else:
-        status = ended or Status.ROUNDING_FLOOR
-    return _Outcome((U, S, V), residuals, status)
+    return _Outcome((U, S, V), residuals / S[0] if S[0] > 0 else residuals)
 
 
 def _finish(
-    problem: Problem,
-    method: Method,
     driver: _Driver,
+    method: Method,
     outcome: _Outcome,
+    status: Status,
     completeness: Completeness,
-    on_failure: OnFailure,
+    on_failure: str,
 ) -> SVDResult:
     """Hand out the result in the user's terms, and warn or raise where it misses the tolerance."""
-    op = problem.op
+    problem, op = driver.problem, driver.problem.op
     driver.run.release()
     U, S, Vh = problem.hand_out(outcome.triplets)
-    state = State(driver.run, method, problem.shape, problem.arrays.dtype_name, op.scale_exponent)
     result = SVDResult(
         U=U,
         S=S,
         Vh=Vh,
         residuals=outcome.residuals,
-        converged=outcome.status.converged,
-        status=outcome.status,
+        converged=status.converged,
+        status=status,
         matvecs=op.matvecs,
         matvecs_verify=op.matvecs_verify,
         passes=op.passes,
         iterations=driver.run.iterations,
         method=method,
-        state=state,
+        state=State(
+            driver.run, method, problem.shape, problem.arrays.dtype_name, op.scale_exponent
+        ),
         completeness=completeness,
     )
     if not result.converged:
         msg = (
-            f"{result.status.value} (largest residual {result.residuals.max():.2e}, tol "
+            f"{status.value} (largest residual {result.residuals.max(initial=0.0):.2e}, tol "
             f"{driver.stop.tol:.2e}, {result.matvecs} products by {method})"
         )
         if on_failure == "raise":

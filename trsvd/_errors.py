@@ -31,6 +31,7 @@ class Status(enum.Enum):
         "the residuals no longer decrease and are above tol; "
         "give the method a larger basis or block, raise tol, or use method='direct'"
     )
+    MAX_K = "stopped at max_k: more triplets than that belong to the answer"
     CALLBACK = "stopped by the callback before every residual reached tol"
     INCOMPLETE = (
         "every residual is at most tol, but the check for missed singular values found larger "

@@ -98,7 +98,7 @@ class GolubKahan:
             self.V.append(locked[2])
             self.locked = len(locked[1])
             self.S_locked = np.asarray(locked[1], dtype=np.float64)
-        # Largest norm of a product seen, on the device: the scale against which a remainder is zero.
+        # Largest norm of a product seen, on the device: against it a remainder counts as zero.
         self.anorm = arrays.xp.asarray(
             float(self.S_locked.max(initial=0.0)), dtype=arrays.real_dtype, device=arrays.device
         )
@@ -217,9 +217,9 @@ class GolubKahan:
             return
         if np.abs(back - R.conj().T).max() > 100 * self.arrays.eps**0.5 * anorm:
             msg = (
-                "products with A and with its adjoint disagree: <v, A^H u> differs from <A v, u> by "
-                f"{np.abs(back - R.conj().T).max() / anorm:.2g} of the norm of A; rmatmat must compute "
-                "A.conj().T @ X, and both must be deterministic"
+                "products with A and with its adjoint disagree: <v, A^H u> differs from <A v, u> "
+                f"by {np.abs(back - R.conj().T).max() / anorm:.2g} of the norm of A; rmatmat must "
+                "compute A.conj().T @ X, and both must be deterministic"
             )
             raise AdjointError(msg)
 
@@ -294,18 +294,15 @@ class GolubKahan:
         a, j = self.locked, self.size
         B, C, inverse = self._orthogonal_form()
         P, S, Qh = small_svd(B[a:, a:])
-        l = keep - a
-        P, S, Q = P[:, :l], S[:l], Qh[:l].conj().T
-        if inverse is None:
-            P_full = np.vstack([np.zeros((a, l)), P]) if a else P
-        else:
-            P_full = inverse[:, a:] @ P
+        free = keep - a
+        P, S, Q = P[:, :free], S[:free], Qh[:free].conj().T
+        rotation = np.eye(j)[:, a:] if inverse is None else inverse[:, a:]
         C = C[:, a:] @ P
         W = self.V.view(j)
         W, C = narrow(self.arrays, W, C, drop, block_size)
         put = self.arrays.put
         start = 0 if inverse is not None else a
-        U_new = self.U.view(start, j) @ put(P_full[start:])
+        U_new = self.U.view(start, j) @ put(rotation[start:] @ P)
         V_new = self.V.view(a, j) @ put(Q)
         W = W + 0  # a copy: the buffer below it is about to be written
         self.U.overwrite(U_new, a)

@@ -33,8 +33,8 @@ class Metered(MatrixOperator):
         self.arrays, self.shape = op.arrays, op.shape
         # Outside of this window sums of squares of entries come near overflow or underflow.
         safe = float(np.finfo(self.arrays.host_dtype).tiny) ** -0.2
-        inside = not size or 1 / safe <= size <= safe
-        self.set_scale(0 if inside else -math.frexp(size)[1])
+        size = size or 1.0
+        self.set_scale(0 if 1 / safe <= size <= safe else -math.frexp(size)[1])
         self.matvecs = self.passes = self.matvecs_verify = 0
         self.verifying = False
 

@@ -67,9 +67,9 @@ class Problem:
             raise TypeError(msg)
         if (state.shape, state.dtype_name) != (self.shape, self.arrays.dtype_name):
             msg = (
-                f"state belongs to a matrix of shape {state.shape} in {state.dtype_name}, A has shape "
-                f"{self.shape} in {self.arrays.dtype_name}; state= goes on with the same matrix, "
-                "start= begins near an earlier result with another"
+                f"state belongs to a matrix of shape {state.shape} in {state.dtype_name}, A has "
+                f"shape {self.shape} in {self.arrays.dtype_name}; state= goes on with the same "
+                "matrix, start= begins near an earlier result with another"
             )
             raise ValueError(msg)
         self.op.set_scale(state.scale_exponent)
@@ -86,8 +86,8 @@ class Problem:
         if self.state is not None:
             if method is not None and named_method(method) != self.state.method:
                 msg = (
-                    f"state was made by {self.state.method}; it cannot go on as {named_method(method)}: "
-                    "leave method out, or start anew with start=result"
+                    f"state was made by {self.state.method}; it cannot go on as "
+                    f"{named_method(method)}: leave method out, or start anew with start=result"
                 )
                 raise ValueError(msg)
             return self.state.method
@@ -116,8 +116,8 @@ class Problem:
             block = arrays.take(rows)
             if (start.U.shape[0], start.Vh.shape[1]) != (m, n):
                 msg = (
-                    f"start is a result for shape {(start.U.shape[0], start.Vh.shape[1])}, A has shape "
-                    f"{(m, n)}; a warm start needs the same shape"
+                    f"start is a result for shape {(start.U.shape[0], start.Vh.shape[1])}, A has "
+                    f"shape {(m, n)}; a warm start needs the same shape"
                 )
                 raise ValueError(msg)
             if block.shape[1] == 0:
@@ -128,8 +128,8 @@ class Problem:
                 raise TypeError(msg)
             if start.ndim not in {1, 2} or start.shape[0] != n or 0 in tuple(start.shape):
                 msg = (
-                    f"start has shape {tuple(start.shape)}; right vectors for A of shape {(m, n)} have "
-                    f"shape ({n}, p), or ({n},) for one"
+                    f"start has shape {tuple(start.shape)}; right vectors for A of shape {(m, n)} "
+                    f"have shape ({n}, p), or ({n},) for one"
                 )
                 raise ValueError(msg)
             block = arrays.take(start if start.ndim == 2 else start[:, None])

@@ -43,8 +43,8 @@ def small_eigh(T: HostArray) -> tuple[HostArray, HostArray]:
 def _check_finite(B: HostArray) -> None:
     if not np.isfinite(B).all():
         msg = (
-            "a product with A (or its adjoint) returned NaN or inf in the middle of the computation; "
-            "find it in A, or scale A down"
+            "a product with A (or its adjoint) returned NaN or inf in the middle of the "
+            "computation; find it in A, or scale A down"
         )
         raise ValueError(msg)
 

@@ -83,8 +83,8 @@ def select_method(
     if share > ((0.02 if rank <= 2048 else 0.05) if dense else 0.25):
         return Selection(
             Direct(),
-            f"k is {share:.0%} of min(m, n): Lanczos would take about as many products as there are "
-            "columns",
+            f"k is {share:.0%} of min(m, n): Lanczos would take about as many products as there "
+            "are columns",
         )
     kind = "dense" if dense else "sparse" if entries else "known by its products"
     return Selection(

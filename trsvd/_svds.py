@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from trsvd._arrays import HostArray
-from trsvd._drive import Callback, OnFailure, solve
+from trsvd._drive import Callback, OnFailure, Request, solve
 from trsvd._problem import Problem
 from trsvd._select import SMALL
 from trsvd._validate import check_k, check_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
 from trsvd.result import SVDResult
-from trsvd.stopping import Energy, Residual, Stop, Values
+from trsvd.stopping import Energy, Residual, Values
 
 __all__ = ["svds", "svds_above", "svds_to_tolerance"]
 
@@ -105,9 +105,8 @@ def svds(
     k = check_k(k, problem.rank)
     tol = check_tol(tol, problem.eps)
     chosen = problem.method_for(method, k, tol, max_matvecs)
-    return solve(
-        problem, chosen, k, Residual(k, tol), start, max_matvecs, callback, on_failure, verify
-    )
+    request = Request(start, max_matvecs, callback, on_failure, verify)
+    return solve(problem, chosen, Residual(k, tol), request, k, k)
 
 
 def svds_to_tolerance(
@@ -135,7 +134,7 @@ def svds_to_tolerance(
     eps : float
         Relative error in the Frobenius norm, ``0 < eps < 1``.
     max_k : int, optional
-        Most triplets to compute; min(m, n) by default.
+        Most triplets to compute; min(m, n) by default. A run that ends there says so.
     method, tol, start, state, rng, max_matvecs, callback, on_failure, verify
         As for `svds`.
 
@@ -178,12 +177,13 @@ def svds_to_tolerance(
         raise ValueError(msg)
     elif eps < resolvable:
         msg = (
-            f"eps={eps:g} is too small for {chosen.name!r}: ||A||_F^2 - sum s_i^2 has no digits left "
-            f"below eps = {resolvable:.1e} in this dtype; use method='direct'"
+            f"eps={eps:g} is too small for {chosen.name!r}: ||A||_F^2 - sum s_i^2 has no digits "
+            f"left below eps = {resolvable:.1e} in this dtype; use method='direct'"
         )
         raise ValueError(msg)
     stop = Energy(eps, math.inf if norm is None else norm * problem.unit, tol)
-    return _grow(problem, chosen, stop, max_k, start, max_matvecs, callback, on_failure, verify)
+    request = Request(start, max_matvecs, callback, on_failure, verify)
+    return _grow(problem, chosen, stop, request, max_k)
 
 
 def svds_above(
@@ -212,7 +212,7 @@ def svds_above(
         float64 NumPy array) and returns a boolean array of the same shape: which are wanted; what
         follows the first False is not.
     max_k : int, optional
-        Most triplets to compute; min(m, n) by default.
+        Most triplets to compute; min(m, n) by default. A run that ends there says so.
     method, tol, start, state, rng, max_matvecs, callback, on_failure, verify
         As for `svds`.
 
@@ -241,7 +241,7 @@ def svds_above(
             raise ValueError(msg)
 
         def wanted(S: HostArray) -> Any:
-            return level < S
+            return np.greater(S, level)
 
     tol = check_tol(tol, problem.eps)
     if method is None and state is None:
@@ -252,23 +252,14 @@ def svds_above(
         if isinstance(chosen, Direct):
             chosen = Direct(route="svd")
     stop = Values(wanted, tol)
-    return _grow(problem, chosen, stop, max_k, start, max_matvecs, callback, on_failure, verify)
+    request = Request(start, max_matvecs, callback, on_failure, verify)
+    return _grow(problem, chosen, stop, request, max_k)
 
 
 def _grow(
-    problem: Problem,
-    method: Method,
-    stop: Stop,
-    max_k: int | None,
-    start: Any,
-    max_matvecs: int | None,
-    callback: Callback | None,
-    on_failure: OnFailure,
-    verify: bool,
+    problem: Problem, method: Method, stop: Energy | Values, request: Request, max_k: int | None
 ) -> SVDResult:
     """Solve for a number of triplets that is found on the way."""
     limit = problem.rank if max_k is None else check_k(max_k, problem.rank)
     first = limit if isinstance(method, Direct) else min(limit, 10)
-    return solve(
-        problem, method, first, stop, start, max_matvecs, callback, on_failure, verify, limit
-    )
+    return solve(problem, method, stop, request, first, limit)

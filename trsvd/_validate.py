@@ -15,7 +15,7 @@ __all__ = ["check_cap", "check_k", "check_tol", "named_method"]
 def named_method(method: str | Method) -> Method:
     if isinstance(method, str):
         if method not in METHODS:
-            msg = f"method={method!r} is not known; choose one of {sorted(METHODS)}, or pass an object"
+            msg = f"method={method!r} is not known; name one of {sorted(METHODS)} or pass an object"
             raise ValueError(msg)
         return METHODS[method]()
     if isinstance(method, type) or not isinstance(method, Method):

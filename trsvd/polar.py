@@ -23,9 +23,7 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 """Muon's coefficients, ``3.4445 x - 4.7750 x^3 + 2.0315 x^5``: fast at first, never converges."""
 
 
-def newton_schulz(
-    G: Array, *, steps: int, coefficients: Sequence[float] = CUBIC
-) -> Array:
+def newton_schulz(G: Array, *, steps: int, coefficients: Sequence[float] = CUBIC) -> Array:
     """Approximate polar factor ``U V^H`` of ``G = U S V^H``, without an SVD.
 
     Parameters

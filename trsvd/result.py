@@ -24,9 +24,9 @@ class Completeness:
     kind : str
         ``"exact"``: the full spectrum was computed. ``"norm"``: what is left of ``||A||_F`` is
         less than the last singular value. ``"random start"``: the method iterated a random block
-        at least k wide, which meets every copy with probability one. ``"probable"``: a random vector in the
-        complement of the triplets was iterated and met nothing larger. ``"unchecked"``: nothing
-        was checked.
+        at least k wide, which meets every copy with probability one. ``"probable"``: a random
+        vector in the complement of the triplets was iterated and met nothing larger.
+        ``"unchecked"``: nothing was checked.
     eta : float
         With ``"probable"``: a missed singular value of at least ``(1 + eta) s_k`` would have been
         found...

@@ -69,7 +69,7 @@ class Run(ABC):
     def copy(self) -> Run:
         """An independent copy."""
 
-    def release(self) -> None:
+    def release(self) -> None:  # noqa: B027 - most runs have nothing to let go of
         """Let go of what is needed only while stepping."""
 
     def escalate(self) -> bool:

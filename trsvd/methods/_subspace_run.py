@@ -1,4 +1,4 @@
-"""The run that RSVD and power iteration share; they differ in the half step that ends an iteration."""
+"""The run that RSVD and power iteration share; the half step that ends an iteration differs."""
 
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ class RandomizedSVD:
 
     References
     ----------
-    N. Halko, P. G. Martinsson, J. A. Tropp, Finding structure with randomness, doi:10.1137/090771806.
+    N. Halko, P. G. Martinsson, J. A. Tropp, Finding structure with randomness,
+    doi:10.1137/090771806.
     """
 
     name: ClassVar[str] = "rsvd"

@@ -68,7 +68,10 @@ class ThickRestartLanczos:
             msg = f"block_size={self.block_size}; it must be at least 1"
             raise ValueError(msg)
         if self.reorthogonalize not in {"auto", "one-sided", "two-sided"}:
-            msg = f"reorthogonalize={self.reorthogonalize!r}; it is one of 'auto', 'one-sided', 'two-sided'"
+            msg = (
+                f"reorthogonalize={self.reorthogonalize!r}; it is one of 'auto', 'one-sided', "
+                "'two-sided'"
+            )
             raise ValueError(msg)
 
     def basis_for(self, k: int, rank: int) -> int:

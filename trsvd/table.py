@@ -1,0 +1,741 @@
+"""Truncated SVD methods side by side, each to the same error: the table of the Ky Fan paper.
+
+A method runs to its first iteration with ``err1 < target``; the time is that of fresh runs with
+exactly the products that this took. The exact triplets are computed beforehand, off the clock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+
+from trsvd._arrays import Array, Arrays, HostArray, _namespace, is_sparse
+from trsvd._errors import ConvergenceWarning
+from trsvd._matrices import momentum_matrix
+from trsvd._svds import svds
+from trsvd.methods import METHODS, Direct, Method, RandomizedSVD, ThickRestartLanczos
+from trsvd.operators import as_operator
+from trsvd.polar import newton_schulz, newton_schulz_iterates, newton_schulz_matvecs
+from trsvd.result import Info
+from trsvd.testing import err1, err2, rounding_level
+
+__all__ = [
+    "NEWTON_SCHULZ",
+    "NAMES",
+    "PAPER",
+    "Case",
+    "Figures",
+    "Place",
+    "Point",
+    "Row",
+    "Undefined",
+    "compare",
+    "gaussian",
+    "machine",
+    "momentum_matrix",
+    "plot",
+    "to_json",
+]
+
+NEWTON_SCHULZ = "newton-schulz"
+NAMES = ("trlan", "rsvd", "power", "krylov", "direct", NEWTON_SCHULZ)
+"""The methods of a table, in its order."""
+
+LARGE = 2000
+"""Above this min(m, n), full decompositions take part only where they are asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What the paper reports of one method on one matrix."""
+
+    seconds: float
+    matvecs: int
+    iterations: int
+    err1: float
+    err2: float | None
+
+
+def _paper(*figures: Any) -> Figures:
+    return Figures(**dict(zip(("seconds", "matvecs", "iterations", "err1", "err2"), figures)))
+
+
+PAPER = {
+    (500, 5, "power"): _paper(0.062, 2005, 200, 9.2e-3, 9.1e-3),
+    (500, 5, "rsvd"): _paper(0.017, 1170, 38, 9.8e-3, 9.6e-3),
+    (500, 5, "trlan"): _paper(0.018, 131, 65, 9.6e-5, 9.4e-5),
+    (500, 50, "power"): _paper(0.44, 43750, 437, 9.9e-3, 9.0e-3),
+    (500, 50, "rsvd"): _paper(0.61, 6120, 50, 9.9e-3, 9.1e-3),
+    (500, 50, "trlan"): _paper(0.16, 462, 231, 3.3e-7, 3.0e-7),
+    (5000, 5, "power"): _paper(9.6, 9065, 906, 8.6e-3, 8.6e-3),
+    (5000, 5, "rsvd"): _paper(2.1, 5640, 187, 9.7e-3, 9.7e-3),
+    (5000, 5, "trlan"): _paper(0.70, 205, 102, 7.7e-3, 7.7e-3),
+    (500, 500, NEWTON_SCHULZ): _paper(0.041, 27000, 27, 4.8e-3, None),
+    (5000, 5000, NEWTON_SCHULZ): _paper(26.4, 290000, 29, 6.5e-3, None),
+}
+"""The paper's figures (arXiv:2512.09678), by size, k and method: Gaussian, square, float64."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a run stood after an iteration; ``seconds`` are those of the method alone."""
+
+    matvecs: int
+    seconds: float
+    err1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One method on one matrix.
+
+    Attributes
+    ----------
+    matrix, size, dtype, k, method, options, backend, seed : str, tuple, ...
+        What ran on what. Newton-Schulz has ``k = min(m, n)``: its error is that of the polar
+        factor.
+    target : float
+        What err1 was to get below.
+    reached : bool
+        Whether it did.
+    seconds : float
+        Median time of the fresh runs.
+    times : tuple of float
+        All of them.
+    matvecs, iterations : int
+        What the method made, in each of them.
+    err1, err2 : float
+        Errors of the triplets that it returned; err2 is None where there are no singular values.
+    paper : Figures or None
+        What the paper has here.
+    curve : tuple of Point
+        The way there, one point an iteration.
+    """
+
+    matrix: str
+    size: tuple[int, int]
+    dtype: str
+    k: int
+    method: str
+    options: str
+    backend: str
+    seed: int
+    target: float
+    reached: bool
+    seconds: float
+    times: tuple[float, ...]
+    matvecs: int
+    iterations: int
+    err1: float
+    err2: float | None
+    paper: Figures | None
+    curve: tuple[Point, ...] = field(repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: all but the curve."""
+        paper = self.paper and dataclasses.asdict(self.paper)
+        return {
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)[:-1]},
+            "size": list(self.size),
+            "times": list(self.times),
+            "paper": paper,
+        }
+
+
+class Undefined(ValueError):
+    """The error that rows are compared by does not exist; the message says why."""
+
+
+class Irreproducible(RuntimeError):
+    """A fresh run with the same budget did not repeat the run that found the budget."""
+
+
+# ---- matrices -------------------------------------------------------------------------------
+
+
+def gaussian(m: int, n: int, seed: int) -> HostArray:
+    """Independent standard normal entries, as the table draws them.
+
+    Parameters
+    ----------
+    m, n : int
+        Shape.
+    seed : int
+        ``numpy.random.default_rng([seed, 1]).standard_normal((m, n))``: another stream than that of
+        the start block, which is drawn from ``rng=seed``.
+
+    Returns
+    -------
+    numpy.ndarray of shape (m, n)
+        In float64.
+    """
+    return np.random.default_rng([seed, 1]).standard_normal((m, n))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A matrix of the table.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    A : numpy.ndarray or scipy sparse matrix or array
+        On the host; shape (m, n), real or complex.
+    in_paper : bool
+        Whether the paper has such a matrix.
+
+    Raises
+    ------
+    ValueError
+        If A is not a matrix, or not finite.
+    """
+
+    name: str
+    A: Any = field(repr=False)
+    in_paper: bool = False
+
+    def __post_init__(self) -> None:
+        size = as_operator(self.A).max_abs()
+        if size is None or not math.isfinite(size):
+            msg = f"{self.name}: contains NaN or inf; such a matrix has no SVD"
+            raise ValueError(msg)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(m, n)."""
+        m, n = self.A.shape
+        return int(m), int(n)
+
+    @property
+    def rank(self) -> int:
+        """min(m, n)."""
+        return min(self.size)
+
+    @cached_property
+    def rounding(self) -> float:
+        """Singular values as near as this, relative to the largest, cannot be told apart."""
+        return rounding_level(max(self.size), as_operator(self.A).arrays.eps)
+
+    def _dense(self) -> HostArray:
+        A = self.A.toarray() if is_sparse(self.A) else np.asarray(self.A)
+        return A.astype(np.result_type(A.dtype, np.float64), copy=False)
+
+    @cached_property
+    def _full(self) -> tuple[HostArray, HostArray, HostArray]:
+        U, S, Vh = Arrays.of_array(np.empty(0)).svd(self._dense())
+        return U, S, Vh
+
+    def truth(self, k: int) -> tuple[HostArray, HostArray, HostArray]:
+        """The exact k leading triplets, in double precision.
+
+        Parameters
+        ----------
+        k : int
+            Number of triplets.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            U, S, Vh: of LAPACK's full SVD, or of ARPACK where the matrix is large.
+
+        Raises
+        ------
+        Undefined
+            If ``U_k V_k^H`` is not unique: ``s_k`` is zero, or equals ``s_{k+1}``, to rounding.
+        """
+        m, n = self.size
+        if k + 1 >= self.rank or (self.rank <= LARGE and m * n <= 10**8):
+            U, S, Vh = self._full
+        else:
+            U, S, Vh = self._arpack(k + 1)
+        following = float(S[k]) if k < self.rank else 0.0
+        level = self.rounding * float(S[0])
+        if float(S[k - 1]) <= level:
+            found = int(np.sum(level < S))
+            msg = (
+                f"err1 is undefined at k = {k}: the rank is {found} to rounding "
+                f"(s_{k} = {S[k - 1]:.2e}, s_1 = {S[0]:.2e})"
+            )
+            raise Undefined(msg)
+        if float(S[k - 1]) - following <= level:
+            msg = (
+                f"err1 is undefined at k = {k}: s_{k} = s_{k + 1} = {S[k - 1]:.6g} to rounding, so "
+                "that the top k triplets are not unique"
+            )
+            raise Undefined(msg)
+        return U[:, :k], S[:k], Vh[:k]
+
+    def _arpack(self, k: int) -> tuple[HostArray, HostArray, HostArray]:
+        A = self.A
+        A = A.astype(np.result_type(A.dtype, np.float64))
+        size = as_operator(A).max_abs() or 1.0
+        start = np.random.default_rng(0).standard_normal(self.rank)
+        U, S, Vh = scipy.sparse.linalg.svds(A / size, k=k, tol=0, v0=start)
+        order = np.argsort(-S)
+        return U[:, order], S[order] * size, Vh[order]
+
+    def polar_factor(self) -> HostArray:
+        """The exact ``U V^H`` of the full SVD.
+
+        Raises
+        ------
+        Undefined
+            If the smallest singular value is zero to rounding.
+        """
+        U, _, Vh = self.truth(self.rank)
+        return U @ Vh
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where methods run: an array library by name, and a device of it.
+
+    Parameters
+    ----------
+    backend : {"numpy", "torch", "cupy"}
+        Name of the library.
+    device : str, optional
+        As the library spells it, such as ``"cuda"``.
+    """
+
+    backend: str = "numpy"
+    device: str | None = None
+
+    def put(self, A: Any) -> Any:
+        """A host matrix there; ValueError if there is no such place."""
+        if self.backend == "numpy":
+            return A
+        if is_sparse(A):
+            msg = "sparse matrices run with --backend numpy only"
+            raise ValueError(msg)
+        try:
+            return _namespace(self.backend).asarray(np.array(A), device=self.device)
+        except ImportError as error:
+            msg = f"--backend {self.backend}: it is not installed ({error})"
+            raise ValueError(msg) from error
+        except Exception as error:  # what a library without its device raises is its own
+            line = " ".join(str(error).split())
+            msg = f"--backend {self.backend}: cannot hold the matrix ({line})"
+            raise ValueError(msg) from error
+
+
+# ---- running --------------------------------------------------------------------------------
+
+Tick = Callable[[int, float], None]
+
+
+def _ignore(matvecs: int, error: float) -> None:
+    """No progress wanted."""
+
+
+def method_object(name: str, rank: int, k: int, basis_size: int | None = None) -> Method:
+    """The method behind a name, with the options that the table gives it.
+
+    Parameters
+    ----------
+    name : str
+        One of ``METHODS``.
+    rank : int
+        min(m, n).
+    k : int
+        Number of triplets.
+    basis_size : int, optional
+        For TRLan: ``2 k + 20`` where min(m, n) is at most 1000, else ``2 k + 60``, by default.
+
+    Returns
+    -------
+    Method
+        TRLan with single vectors, RSVD with 10 vectors more than k, the full SVD.
+    """
+    if name == "trlan":
+        size = basis_size if basis_size is not None else 2 * k + (20 if rank <= 1000 else 60)
+        return ThickRestartLanczos(block_size=1, basis_size=size)
+    if name == "rsvd":
+        return RandomizedSVD(oversampling=10)
+    if name == "direct":
+        return Direct(route="svd")  # one step: there is no budget to find
+    return METHODS[name]()
+
+
+def compare(
+    case: Case,
+    k: int | None,
+    methods: Iterable[str] = NAMES,
+    *,
+    target: float = 1e-2,
+    seed: int = 0,
+    place: Place | None = None,
+    repeats: int | None = None,
+    basis_size: int | None = None,
+    progress: Callable[[str], Tick] | None = None,
+) -> Iterator[Row]:
+    """Run methods on one matrix, each to ``err1 < target``.
+
+    Parameters
+    ----------
+    case : Case
+        The matrix.
+    k : int or None
+        Number of triplets; None for Newton-Schulz, which has no k.
+    methods : iterable of str
+        Of `NAMES`. Newton-Schulz runs where k is None, the others where it is not.
+    target : float, default 1e-2
+        What err1 must get below.
+    seed : int, default 0
+        Seed of the start block.
+    place : Place, optional
+        Where to run; NumPy by default.
+    repeats : int, optional
+        Number of fresh runs to time; 5, or 3 where a run takes more than 2 s, by default.
+    basis_size : int, optional
+        Of TRLan; see `method_object`.
+    progress : callable, optional
+        Called with a method's name as it starts; what it returns is called with ``(matvecs, err1)``
+        after each iteration.
+
+    Yields
+    ------
+    Row
+        As each method finishes.
+
+    Raises
+    ------
+    Undefined
+        If err1 does not exist for this matrix and k.
+    ValueError
+        If an argument does not fit the matrix.
+
+    Examples
+    --------
+    >>> from trsvd.table import Case, compare, gaussian
+    >>> [row] = compare(Case("gaussian", gaussian(60, 40, 0)), 3, ["power"], repeats=1)
+    >>> row.matvecs == 3 * (2 * row.iterations + 1), row.err1 < 1e-2
+    (True, True)
+    """
+    place = place or Place()
+    A = place.put(case.A)
+    for name in methods:
+        if (name == NEWTON_SCHULZ) != (k is None):
+            continue
+        tick = progress(name) if progress else _ignore
+        if k is None:
+            trial: _Trial = _PolarTrial(case, A)
+        else:
+            method = method_object(name, case.rank, k, basis_size)
+            trial = _TripletTrial(case, A, k, method, seed)
+        yield _row(trial, case, name, target, seed, place, repeats, tick)
+
+
+def _row(
+    trial: _Trial,
+    case: Case,
+    name: str,
+    target: float,
+    seed: int,
+    place: Place,
+    repeats: int | None,
+    tick: Tick,
+) -> Row:
+    curve = trial.search(target, tick)
+    found = curve[-1]
+    times: list[float] = []
+    while len(times) < (repeats or (3 if statistics.median(times or [0.0]) > 2 else 5)):
+        started = time.perf_counter()
+        outcome = trial.repeat()
+        times.append(time.perf_counter() - started)
+    matvecs, iterations, first, second = trial.judge(outcome)
+    same = abs(first - found.err1) <= 0.01 * found.err1 + case.rounding
+    if matvecs != found.matvecs or not same:
+        msg = (
+            f"{name} on {case.name}: the run with a callback came to err1 = {found.err1:.3e} with "
+            f"{found.matvecs} products, a fresh run to {first:.3e} with {matvecs}"
+        )
+        raise Irreproducible(msg)
+    return Row(
+        matrix=case.name,
+        size=case.size,
+        dtype=str(case.A.dtype),
+        k=trial.k,
+        method=name,
+        options=trial.options,
+        backend=place.backend,
+        seed=seed,
+        target=target,
+        reached=first < target,
+        seconds=statistics.median(times),
+        times=tuple(times),
+        matvecs=matvecs,
+        iterations=iterations,
+        err1=first,
+        err2=second,
+        paper=_in_paper(case, trial.k, name),
+        curve=tuple(curve),
+    )
+
+
+def _in_paper(case: Case, k: int, name: str) -> Figures | None:
+    m, n = case.size
+    return PAPER.get((m, k, name)) if case.in_paper and m == n else None
+
+
+class _Trial:
+    """One method on one matrix: find the budget, repeat with it, judge what comes out."""
+
+    k: int
+    options: str
+
+    def search(self, target: float, tick: Tick) -> list[Point]:
+        """The curve down to the first iteration with err1 < target."""
+        raise NotImplementedError
+
+    def repeat(self) -> Any:
+        """A fresh run with the budget found."""
+        raise NotImplementedError
+
+    def judge(self, outcome: Any) -> tuple[int, int, float, float | None]:
+        """Matvecs, iterations, err1 and err2 of such a run."""
+        raise NotImplementedError
+
+
+class _TripletTrial(_Trial):
+    def __init__(self, case: Case, A: Any, k: int, method: Method, seed: int) -> None:
+        self.A, self.k, self.method, self.seed = A, k, method, seed
+        self.U, self.S, self.Vh = case.truth(k)
+        self.options = repr(method)
+        self.budget = 0
+
+    def search(self, target: float, tick: Tick) -> list[Point]:
+        curve: list[Point] = []
+        spent, resumed = 0.0, time.perf_counter()
+
+        def look(info: Info) -> bool:
+            nonlocal spent, resumed
+            _wait_for(self.A)
+            spent += time.perf_counter() - resumed
+            U, _, Vh = info.triplets()
+            error = err1(U, Vh, self.U, self.Vh)
+            curve.append(Point(info.matvecs, spent, error))
+            tick(info.matvecs, error)
+            resumed = time.perf_counter()
+            return error < target
+
+        self._svds(callback=look)
+        self.budget = curve[-1].matvecs
+        return curve
+
+    def repeat(self) -> Any:
+        result = self._svds(max_matvecs=self.budget)
+        _wait_for(result.Vh)
+        return result
+
+    def _svds(self, **options: Any) -> Any:
+        with warnings.catch_warnings():
+            # A budget ends before tol = 0 does: that is what is wanted here.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return svds(
+                self.A, self.k, method=self.method, tol=0, verify=False, rng=self.seed, **options
+            )
+
+    def judge(self, outcome: Any) -> tuple[int, int, float, float | None]:
+        U, S, Vh = outcome
+        truth = (self.U, self.S, self.Vh)
+        first = err1(U, Vh, self.U, self.Vh)
+        return outcome.matvecs, outcome.iterations, first, err2(U, S, Vh, *truth)
+
+
+class _PolarTrial(_Trial):
+    options = "coefficients=(1.5, -0.5)"
+
+    def __init__(self, case: Case, A: Any) -> None:
+        if is_sparse(A):
+            msg = f"{NEWTON_SCHULZ} needs a dense matrix"
+            raise Undefined(msg)
+        self.A, self.k = A, case.rank
+        self.arrays = Arrays.of_array(A)
+        self.truth = case.polar_factor()
+        self.steps = 0
+        # Values grow by 1.5 a step: from the smallest that counts, and a few steps to settle.
+        self.limit = 20 + math.ceil(math.log(case.rank**0.5 / case.rounding) / math.log(1.5))
+
+    def _error(self, X: Array) -> float:
+        host = self.arrays.get(self.arrays.take(X))
+        return float(np.linalg.norm(host - self.truth)) / self.k**0.5
+
+    def search(self, target: float, tick: Tick) -> list[Point]:
+        curve: list[Point] = []
+        iterates = newton_schulz_iterates(self.A)
+        spent, resumed = 0.0, time.perf_counter()
+        for self.steps in range(self.limit + 1):
+            X = next(iterates)
+            _wait_for(X)
+            spent += time.perf_counter() - resumed
+            error = self._error(X)
+            matvecs = newton_schulz_matvecs(self.truth.shape, self.steps)
+            curve.append(Point(matvecs, spent, error))
+            tick(matvecs, error)
+            if error < target:
+                break
+            resumed = time.perf_counter()
+        return curve
+
+    def repeat(self) -> Any:
+        X = newton_schulz(self.A, steps=self.steps)
+        _wait_for(X)
+        return X
+
+    def judge(self, outcome: Any) -> tuple[int, int, float, float | None]:
+        matvecs = newton_schulz_matvecs(self.truth.shape, self.steps)
+        return matvecs, self.steps, self._error(outcome), None
+
+
+def _wait_for(X: Any) -> None:
+    """Wait for what a device still computes: nothing reads a value before it is there."""
+    if not is_sparse(X):
+        Arrays.of_array(X).get(X[:1, :1] + 0)
+
+
+# ---- reports --------------------------------------------------------------------------------
+
+
+def machine(place: Place | None = None) -> dict[str, Any]:
+    """Versions, BLAS, threads and processor: what times depend on.
+
+    Parameters
+    ----------
+    place : Place, optional
+        Whose library and device to name.
+
+    Returns
+    -------
+    dict
+        For JSON.
+    """
+    place = place or Place()
+    config: Any = np.show_config(mode="dicts")
+    blas = config.get("Build Dependencies", {}).get("blas", {})
+    versions = {name: _version(name) for name in ("trsvd", "numpy", "scipy", place.backend)}
+    cpus = os.process_cpu_count() if hasattr(os, "process_cpu_count") else _affinity()
+    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
+        "cpu": _processor(),
+        "cpus": os.cpu_count(),
+        "threads": cpus,
+        "thread_variables": {name: os.environ[name] for name in variables if name in os.environ},
+        "platform": platform.platform(),
+        "backend": place.backend,
+        "device": place.device or "default",
+    }
+
+
+def _affinity() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    """The processor's name as the system knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip().lower() in {"model name", "hardware", "cpu model"}:
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def to_json(rows: Iterable[Row], about: dict[str, Any]) -> str:
+    """``{"rows": [...], "machine": {...}}``.
+
+    Parameters
+    ----------
+    rows : iterable of Row
+        What was measured.
+    about : dict
+        On what; see `machine`.
+
+    Returns
+    -------
+    str
+        JSON, indented; numbers that are not finite are null.
+    """
+    record = {"rows": [row.as_dict() for row in rows], "machine": about}
+    return json.dumps(record, indent=2, allow_nan=False) + "\n"
+
+
+def plot(rows: Sequence[Row], path: str | Path) -> None:
+    """Draw err1 against products and against seconds, one curve a method.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        One pair of panels for each matrix, k and seed.
+    path : str or Path
+        File to write; its ending says the format.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    Figure = import_matplotlib()
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.matrix, row.size, row.k, row.seed), []).append(row)
+    figure = Figure(figsize=(10, 3.4 * max(1, len(groups))), layout="constrained")
+    panels = figure.subplots(max(1, len(groups)), 2, squeeze=False)
+    colors = {name: f"C{i}" for i, name in enumerate(NAMES)}
+    for (left, right), ((matrix, size, k, _), members) in zip(
+        panels, groups.items(), strict=False
+    ):
+        for row in members:
+            errors = [max(point.err1, 1e-17) for point in row.curve]
+            style = {"label": row.method, "color": colors[row.method], "marker": ".", "ms": 3}
+            left.plot([point.matvecs for point in row.curve], errors, **style)
+            right.plot([point.seconds for point in row.curve], errors, **style)
+        for panel, label in ((left, "products with A or its adjoint"), (right, "seconds")):
+            panel.set(xscale="log", yscale="log", xlabel=label, ylabel="err1")
+            panel.set_title(f"{matrix}, {size[0]} x {size[1]}, k = {k}", fontsize="medium")
+            panel.axhline(members[0].target, color="0.6", lw=0.8, ls="--")
+            panel.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def import_matplotlib() -> Any:
+    """Matplotlib's Figure; ImportError with the way out if it is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        msg = "a plot needs matplotlib: pip install 'trsvd[plot]'"
+        raise ImportError(msg) from error
+    return Figure
