@@ -13,19 +13,18 @@ import numpy as np
 from trsvd._arrays import Array, HostArray, describe
 from trsvd._completeness import check_completeness
 from trsvd._errors import ConvergenceWarning, NotConverged, Status
-from trsvd._golub_kahan import Ritz
 from trsvd._problem import Problem, State
-from trsvd._ritz import residual_norms
+from trsvd._ritz import Ritz, residual_norms
 from trsvd._validate import check_cap
 from trsvd.methods import Method, Run
 from trsvd.result import Completeness, Info, SVDResult
-from trsvd.stopping import Energy, Residual, Values
+from trsvd.stopping import Energy, Gap, Residual, Values
 
 __all__ = ["Callback", "OnFailure", "Request", "solve"]
 
 Callback = Callable[[Info], bool | None]
 OnFailure = Literal["return", "raise"]
-AnyStop = Residual | Values | Energy
+AnyStop = Residual | Values | Energy | Gap
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Request:
 
     start: Any
     max_matvecs: int | None
-    callback: Callback | None
+    callback: Any
     on_failure: str
     verify: bool
 
@@ -116,7 +115,7 @@ class _Driver:
         if ritz is None:
             return False
         unit = self.problem.unit
-        verdict = self.strict.judge(ritz.S * unit, ritz.residuals * unit, self.problem.rank)
+        verdict = self.strict.judge(ritz.times(unit), self.problem.rank)
         self.k = min(verdict.k, self.limit)
         if verdict.done:
             return True
@@ -164,7 +163,7 @@ class _Driver:
             return None
         if self.run.exact or self.strict.tol < 0.1 * self.problem.eps:
             return Status.ROUNDING_FLOOR
-        if self.run.finished:
+        if self.run.finished or isinstance(self.strict, Gap):
             return Status.MAX_ITERATIONS
         self.strict = replace(self.strict, tol=self.strict.tol * 0.1)
         return None
@@ -209,7 +208,7 @@ def solve(
                 raise ValueError(msg)
             outcome, status = before, Status.INCOMPLETE
             break
-        verdict = driver.verdict(bool(np.all(outcome.residuals <= stop.tol)), ended)
+        verdict = driver.verdict(stop.accepts(outcome.residuals), ended)
         if verdict is None:
             continue
         status = verdict
@@ -257,8 +256,8 @@ def _examine(problem: Problem, driver: _Driver) -> _Outcome | None:
     if run.available < k:
         return None
     U, S, V = run.extract(op, k)
-    if k == 0:
-        return _Outcome((U, S, V), np.zeros(0))
+    if k == 0 or isinstance(driver.stop, Gap):
+        return _Outcome((U, S, V), np.full(k, np.nan))
     op.verifying = True
     residuals = residual_norms(op, U, S, V)
     op.verifying = False

@@ -14,7 +14,7 @@ __all__ = ["AdjointError", "ConvergenceWarning", "NotConverged", "Status"]
 class Status(enum.Enum):
     """Why a computation ended; the value is the message that a user reads."""
 
-    CONVERGED = "converged: every residual is at most tol"
+    CONVERGED = "converged: what was asked for (every residual at most tol, or the gap) is met"
     MAX_MATVECS = (
         "stopped at max_matvecs before every residual reached tol; "
         "go on with state=result.state, or raise max_matvecs"

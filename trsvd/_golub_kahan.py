@@ -18,8 +18,6 @@ product too, which B alone does not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from trsvd._arrays import Array, Arrays, HostArray
@@ -27,28 +25,9 @@ from trsvd._columns import Columns
 from trsvd._errors import AdjointError
 from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors, orthonormalize
-from trsvd._ritz import small_svd
+from trsvd._ritz import Ritz, small_svd
 
-__all__ = ["GolubKahan", "Ritz", "narrow"]
-
-
-@dataclass(frozen=True)
-class Ritz:
-    """Singular values of the projected matrix, descending, and residuals of their triplets.
-
-    Attributes
-    ----------
-    S : array of shape (j,)
-        Ritz values: lower bounds of the singular values with the same index.
-    residuals : array of shape (j,)
-        Residual norms, absolute, as the recurrence has them.
-    scale : float
-        The largest Ritz value, or another lower bound of the norm of A.
-    """
-
-    S: HostArray
-    residuals: HostArray
-    scale: float
+__all__ = ["GolubKahan", "narrow"]
 
 
 class GolubKahan:
@@ -252,11 +231,12 @@ class GolubKahan:
         self.sync()
         a = self.locked
         P, S, _ = small_svd(self.B[a:, a:])
-        residuals = np.linalg.norm(self.C[:, a:] @ P, axis=0)
-        S = np.concatenate([self.S_locked, S])
-        residuals = np.concatenate([np.zeros(a), residuals])
+        K = self.C[:, a:] @ P
+        latest = np.linalg.svd(np.hstack([np.diag(S), K.conj().T]), compute_uv=False)
+        residuals = np.concatenate([np.zeros(a), np.linalg.norm(K, axis=0)])
+        S, latest = (np.concatenate([self.S_locked, part]) for part in (S, latest))
         order = np.argsort(-S, kind="stable")
-        return Ritz(S[order], residuals[order], float(S.max(initial=0.0)))
+        return Ritz(S[order], residuals[order], latest=-np.sort(-latest), width=len(K))
 
     def ritz_complement(self, count: int) -> tuple[HostArray, Array]:
         """Leading Ritz values and right vectors of what is not locked."""

@@ -17,10 +17,10 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._columns import Columns
-from trsvd._golub_kahan import Ritz, narrow
+from trsvd._golub_kahan import narrow
 from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors, orthonormalize
-from trsvd._ritz import small_eigh
+from trsvd._ritz import Ritz, small_eigh
 
 __all__ = ["GramLanczos"]
 
@@ -138,7 +138,7 @@ class GramLanczos:
         S = np.concatenate([np.sqrt(np.real(np.diagonal(self.T)[:a])), S])
         residuals = np.concatenate([np.zeros(a), residuals])
         order = np.argsort(-S, kind="stable")
-        return Ritz(S[order], residuals[order], float(S.max(initial=0.0)))
+        return Ritz(S[order], residuals[order])
 
     def right_vectors(self, k: int) -> Array:
         """The k leading Ritz vectors."""

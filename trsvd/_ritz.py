@@ -6,13 +6,47 @@ the Krylov kernels need of them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from trsvd._arrays import Array, Arrays, HostArray
 from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors, orthonormalize
 
-__all__ = ["rayleigh_ritz", "residual_norms", "small_eigh", "small_svd"]
+__all__ = ["Ritz", "rayleigh_ritz", "residual_norms", "small_eigh", "small_svd"]
+
+
+@dataclass(frozen=True)
+class Ritz:
+    """Singular values of a projected matrix, descending, and residuals of their triplets.
+
+    Attributes
+    ----------
+    S : array of shape (j,)
+        Ritz values: lower bounds of the singular values with the same index.
+    residuals : array of shape (j,)
+        Residual norms, absolute, as the recurrence has them.
+    latest : array of shape (j,) or None
+        Ritz values one product later than S, where the method has both: what extraction returns.
+    width : int
+        Number of vectors in the last product.
+    """
+
+    S: HostArray
+    residuals: HostArray
+    latest: HostArray | None = None
+    width: int = 1
+
+    @property
+    def scale(self) -> float:
+        """The largest Ritz value: a lower bound of the norm of A."""
+        return float(self.S[0]) if len(self.S) else 0.0
+
+    def times(self, unit: float) -> Ritz:
+        """The same for a matrix multiplied by ``unit``."""
+        latest = None if self.latest is None else self.latest * unit
+        return replace(self, S=self.S * unit, residuals=self.residuals * unit, latest=latest)
 
 
 def small_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:

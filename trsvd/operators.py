@@ -94,13 +94,14 @@ class MatrixOperator(ABC):
     def dense(self) -> Array:
         """The matrix as an array; costs min(m, n) products where entries are not at hand."""
         m, n = self.shape
-        if m < n:
-            return self.arrays.adjoint(AdjointOperator(self).dense())
+        arrays, side = self.arrays, min(m, n)
+        product = self.matmat if m >= n else self.rmatmat
         blocks = []
-        for start in range(0, n, 256):
-            unit = np.eye(n, min(256, n - start), -start)
-            blocks.append(self.matmat(self.arrays.put(unit)))
-        return self.xp.concat(blocks, axis=1)
+        for start in range(0, side, 256):
+            unit = np.eye(side, min(256, side - start), -start)
+            blocks.append(product(arrays.put(unit)))
+        columns = self.xp.concat(blocks, axis=1)
+        return columns if m >= n else arrays.adjoint(columns)
 
 
 class _ArrayMatrix(MatrixOperator):

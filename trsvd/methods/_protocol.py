@@ -8,8 +8,8 @@ from typing import ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from trsvd._arrays import Array, HostArray
-from trsvd._golub_kahan import Ritz
 from trsvd._metered import Metered
+from trsvd._ritz import Ritz
 
 __all__ = ["Method", "Run", "pad_block"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from trsvd._arrays import Array, HostArray
-from trsvd._golub_kahan import Ritz
 from trsvd._metered import Metered
+from trsvd._ritz import Ritz
 from trsvd._subspace import Subspace
 from trsvd.methods._protocol import Run, pad_block
 
@@ -70,7 +70,7 @@ class SubspaceRun(Run):
         S, residuals = self.subspace.S, self.subspace.residuals
         if S is None or residuals is None or (self.limit is not None and not now):
             return None
-        return Ritz(S, residuals, float(S[0]))
+        return Ritz(S, residuals)
 
     def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
         del op

@@ -8,10 +8,9 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from trsvd._arrays import Array, HostArray
-from trsvd._golub_kahan import Ritz
 from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors
-from trsvd._ritz import rayleigh_ritz
+from trsvd._ritz import Ritz, rayleigh_ritz
 from trsvd.methods._protocol import Run
 
 __all__ = ["Direct"]
@@ -97,7 +96,7 @@ class _DirectRun(Run):
         if self._triplets is None:
             return None
         S = self._triplets[1]
-        return Ritz(S, np.zeros(len(S)), float(S[0]))
+        return Ritz(S, np.zeros(len(S)), latest=S, width=len(S))
 
     def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
         del op

@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from trsvd._arrays import Array, HostArray
-from trsvd._golub_kahan import GolubKahan, Ritz
+from trsvd._golub_kahan import GolubKahan
 from trsvd._metered import Metered
+from trsvd._ritz import Ritz
 from trsvd.methods._protocol import Run, pad_block
 from trsvd.methods._subspace_run import SubspaceRun
 

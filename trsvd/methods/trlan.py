@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from trsvd._arrays import Array, HostArray
-from trsvd._golub_kahan import GolubKahan, Ritz
+from trsvd._golub_kahan import GolubKahan
 from trsvd._lanczos import GramLanczos
 from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors
-from trsvd._ritz import rayleigh_ritz
+from trsvd._ritz import Ritz, rayleigh_ritz
 from trsvd.methods._protocol import Run, pad_block
 
 __all__ = ["ThickRestartLanczos"]

@@ -1,0 +1,75 @@
+"""Backends, matrices and the accuracy that every benchmark has to show."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Backend:
+    """How to bring a host array to a library, and back, and how to wait for it."""
+
+    put: Callable[[np.ndarray], Any]
+    get: Callable[[Any], np.ndarray]
+    synchronize: Callable[[], Any] = _nothing
+
+
+def _backends() -> dict[str, Backend]:
+    found = {"numpy": Backend(np.asarray, np.asarray)}
+    try:
+        import torch
+    except ImportError:
+        pass
+    else:
+        found["torch"] = Backend(torch.asarray, np.asarray)
+        if torch.cuda.is_available():
+            found["torch-cuda"] = Backend(
+                lambda A: torch.asarray(A, device="cuda"),
+                lambda A: np.asarray(A.cpu()),
+                torch.cuda.synchronize,
+            )
+    try:
+        import cupy
+
+        cupy.cuda.runtime.getDeviceCount()
+    except Exception:  # absent, or present without a device: neither is an error here
+        pass
+    else:
+        found["cupy"] = Backend(
+            cupy.asarray, cupy.asnumpy, lambda: cupy.cuda.get_current_stream().synchronize()
+        )
+    return found
+
+
+BACKENDS = _backends()
+
+
+def decaying(m: int, n: int, rate: float, seed: int = 0) -> np.ndarray:
+    """A matrix whose singular values fall about as ``rate ** i``."""
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((m, n)) * rate ** np.arange(n)
+
+
+def gaussian(m: int, n: int, seed: int = 0) -> np.ndarray:
+    """Independent standard normal entries: hardly any gap."""
+    return np.random.default_rng(seed).standard_normal((m, n))
+
+
+def assert_accurate(S: np.ndarray, exact: np.ndarray, residuals: np.ndarray, tol: float) -> None:
+    """Raise unless S and the residuals are as accurate as ``tol`` asks.
+
+    A residual of at most tol per triplet bounds the error of each singular value by
+    sqrt(k) tol s_1; the rounding of the comparison itself comes on top.
+    """
+    allowed = np.sqrt(len(S)) * tol + 1e2 * np.finfo(S.dtype).eps
+    error = np.max(np.abs(S - exact[: len(S)])) / exact[0]
+    residual = np.max(residuals)
+    if not (residual <= tol and error <= allowed):
+        msg = f"residual {residual:.1e} (tol {tol:.1e}), error of S {error:.1e} ({allowed:.1e})"
+        raise AssertionError(msg)

@@ -1,0 +1,99 @@
+"""Truncated SVD: time, products with A, and residual, by backend and by method."""
+
+import numpy as np
+
+import trsvd
+
+from .common import BACKENDS, assert_accurate, decaying, gaussian
+
+
+class _Svds:
+    """One matrix, one k, one tolerance; a benchmark of any kind checks the same accuracy."""
+
+    param_names = ["backend", "method"]
+    params = [list(BACKENDS), ["trlan", "rsvd", "krylov", "power", "direct"]]
+    timeout = 120
+    k = 8
+    tol = 1e-6
+
+    def matrix(self) -> np.ndarray:
+        raise NotImplementedError
+
+    def setup(self, backend, method):
+        host = self.matrix()
+        self.backend = BACKENDS[backend]
+        self.A = self.backend.put(host)
+        self.exact = np.linalg.svd(host, compute_uv=False)
+        self.backend.synchronize()
+
+    def run(self, method):
+        result = trsvd.svds(self.A, self.k, method=method, tol=self.tol, rng=0)
+        self.backend.synchronize()
+        S = self.backend.get(result.S)
+        assert_accurate(S, self.exact, result.residuals, self.tol)
+        return result
+
+    def time_svds(self, backend, method):
+        self.run(method)
+
+    def track_matvecs(self, backend, method):
+        return self.run(method).matvecs
+
+    def track_residual(self, backend, method):
+        return float(np.max(self.run(method).residuals))
+
+    track_matvecs.unit = "products"
+    track_residual.unit = "relative to s_1"
+
+
+class Decaying(_Svds):
+    """Singular values that fall by a tenth each: every method is at home here."""
+
+    def matrix(self):
+        return decaying(400, 300, 0.9)
+
+
+class Wide(_Svds):
+    """More columns than rows, in float32 and with the tolerance that float32 allows."""
+
+    tol = 1e-5
+
+    def matrix(self):
+        return decaying(2000, 100, 0.9).T.astype(np.float32).copy()
+
+
+class Gaussian(_Svds):
+    """Hardly any gap; the methods without a Krylov space are left out."""
+
+    params = [list(BACKENDS), ["trlan", "krylov", "direct"]]
+    k = 5
+
+    def matrix(self):
+        return gaussian(300, 300)
+
+
+class WarmStart:
+    """A matrix near one that has been decomposed: products from the old result, and cold."""
+
+    param_names = ["backend", "start"]
+    params = [list(BACKENDS), ["cold", "warm"]]
+    k = 8
+    tol = 1e-3
+
+    def setup(self, backend, start):
+        old = decaying(400, 300, 0.9)
+        host = old + 1e-3 * gaussian(400, 300, seed=1)
+        self.backend = BACKENDS[backend]
+        self.A = self.backend.put(host)
+        self.exact = np.linalg.svd(host, compute_uv=False)
+        self.start = self.run(self.backend.put(old), None) if start == "warm" else None
+
+    def run(self, A, start):
+        return trsvd.svds(A, self.k, method="trlan", tol=self.tol, start=start, rng=0)
+
+    def track_matvecs(self, backend, start):
+        result = self.run(self.A, self.start)
+        assert_accurate(self.backend.get(result.S), self.exact, result.residuals, self.tol)
+        return result.matvecs
+
+    track_matvecs.unit = "products"

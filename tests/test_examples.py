@@ -1,0 +1,64 @@
+"""Everything that a reader may copy runs: the examples, and the Python in README and docs."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PAGES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if path.exists())
+FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(path):
+    """The line and the code of every ```python block of a page."""
+    text = path.read_text(encoding="utf-8")
+    return [(text[: match.start()].count("\n") + 1, match[1]) for match in FENCE.finditer(text)]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """What an example writes does not land in the repository; no window opens."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example(path, capsys):
+    if "import torch" in path.read_text(encoding="utf-8"):
+        pytest.importorskip("torch")
+    runpy.run_path(str(path), run_name="__main__")
+    assert capsys.readouterr().out.strip(), "an example shows something"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_page(path):
+    """The blocks of a page in their order; a later one may use what an earlier one made."""
+    found = blocks(path)
+    if not found:
+        pytest.skip("no Python")
+    if any("import torch" in code for _, code in found):
+        pytest.importorskip("torch")
+    namespace = {"__name__": "__main__"}
+    for line, code in found:
+        # The line breaks put what a traceback says on the page's own lines.
+        exec(compile("\n" * line + code, str(path), "exec"), namespace)
+
+
+def test_each_block_of_the_readme_stands_alone():
+    for line, code in blocks(ROOT / "README.md"):
+        if "import torch" in code:
+            pytest.importorskip("torch")
+        exec(compile("\n" * line + code, "README.md", "exec"), {"__name__": "__main__"})
+
+
+def test_there_is_something_to_run():
+    """A glob or a pattern that matches nothing would pass in silence."""
+    assert len(EXAMPLES) >= 3
+    assert len(blocks(ROOT / "README.md")) >= 3
+    for path in PAGES:
+        assert len(blocks(path)) == path.read_text(encoding="utf-8").count("```python")

@@ -1,0 +1,119 @@
+"""Rayleigh-Ritz and true residuals against dense linear algebra on the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trsvd._metered import Metered
+from trsvd._orthonormalize import SpareVectors
+from trsvd._ritz import rayleigh_ritz, residual_norms, small_eigh, small_svd
+from trsvd.operators import as_operator
+
+FACTOR = 10  # for the number of backward stable operations, each (m + n) eps ||A||
+DTYPES = ["float32", "float64", "complex64", "complex128"]
+
+
+def _metered(backend: Any, A: np.ndarray) -> Metered:
+    return Metered(as_operator(backend.asarray(A)), None)
+
+
+def _level(A: np.ndarray) -> float:
+    return FACTOR * sum(A.shape) * float(np.finfo(A.dtype).eps) * float(np.linalg.norm(A, 2))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_rayleigh_ritz_is_the_svd_of_the_compressed_matrix(
+    backend: Any, dtype: str, k: int, rng: Any
+) -> None:
+    A = (
+        (rng.standard_normal((25, 16)) + 1j * rng.standard_normal((25, 16))).astype(
+            dtype, copy=False
+        )
+        if dtype.startswith("complex")
+        else rng.standard_normal((25, 16)).astype(dtype)
+    )
+    V = np.linalg.qr(A[:16, :5] + 1)[0].astype(dtype)
+    op = _metered(backend, A)
+    spare = SpareVectors(op.arrays, op.arrays.gaussian(rng, 25, 1))
+    U, S, W = rayleigh_ritz(op, backend.asarray(V), spare, k)
+    assert op.matvecs == 5
+    assert op.passes == 1
+    assert backend.owns(U)
+    assert backend.owns(W)
+    U, W = backend.to_numpy(U), backend.to_numpy(W)
+    assert U.shape == (25, k)
+    assert W.shape == (16, k)
+    level = _level(A)
+    best = np.linalg.svd(A @ V, compute_uv=False)[:k]
+    assert pytest.approx(best, rel=0, abs=level) == S
+    assert np.linalg.norm(A @ W - U * S, 2) <= level
+    tol = level / np.linalg.norm(A, 2)
+    for X in (U, W):
+        assert np.abs(X.conj().T @ X - np.eye(k)).max() <= tol
+    assert np.abs(W - V @ (V.conj().T @ W)).max() <= tol  # in the span of V
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rayleigh_ritz_of_a_rank_deficient_matrix(backend: Any, dtype: str, rng: Any) -> None:
+    A = (rng.standard_normal((25, 2)) @ rng.standard_normal((2, 16))).astype(dtype)
+    V = np.eye(16, 5).astype(dtype)
+    op = _metered(backend, A)
+    spare = SpareVectors(op.arrays, op.arrays.gaussian(rng, 25, 1))
+    U, S, _ = rayleigh_ritz(op, backend.asarray(V), spare, 5)
+    U = backend.to_numpy(U)
+    assert np.abs(U.conj().T @ U - np.eye(5)).max() <= _level(A) / np.linalg.norm(A, 2)
+    assert S[1] > 0.1
+    assert np.all(S[2:] <= _level(A))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_residual_norms_are_the_larger_side(backend: Any, dtype: str, rng: Any) -> None:
+    A = rng.standard_normal((25, 16)).astype(dtype)
+    if dtype.startswith("complex"):
+        A = A + 1j * rng.standard_normal((25, 16)).astype(A.real.dtype)
+    U, S, Vh = np.linalg.svd(A, full_matrices=False)
+    U, S, V = U[:, :4].copy(), S[:4].astype(np.float64), Vh[:4].conj().T.copy()
+    # Exact, off on the left, off on the right, off in the value.
+    U[:, 1] += 0.1 * U[:, 0]
+    V[:, 2] += 0.2 * V[:, 0]
+    S[3] += 0.3
+    op = _metered(backend, A)
+    put = backend.asarray
+    residuals = residual_norms(op, put(U.astype(dtype)), S, put(V.astype(dtype)))
+    left = np.linalg.norm(A @ V - U * S, axis=0)
+    right = np.linalg.norm(A.conj().T @ U - V * S, axis=0)
+    assert residuals.dtype == np.float64
+    assert residuals == pytest.approx(np.maximum(left, right), rel=0, abs=_level(A))
+    assert left[1] != pytest.approx(right[1], rel=1e-2)  # both sides can be the larger one
+    assert (left > right + 0.01).any()
+    assert (right > left + 0.01).any()
+    assert op.matvecs == 8
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_small_factorizations(dtype: str, rng: Any) -> None:
+    B = rng.standard_normal((6, 9)).astype(dtype)
+    P, S, Qh = small_svd(B)
+    assert (P.shape, S.shape, Qh.shape) == ((6, 6), (6,), (6, 9))
+    assert np.all(np.diff(S) <= 0)
+    assert np.linalg.norm(P * S @ Qh - B) <= _level(B)
+    T = B @ B.conj().T - 4 * np.eye(6)
+    values, Q = small_eigh(T)
+    assert np.all(np.diff(values) <= 0)
+    assert values[0] > 0 > values[-1]
+    assert np.linalg.norm(Q * values @ Q.conj().T - T) <= _level(T)
+    for empty in (np.zeros((0, 0)), np.zeros((0, 3))):
+        assert small_svd(empty)[1].shape == (0,)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("function", [small_svd, small_eigh])
+def test_not_finite_raises(function: Any, bad: float) -> None:
+    B = np.eye(3)
+    B[1, 2] = bad
+    with pytest.raises(ValueError, match=r"NaN or inf.*find it in A, or scale A down"):
+        function(B)
