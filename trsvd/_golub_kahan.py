@@ -67,8 +67,8 @@ class GolubKahan:
         width = int(start.shape[1])
         self.V = Columns(arrays, n, self.capacity + min(width, n))
         self.U = Columns(arrays, m, self.capacity)
-        self.spare_n = SpareVectors(arrays, arrays.gaussian(rng, n, 1))
-        self.spare_m = SpareVectors(arrays, arrays.gaussian(rng, m, 1))
+        self.spare_n = SpareVectors(arrays, arrays.gaussian(rng, n, width))
+        self.spare_m = SpareVectors(arrays, arrays.gaussian(rng, m, width))
         self.locked = 0
         self.S_locked = np.zeros(0)
         self.loss = 0.0
@@ -141,6 +141,13 @@ class GolubKahan:
             H = arrays.adjoint(self._coupling)
             Y = Y - self.U.view(j - H.shape[0]) @ H
             Q, _, R = orthonormalize(arrays, Y, None, floor=floor, spare=self.spare_m)
+            if not self._independent(R):
+                # What is left of a small remainder, or stands in for it, is orthogonal to U only
+                # by being made so.
+                Q, more, R = orthonormalize(
+                    arrays, Y, self.U.view() if j else None, floor=floor, spare=self.spare_m
+                )
+                H = self._padded(H, j) + more
         Z = op.rmatmat(Q)
         self.U.append(Q)
         room = n - j - w
@@ -155,6 +162,21 @@ class GolubKahan:
             back = G[j:, :] if G is not None else C[:0, :]
         self._coupling = C
         self._pending.append((H, R, C, back))
+
+    def _independent(self, R: Array) -> bool:
+        """Whether no direction of a block came near to vanishing; False where looking means waiting.
+
+        Dividing by a remainder r multiplies what is not orthogonal in it by ``||A|| / r``.
+        """
+        if not self.arrays.reads_are_cheap:
+            return False
+        smallest = np.linalg.norm(self.arrays.get(R), ord=-2)
+        return bool(smallest > self.arrays.eps**0.5 * float(self.anorm))
+
+    def _padded(self, H: Array, rows: int) -> Array:
+        """Coefficients in the last columns of U as coefficients in all ``rows`` of them."""
+        zeros = self.arrays.zeros(rows - int(H.shape[0]), int(H.shape[1]))
+        return self.arrays.xp.concat([zeros, H], axis=0)
 
     def sync(self) -> None:
         """Bring what the last expansions computed to the host: one transfer."""
@@ -299,8 +321,8 @@ class GolubKahan:
         To be called right after `compress`. They stay in the basis, others stay orthogonal to them.
         """
         a = self.locked
-        couplings = np.linalg.norm(self.C[:, a:], axis=0)
-        count = int(np.argmax(couplings > level)) if np.any(couplings > level) else 0
+        over = np.linalg.norm(self.C[:, a:], axis=0) > level
+        count = int(np.argmax(over)) if over.any() else len(over)
         if count == 0:
             return
         self.C[:, a : a + count] = 0

@@ -1,28 +1,73 @@
-"""Matrices from files, and the one that ships with the package."""
+"""The matrices of the table: exact triplets to judge methods by, and the paper's figures."""
 
 from __future__ import annotations
 
-import json
-import struct
-import zipfile
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
-import scipy.sparse
+import scipy.sparse.linalg
 
-from trsvd._arrays import HostArray, is_sparse
+from trsvd._arrays import Arrays, HostArray, is_sparse
+from trsvd.operators import as_operator
 
-__all__ = ["SHIPPED", "MatrixFileError", "momentum_matrix", "read_matrix"]
+__all__ = [
+    "LARGE",
+    "PAPER",
+    "SHIPPED",
+    "Case",
+    "Figures",
+    "Undefined",
+    "gaussian",
+    "momentum_matrix",
+]
 
 SHIPPED = "momentum"
+"""What the command line calls the matrix that ships with the package."""
+
 _SHIPPED_FILE = "gpt_momentum_256x256.npy"
 
+LARGE = 2000
+"""Above this min(m, n), full decompositions take part only where they are asked for."""
 
-class MatrixFileError(ValueError):
-    """A file cannot be read as a matrix; the message says why, in one line."""
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What the paper reports of one method on one matrix."""
+
+    seconds: float
+    matvecs: int
+    iterations: int
+    err1: float
+    err2: float | None
+
+
+def _paper(*figures: Any) -> Figures:
+    names = ("seconds", "matvecs", "iterations", "err1", "err2")
+    return Figures(**dict(zip(names, figures, strict=True)))
+
+
+PAPER = {
+    (500, 5, "power"): _paper(0.062, 2005, 200, 9.2e-3, 9.1e-3),
+    (500, 5, "rsvd"): _paper(0.017, 1170, 38, 9.8e-3, 9.6e-3),
+    (500, 5, "trlan"): _paper(0.018, 131, 65, 9.6e-5, 9.4e-5),
+    (500, 50, "power"): _paper(0.44, 43750, 437, 9.9e-3, 9.0e-3),
+    (500, 50, "rsvd"): _paper(0.61, 6120, 50, 9.9e-3, 9.1e-3),
+    (500, 50, "trlan"): _paper(0.16, 462, 231, 3.3e-7, 3.0e-7),
+    (5000, 5, "power"): _paper(9.6, 9065, 906, 8.6e-3, 8.6e-3),
+    (5000, 5, "rsvd"): _paper(2.1, 5640, 187, 9.7e-3, 9.7e-3),
+    (5000, 5, "trlan"): _paper(0.70, 205, 102, 7.7e-3, 7.7e-3),
+    (500, 500, "newton-schulz"): _paper(0.041, 27000, 27, 4.8e-3, None),
+    (5000, 5000, "newton-schulz"): _paper(26.4, 290000, 29, 6.5e-3, None),
+}
+"""The paper's figures (arXiv:2512.09678), by size, k and method: Gaussian, square, float64."""
+
+
+class Undefined(ValueError):
+    """The error that rows are compared by does not exist; the message says why."""
 
 
 def momentum_matrix() -> HostArray:
@@ -45,177 +90,147 @@ def momentum_matrix() -> HostArray:
         return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
 
 
-def read_matrix(source: str | Path, tensor: str | None = None) -> Any:
-    """The matrix in a file.
+def gaussian(m: int, n: int, seed: int) -> HostArray:
+    """Independent standard normal entries, as the table draws them.
 
     Parameters
     ----------
-    source : str or Path
-        ``.npy`` (mapped into memory, not read; no pickled objects), ``.npz`` (as
-        ``scipy.sparse.save_npz`` writes it), ``.mtx`` (Matrix Market) or ``.safetensors``, where
-        ``FILE:NAME`` names a tensor in it.
-    tensor : str, optional
-        Name of the tensor; the file's only matrix if not given.
+    m, n : int
+        Shape.
+    seed : int
+        ``numpy.random.default_rng([seed, 1]).standard_normal((m, n))``: another stream than that of
+        the start block, which is drawn from ``rng=seed``.
 
     Returns
     -------
-    numpy.ndarray or scipy.sparse.csr_array
-        Two-dimensional and numeric.
+    numpy.ndarray of shape (m, n)
+        In float64.
+    """
+    return np.random.default_rng([seed, 1]).standard_normal((m, n))
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A matrix of the table.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    A : numpy.ndarray or scipy sparse matrix or array
+        On the host; shape (m, n), real or complex.
+    in_paper : bool
+        Whether the paper has such a matrix.
 
     Raises
     ------
-    MatrixFileError
-        If there is no such file, or no such matrix in it.
+    ValueError
+        If A is not a matrix, or not finite.
     """
-    path, tensor = _split(source, tensor)
-    readers = {".npy": _npy, ".npz": _npz, ".mtx": _mtx}
-    suffix = path.suffix.lower()
-    if suffix not in {*readers, ".safetensors"}:
-        known = ", ".join([*readers, ".safetensors"])
-        msg = f"{path}: files ending in {suffix or 'nothing'!r} are not known; use one of {known}"
-        raise MatrixFileError(msg)
-    if tensor is not None and suffix in readers:
-        msg = f"{path}: a tensor ({tensor!r}) can be named in .safetensors files only"
-        raise MatrixFileError(msg)
-    if not path.is_file():
-        msg = f"{path}: {'not a file' if path.exists() else 'no such file'}"
-        raise MatrixFileError(msg)
-    try:
-        A = readers[suffix](path) if suffix in readers else _safetensors(path, tensor)
-    except MatrixFileError:
-        raise
-    except MemoryError as error:
-        msg = f"{path}: does not fit into memory ({_line(error)})"
-        raise MatrixFileError(msg) from error
-    except Exception as error:  # a damaged file raises anything
-        msg = f"{path}: cannot be read: {_line(error)}"
-        raise MatrixFileError(msg) from error
-    return _checked(path, A)
 
+    name: str
+    A: Any = field(repr=False)
+    in_paper: bool = False
 
-def _split(source: str | Path, tensor: str | None) -> tuple[Path, str | None]:
-    """``FILE.safetensors:NAME`` as the file and the name."""
-    text = str(source)
-    file, mark, name = text.partition(".safetensors:")
-    if not mark or Path(text).is_file():
-        return Path(text), tensor
-    if tensor not in {None, name}:
-        msg = f"{text}: two tensors are named, {name!r} and {tensor!r}"
-        raise MatrixFileError(msg)
-    return Path(file + ".safetensors"), name
+    def __post_init__(self) -> None:
+        size = as_operator(self.A).max_abs()
+        if size is None or not math.isfinite(size):
+            msg = f"{self.name}: contains NaN or inf; such a matrix has no SVD"
+            raise ValueError(msg)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(m, n)."""
+        m, n = self.A.shape
+        return int(m), int(n)
 
-def _checked(path: Path, A: Any) -> Any:
-    if len(A.shape) != 2 or 0 in A.shape:
-        msg = (
-            f"{path}: holds an array of shape {tuple(A.shape)}; a matrix has two dimensions, "
-            "neither of them 0"
-        )
-        raise MatrixFileError(msg)
-    if A.dtype.kind not in "biufc" or A.dtype.itemsize > (16 if A.dtype.kind == "c" else 8):
-        msg = f"{path}: holds {A.dtype}, which cannot be computed with; save it as float64"
-        raise MatrixFileError(msg)
-    if not A.dtype.isnative:
-        A = A.astype(A.dtype.newbyteorder("="))
-    return A
+    @property
+    def rank(self) -> int:
+        """min(m, n)."""
+        return min(self.size)
 
+    def paper(self, k: int, method: str) -> Figures | None:
+        """What the paper reports of this method at k, on such a matrix."""
+        m, n = self.size
+        return PAPER.get((m, k, method)) if self.in_paper and m == n else None
 
-def _line(error: Exception) -> str:
-    """An exception as one line."""
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    @cached_property
+    def rounding(self) -> float:
+        """Singular values as near as this, relative to the largest, cannot be told apart."""
+        return float(10 * max(self.size) ** 0.5 * as_operator(self.A).arrays.eps)
 
+    def _dense(self) -> HostArray:
+        A = self.A.toarray() if is_sparse(self.A) else np.asarray(self.A)
+        return A.astype(np.result_type(A.dtype, np.float64), copy=False)
 
-# ---- one reader a format --------------------------------------------------------------------
+    @cached_property
+    def _full(self) -> tuple[HostArray, HostArray, HostArray]:
+        U, S, Vh = Arrays.of_array(np.empty(0)).svd(self._dense())
+        return U, S, Vh
 
+    def truth(self, k: int) -> tuple[HostArray, HostArray, HostArray]:
+        """The exact k leading triplets, in double precision.
 
-def _npy(path: Path) -> HostArray:
-    if path.stat().st_size == 0:
-        msg = f"{path}: the file is empty"
-        raise MatrixFileError(msg)
-    with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        dtype = read(file)[2] if read else None
-    if dtype is not None and dtype.hasobject:
-        msg = (
-            f"{path}: holds Python objects, which are never unpickled; save a numeric array, "
-            "as with numpy.save(path, A.astype('float64'))"
-        )
-        raise MatrixFileError(msg)
-    return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        Parameters
+        ----------
+        k : int
+            Number of triplets.
 
+        Returns
+        -------
+        tuple of numpy.ndarray
+            U, S, Vh: of LAPACK's full SVD, or of ARPACK where the matrix is large.
 
-def _npz(path: Path) -> Any:
-    try:
-        A = scipy.sparse.load_npz(path)
-    except (KeyError, ValueError) as error:
-        if not zipfile.is_zipfile(path):
-            raise
-        with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-        msg = (
-            f"{path}: not a sparse matrix as scipy.sparse.save_npz writes it (it holds "
-            f"{', '.join(names) or 'nothing'}: {_line(error)}); save dense arrays as .npy"
-        )
-        raise MatrixFileError(msg) from error
-    return _rows(A)
+        Raises
+        ------
+        Undefined
+            If ``U_k V_k^H`` is not unique: ``s_k`` is zero, or equals ``s_{k+1}``, to rounding.
+        """
+        m, n = self.size
+        if k + 1 >= self.rank or (self.rank <= LARGE and m * n <= 10**8):
+            U, S, Vh = self._full
+        else:
+            U, S, Vh = self._arpack(k + 1)
+        following = float(S[k]) if k < self.rank else 0.0
+        level = self.rounding * float(S[0])
+        if float(S[k - 1]) <= level:
+            found = int(np.sum(level < S))
+            msg = (
+                f"err1 is undefined at k = {k}: the rank is {found} to rounding "
+                f"(s_{k} = {S[k - 1]:.2e}, s_1 = {S[0]:.2e})"
+            )
+            raise Undefined(msg)
+        if float(S[k - 1]) - following <= level:
+            msg = (
+                f"err1 is undefined at k = {k}: s_{k} = s_{k + 1} = {S[k - 1]:.6g} to rounding, so "
+                "that the top k triplets are not unique"
+            )
+            raise Undefined(msg)
+        return U[:, :k], S[:k], Vh[:k]
 
+    def _arpack(self, k: int) -> tuple[HostArray, HostArray, HostArray]:
+        A = self.A
+        A = A.astype(np.result_type(A.dtype, np.float64))
+        size = as_operator(A).max_abs() or 1.0
+        start = np.random.default_rng(0).standard_normal(self.rank)
+        U, S, Vh = scipy.sparse.linalg.svds(A / size, k=k, tol=0, v0=start)
+        order = np.argsort(-S)
+        return U[:, order], S[order] * size, Vh[order]
 
-def _mtx(path: Path) -> Any:
-    A = scipy.io.mmread(path)
-    return _rows(A) if is_sparse(A) else A
+    def polar_factor(self) -> HostArray:
+        """The exact ``U V^H`` of the full SVD.
 
-
-def _rows(A: Any) -> Any:
-    """A sparse matrix by rows, or as it is where it does not have two dimensions."""
-    return scipy.sparse.csr_array(A) if len(A.shape) == 2 else A
-
-
-def _safetensors(path: Path, tensor: str | None) -> HostArray:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as file:
-        slices = {name: file.get_slice(name) for name in sorted(file.keys())}
-        shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        if tensor is None:
-            tensor = _only_matrix(path, shapes)
-        if tensor not in shapes:
-            msg = f"{path}: has no tensor {tensor!r}; it has {_listed(shapes)}"
-            raise MatrixFileError(msg)
-        dtype = slices[tensor].get_dtype()
-        if dtype == "BF16":
-            return _bfloat16(path, tensor, shapes[tensor])
-        if dtype not in {"BOOL", "F16", "F32", "F64", "C64"} and dtype[0] not in "IU":
-            msg = f"{path}: tensor {tensor!r} is {dtype}, which cannot be computed with"
-            raise MatrixFileError(msg)
-        return np.asarray(file.get_tensor(tensor))
-
-
-def _only_matrix(path: Path, shapes: dict[str, tuple[int, ...]]) -> str:
-    matrices = [name for name, shape in shapes.items() if len(shape) == 2]
-    if len(matrices) == 1:
-        return matrices[0]
-    msg = (
-        f"{path}: name one of its tensors, as in FILE.safetensors:NAME (or with --tensor); "
-        f"it has {_listed(shapes)}"
-    )
-    raise MatrixFileError(msg)
-
-
-def _listed(shapes: dict[str, tuple[int, ...]]) -> str:
-    names = [f"{name} ({' x '.join(map(str, shape))})" for name, shape in shapes.items()]
-    more = f" and {len(names) - 40} more" if len(names) > 40 else ""
-    return ", ".join(names[:40]) + more if names else "no tensors"
-
-
-def _bfloat16(path: Path, tensor: str, shape: tuple[int, ...]) -> HostArray:
-    """A bfloat16 tensor as float32, which NumPy has: the upper half of each number."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        start = json.loads(file.read(length))[tensor]["data_offsets"][0]
-    halves = np.memmap(path, dtype="<u2", mode="r", offset=8 + length + start, shape=shape)
-    return (halves.astype(np.uint32) << 16).view(np.float32)
+        Raises
+        ------
+        Undefined
+            If the smallest singular value is zero to rounding.
+        """
+        U, S, Vh = self._full
+        if not S[-1] > self.rounding * S[0]:
+            found = int(np.sum(self.rounding * S[0] < S))
+            msg = (
+                f"the rank is {found} of {self.rank} to rounding in {self.A.dtype}, so that the "
+                "polar factor is not unique"
+            )
+            raise Undefined(msg)
+        return U @ Vh

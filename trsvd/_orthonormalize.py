@@ -22,8 +22,8 @@ __all__ = ["SpareVectors", "orthonormalize"]
 class SpareVectors:
     """Random vectors that stand in for directions that vanished.
 
-    One block is drawn; each call gives it with its rows shifted anew, so that no draw (and no
-    transfer to a device) is made in the middle of a run.
+    One block is drawn, as wide as any that it will have to replace; each call makes new columns of
+    it, so that no draw (and no transfer to a device) is made in the middle of a run.
 
     Parameters
     ----------
@@ -34,6 +34,7 @@ class SpareVectors:
     def __init__(self, arrays: Arrays, block: Array) -> None:
         self.arrays, self.block = arrays, block
         self.shift = 0
+        self.length = int(block.shape[0])
 
     def copy(self) -> SpareVectors:
         """One that will give the same vectors."""
@@ -42,13 +43,12 @@ class SpareVectors:
         return twin
 
     def __call__(self, width: int) -> Array:
-        """``width`` unit columns."""
+        """``width`` unit columns, at most as many as the block has."""
         arrays = self.arrays
-        while self.block.shape[1] < width:
-            more = arrays.roll(self.block, 7 * self.block.shape[1] + 1)
-            self.block = arrays.xp.concat([self.block, more], axis=1)
         self.shift += 1
-        X = arrays.roll(self.block[:, :width], self.shift)
+        # Products of two shifts: n^2 of them, so that none comes back soon, however small n is.
+        other = arrays.roll(self.block[:, :width], 2 * self.shift + self.shift // self.length + 1)
+        X = arrays.roll(self.block[:, :width], self.shift) * other
         return X / arrays.column_norms(X)
 
 
@@ -93,21 +93,34 @@ def orthonormalize(
     # After the first sweep the columns are near unit length. What a second projection takes down
     # to sqrt(eps) was rounding noise of a dependent column, not a direction.
     noise = 4 * arrays.eps**0.5
-    for sweep in range(3):
+    # Where a look at the numbers costs a wait, a fixed number of sweeps is made instead.
+    sweeps = 8 if arrays.reads_are_cheap else 4 if X.shape[1] > 1 else 3
+    for sweep in range(sweeps):
         if basis is not None:
             part = arrays.adjoint_product(basis, X)
             X = X - basis @ part
             H = part if H is None or R is None else H + part @ R
-        level = floor if sweep == 0 else noise if sweep == 1 else 0.0
-        X, factor, settled = _normalize(arrays, X, level, spare, width if sweep == 0 else None)
+        level = floor if sweep == 0 else noise if sweep < sweeps - 1 else 0.0
+        if sweep == 0 and width is not None and width < X.shape[1]:
+            X, R = _dominant(arrays, X, width)
+        X, factor, settled = _normalize(arrays, X, level, spare)
         R = factor if R is None else factor @ R
         if (sweep > 0 and settled) or (basis is None and X.shape[1] == 1):
             break
     return X, H, R
 
 
+def _dominant(arrays: Arrays, X: Array, width: int) -> tuple[Array, Array]:
+    """The ``width`` principal directions of X, and the coefficients of X in them."""
+    size = arrays.xp.max(arrays.column_norms(X))
+    scale = arrays.like(arrays.xp.where(size > 0, size, arrays.xp.ones_like(size)))
+    _, vectors = arrays.eigh(arrays.adjoint_product(X / scale, X / scale))
+    vectors = vectors[:, :width]
+    return X @ vectors, arrays.adjoint(vectors)
+
+
 def _normalize(
-    arrays: Arrays, X: Array, floor: Array | float, spare: SpareVectors, width: int | None
+    arrays: Arrays, X: Array, floor: Array | float, spare: SpareVectors
 ) -> tuple[Array, Array, bool | None]:
     """One pass within a block: ``X = Q R`` with Q nearer to orthonormal than X.
 
@@ -123,16 +136,16 @@ def _normalize(
     X = X / arrays.like(lengths)
     if X.shape[1] == 1:
         fine = arrays.peek(xp.all(~bad & (norms > 0.1)))
-        return X, kept[:, None] if width != 0 else kept[:0, None], fine
+        return X, kept[:, None], fine
     G = arrays.adjoint_product(X, X)
-    factors = None if width is not None and width < X.shape[1] else arrays.cholesky_inverse(G)
+    factors = arrays.cholesky_inverse(G)
     if factors is not None:
         L, inverse = factors
-        fine = arrays.peek(xp.all(~bad & (norms > 0.1)) & xp.all(xp.abs(G - _eye(arrays, G)) < 0.5))
+        # A pivot is the sine of the angle between a column and those before it.
+        sines = xp.abs(xp.linalg.diagonal(L))
+        fine = arrays.peek(xp.all(~bad & (norms > 0.1)) & xp.all(sines > 0.3))
         return X @ arrays.adjoint(inverse), arrays.adjoint(L) * kept[None, :], fine
     values, vectors = arrays.eigh(G)
-    if width is not None:
-        values, vectors = values[:width], vectors[:, :width]
     small = values[:1] * arrays.eps * X.shape[1]
     values = xp.where(values > small, values, small)
     roots = arrays.like(xp.sqrt(values))
@@ -140,7 +153,3 @@ def _normalize(
     R = (roots[:, None] * arrays.adjoint(vectors)) * kept[None, :]
     fine = arrays.peek(xp.all(values > 0.1) & xp.all(~bad & (norms > 0.1)))
     return Q, R, fine
-
-
-def _eye(arrays: Arrays, G: Array) -> Array:
-    return arrays.xp.eye(G.shape[0], dtype=arrays.dtype, device=arrays.device)

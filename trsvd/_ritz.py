@@ -58,6 +58,8 @@ def small_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:
         If B is not finite: the products with A that it was made of were not.
     """
     _check_finite(B)
+    if 0 in B.shape:
+        return np.zeros((len(B), 0)), np.zeros(0), np.zeros((0, B.shape[1]))
     return np.linalg.svd(B, full_matrices=False)
 
 

@@ -39,8 +39,9 @@ class Subspace:
         arrays = op.arrays
         m, n = op.shape
         self.arrays = arrays
-        self.spare_n = SpareVectors(arrays, arrays.gaussian(rng, n, 1))
-        self.spare_m = SpareVectors(arrays, arrays.gaussian(rng, m, 1))
+        width = int(start.shape[1])
+        self.spare_n = SpareVectors(arrays, arrays.gaussian(rng, n, width))
+        self.spare_m = SpareVectors(arrays, arrays.gaussian(rng, m, width))
         self.U: Array | None = None
         self.V, _, _ = orthonormalize(arrays, start, None, floor=0.0, spare=self.spare_n)
         self.S: HostArray | None = None
@@ -80,6 +81,8 @@ class Subspace:
     def widen(self, width: int, rng: np.random.Generator) -> None:
         """Add random columns on the right; the left side has to be multiplied anew."""
         arrays, n = self.arrays, self.V.shape[0]
+        self.spare_n = SpareVectors(arrays, arrays.gaussian(rng, n, width))
+        self.spare_m = SpareVectors(arrays, arrays.gaussian(rng, self.spare_m.length, width))
         columns = Columns(arrays, n, width)
         columns.append(self.V)
         fresh, _, _ = orthonormalize(

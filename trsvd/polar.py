@@ -57,10 +57,11 @@ def newton_schulz(G: Array, *, steps: int, coefficients: Sequence[float] = CUBIC
     - `CUBIC` maps [0, 1] into itself. A small value grows by 1.5 a step, so that a value s needs
       about ``log(||G||_F / s) / log(1.5)`` steps; then the error is squared (times 1.5) at each.
       Zero stays zero: where G has rank r < min(m, n), the limit is ``U_r V_r^H``.
-    - `QUINTIC` grows small values by 3.4445 a step, and then moves them about within
-      [0.68, 1.203] without end. Five steps bring those above ``2e-3 ||G||_F`` there and leave the
-      others below; where values are spread out, the error ``||X - U V^H||_F / sqrt(min(m, n))``
-      stays about 0.2. Values above 1 mean that the result can lie outside of the spectral ball.
+    - `QUINTIC` lets values grow by up to 3.4445 a step, and then moves them about within
+      [0.68, 1.203] without end. Five steps bring those above ``2e-3 ||G||_F`` there; a smaller
+      one, s, becomes at most ``485 s / ||G||_F``. Where values are spread out, the error
+      ``||X - U V^H||_F / sqrt(min(m, n))`` stays about 0.2. Values above 1 mean that the result
+      can lie outside of the spectral ball.
 
     Cost, with ``r = min(m, n)``: `CUBIC` makes ``2 r`` products with X or X^H (in vectors) a step,
     each further coefficient r more, with a matrix of the smaller size; see

@@ -7,38 +7,39 @@ exactly the products that this took. The exact triplets are computed beforehand,
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import itertools
-import json
 import math
-import os
-import platform
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse.linalg
 
-import trsvd
-from trsvd._arrays import Array, Arrays, HostArray, _namespace, is_sparse
+from trsvd._arrays import Array, Arrays, _namespace, is_sparse
 from trsvd._errors import ConvergenceWarning
-from trsvd._matrices import momentum_matrix
+from trsvd._matrices import (
+    LARGE,
+    PAPER,
+    Case,
+    Figures,
+    Undefined,
+    gaussian,
+    momentum_matrix,
+)
+from trsvd._report import check_plot, machine, plot, to_json
 from trsvd._svds import svds
 from trsvd.methods import METHODS, Direct, Method, RandomizedSVD, ThickRestartLanczos
-from trsvd.operators import as_operator
 from trsvd.polar import newton_schulz, newton_schulz_iterates, newton_schulz_matvecs
 from trsvd.result import Info
-from trsvd.testing import err1, err2, rounding_level
+from trsvd.testing import err1, err2
 
 __all__ = [
-    "NEWTON_SCHULZ",
+    "LARGE",
     "NAMES",
+    "NEWTON_SCHULZ",
     "PAPER",
     "Case",
     "Figures",
@@ -60,41 +61,6 @@ __all__ = [
 NEWTON_SCHULZ = "newton-schulz"
 NAMES = ("trlan", "rsvd", "power", "krylov", "direct", NEWTON_SCHULZ)
 """The methods of a table, in its order."""
-
-LARGE = 2000
-"""Above this min(m, n), full decompositions take part only where they are asked for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figures:
-    """What the paper reports of one method on one matrix."""
-
-    seconds: float
-    matvecs: int
-    iterations: int
-    err1: float
-    err2: float | None
-
-
-def _paper(*figures: Any) -> Figures:
-    names = ("seconds", "matvecs", "iterations", "err1", "err2")
-    return Figures(**dict(zip(names, figures, strict=True)))
-
-
-PAPER = {
-    (500, 5, "power"): _paper(0.062, 2005, 200, 9.2e-3, 9.1e-3),
-    (500, 5, "rsvd"): _paper(0.017, 1170, 38, 9.8e-3, 9.6e-3),
-    (500, 5, "trlan"): _paper(0.018, 131, 65, 9.6e-5, 9.4e-5),
-    (500, 50, "power"): _paper(0.44, 43750, 437, 9.9e-3, 9.0e-3),
-    (500, 50, "rsvd"): _paper(0.61, 6120, 50, 9.9e-3, 9.1e-3),
-    (500, 50, "trlan"): _paper(0.16, 462, 231, 3.3e-7, 3.0e-7),
-    (5000, 5, "power"): _paper(9.6, 9065, 906, 8.6e-3, 8.6e-3),
-    (5000, 5, "rsvd"): _paper(2.1, 5640, 187, 9.7e-3, 9.7e-3),
-    (5000, 5, "trlan"): _paper(0.70, 205, 102, 7.7e-3, 7.7e-3),
-    (500, 500, NEWTON_SCHULZ): _paper(0.041, 27000, 27, 4.8e-3, None),
-    (5000, 5000, NEWTON_SCHULZ): _paper(26.4, 290000, 29, 6.5e-3, None),
-}
-"""The paper's figures (arXiv:2512.09678), by size, k and method: Gaussian, square, float64."""
 
 
 @dataclass(frozen=True)
@@ -163,156 +129,11 @@ class Row:
         }
 
 
-class Undefined(ValueError):
-    """The error that rows are compared by does not exist; the message says why."""
-
-
 class Irreproducible(RuntimeError):
     """A fresh run with the same budget did not repeat the run that found the budget."""
 
 
-# ---- matrices -------------------------------------------------------------------------------
-
-
-def gaussian(m: int, n: int, seed: int) -> HostArray:
-    """Independent standard normal entries, as the table draws them.
-
-    Parameters
-    ----------
-    m, n : int
-        Shape.
-    seed : int
-        ``numpy.random.default_rng([seed, 1]).standard_normal((m, n))``: another stream than that of
-        the start block, which is drawn from ``rng=seed``.
-
-    Returns
-    -------
-    numpy.ndarray of shape (m, n)
-        In float64.
-    """
-    return np.random.default_rng([seed, 1]).standard_normal((m, n))
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """A matrix of the table.
-
-    Parameters
-    ----------
-    name : str
-        What it is called.
-    A : numpy.ndarray or scipy sparse matrix or array
-        On the host; shape (m, n), real or complex.
-    in_paper : bool
-        Whether the paper has such a matrix.
-
-    Raises
-    ------
-    ValueError
-        If A is not a matrix, or not finite.
-    """
-
-    name: str
-    A: Any = field(repr=False)
-    in_paper: bool = False
-
-    def __post_init__(self) -> None:
-        size = as_operator(self.A).max_abs()
-        if size is None or not math.isfinite(size):
-            msg = f"{self.name}: contains NaN or inf; such a matrix has no SVD"
-            raise ValueError(msg)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(m, n)."""
-        m, n = self.A.shape
-        return int(m), int(n)
-
-    @property
-    def rank(self) -> int:
-        """min(m, n)."""
-        return min(self.size)
-
-    @cached_property
-    def rounding(self) -> float:
-        """Singular values as near as this, relative to the largest, cannot be told apart."""
-        return rounding_level(max(self.size), as_operator(self.A).arrays.eps)
-
-    def _dense(self) -> HostArray:
-        A = self.A.toarray() if is_sparse(self.A) else np.asarray(self.A)
-        return A.astype(np.result_type(A.dtype, np.float64), copy=False)
-
-    @cached_property
-    def _full(self) -> tuple[HostArray, HostArray, HostArray]:
-        U, S, Vh = Arrays.of_array(np.empty(0)).svd(self._dense())
-        return U, S, Vh
-
-    def truth(self, k: int) -> tuple[HostArray, HostArray, HostArray]:
-        """The exact k leading triplets, in double precision.
-
-        Parameters
-        ----------
-        k : int
-            Number of triplets.
-
-        Returns
-        -------
-        tuple of numpy.ndarray
-            U, S, Vh: of LAPACK's full SVD, or of ARPACK where the matrix is large.
-
-        Raises
-        ------
-        Undefined
-            If ``U_k V_k^H`` is not unique: ``s_k`` is zero, or equals ``s_{k+1}``, to rounding.
-        """
-        m, n = self.size
-        if k + 1 >= self.rank or (self.rank <= LARGE and m * n <= 10**8):
-            U, S, Vh = self._full
-        else:
-            U, S, Vh = self._arpack(k + 1)
-        following = float(S[k]) if k < self.rank else 0.0
-        level = self.rounding * float(S[0])
-        if float(S[k - 1]) <= level:
-            found = int(np.sum(level < S))
-            msg = (
-                f"err1 is undefined at k = {k}: the rank is {found} to rounding "
-                f"(s_{k} = {S[k - 1]:.2e}, s_1 = {S[0]:.2e})"
-            )
-            raise Undefined(msg)
-        if float(S[k - 1]) - following <= level:
-            msg = (
-                f"err1 is undefined at k = {k}: s_{k} = s_{k + 1} = {S[k - 1]:.6g} to rounding, so "
-                "that the top k triplets are not unique"
-            )
-            raise Undefined(msg)
-        return U[:, :k], S[:k], Vh[:k]
-
-    def _arpack(self, k: int) -> tuple[HostArray, HostArray, HostArray]:
-        A = self.A
-        A = A.astype(np.result_type(A.dtype, np.float64))
-        size = as_operator(A).max_abs() or 1.0
-        start = np.random.default_rng(0).standard_normal(self.rank)
-        U, S, Vh = scipy.sparse.linalg.svds(A / size, k=k, tol=0, v0=start)
-        order = np.argsort(-S)
-        return U[:, order], S[order] * size, Vh[order]
-
-    def polar_factor(self) -> HostArray:
-        """The exact ``U V^H`` of the full SVD.
-
-        Raises
-        ------
-        Undefined
-            If the smallest singular value is zero to rounding.
-        """
-        U, S, Vh = self._full
-        if not S[-1] > self.rounding * S[0]:
-            found = int(np.sum(self.rounding * S[0] < S))
-            msg = (
-                f"the rank is {found} of {self.rank} to rounding in {self.A.dtype}, so that the "
-                "polar factor is not unique"
-            )
-            raise Undefined(msg)
-        return U @ Vh
+# ---- running --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -347,8 +168,6 @@ class Place:
             msg = f"--backend {self.backend}: cannot hold the matrix ({line})"
             raise ValueError(msg) from error
 
-
-# ---- running --------------------------------------------------------------------------------
 
 Tick = Callable[[int, float], None]
 
@@ -498,7 +317,7 @@ def _row(
         iterations=iterations,
         err1=first,
         err2=second,
-        paper=_in_paper(case, trial.k, name),
+        paper=case.paper(trial.k, name),
         curve=tuple(curve),
     )
 
@@ -507,11 +326,6 @@ def _enough(times: list[float]) -> int:
     """How many runs a median needs: long ones vary less."""
     longest = max(times, default=0.0)
     return 1 if longest > 5 else 3 if longest > 0.5 else 5
-
-
-def _in_paper(case: Case, k: int, name: str) -> Figures | None:
-    m, n = case.size
-    return PAPER.get((m, k, name)) if case.in_paper and m == n else None
 
 
 class _Trial:
@@ -629,151 +443,3 @@ def _wait_for(X: Any) -> None:
     """Wait for what a device still computes: nothing reads a value before it is there."""
     if not is_sparse(X):
         Arrays.of_array(X).get(X[:1, :1] + 0)
-
-
-# ---- reports --------------------------------------------------------------------------------
-
-
-def machine(place: Place | None = None) -> dict[str, Any]:
-    """Versions, BLAS, threads and processor: what times depend on.
-
-    Parameters
-    ----------
-    place : Place, optional
-        Whose library and device to name.
-
-    Returns
-    -------
-    dict
-        For JSON.
-    """
-    place = place or Place()
-    config: Any = np.show_config(mode="dicts")
-    blas = config.get("Build Dependencies", {}).get("blas", {})
-    versions = {name: _version(name) for name in ("numpy", "scipy", place.backend)}
-    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return {
-        "python": platform.python_version(),
-        "versions": {"trsvd": trsvd.__version__, **versions},
-        "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
-        "cpu": _processor(),
-        "cpus": os.cpu_count(),
-        "threads": _threads(),
-        "thread_variables": {name: os.environ[name] for name in variables if name in os.environ},
-        "platform": platform.platform(),
-        "backend": place.backend,
-        "device": place.device or "default",
-    }
-
-
-def _threads() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    """The processor's name as the system knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip().lower() in {"model name", "hardware", "cpu model"}:
-            return value.strip()
-    return platform.processor() or platform.machine()
-
-
-def to_json(rows: Iterable[Row], about: dict[str, Any]) -> str:
-    """``{"rows": [...], "machine": {...}}``.
-
-    Parameters
-    ----------
-    rows : iterable of Row
-        What was measured.
-    about : dict
-        On what; see `machine`.
-
-    Returns
-    -------
-    str
-        JSON, indented.
-    """
-    record = {"rows": [row.as_dict() for row in rows], "machine": about}
-    return json.dumps(record, indent=2, allow_nan=False) + "\n"
-
-
-def plot(rows: Sequence[Row], path: str | Path) -> None:
-    """Draw err1 against products and against seconds, one curve a method.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-        One pair of panels for each matrix, k and seed.
-    path : str or Path
-        File to write; its ending says the format.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
-    """
-    Figure = _figure_class()
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.matrix, row.size, row.k, row.seed), []).append(row)
-    figure = Figure(figsize=(10, 3.4 * max(1, len(groups))), layout="constrained")
-    panels = figure.subplots(max(1, len(groups)), 2, squeeze=False)
-    colors = {name: f"C{i}" for i, name in enumerate(NAMES)}
-    for (left, right), ((matrix, size, k, _), members) in zip(panels, groups.items(), strict=False):
-        for row in members:
-            errors = [max(point.err1, 1e-17) for point in row.curve]
-            style = {"label": row.method, "color": colors[row.method], "marker": ".", "ms": 3}
-            left.plot([point.matvecs for point in row.curve], errors, **style)
-            right.plot([point.seconds for point in row.curve], errors, **style)
-        for panel, label in ((left, "products with A or its adjoint"), (right, "seconds")):
-            panel.set(xscale="log", yscale="log", xlabel=label, ylabel="err1")
-            panel.set_title(f"{matrix}, {size[0]} x {size[1]}, k = {k}", fontsize="medium")
-            panel.axhline(members[0].target, color="0.6", lw=0.8, ls="--")
-            panel.legend(fontsize="small")
-    figure.savefig(path, dpi=150)
-
-
-def check_plot(path: str | Path) -> None:
-    """Whether `plot` can write such a file: better known before the runs than after.
-
-    Parameters
-    ----------
-    path : str or Path
-        As for `plot`.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
-    ValueError
-        If it does not know the format.
-    """
-    known = sorted(_figure_class()().canvas.get_supported_filetypes())
-    ending = Path(path).suffix.lower().lstrip(".")
-    if ending not in known:
-        msg = f"{path}: pictures can be {', '.join(known)}"
-        raise ValueError(msg)
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        msg = "a plot needs matplotlib: pip install 'trsvd[plot]'"
-        raise ImportError(msg) from error
-    return Figure

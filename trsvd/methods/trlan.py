@@ -117,7 +117,7 @@ class _LanczosRun(Run):
         self.basis: GolubKahan | GramLanczos
         if method.gram:
             self.basis = GramLanczos(op, block, capacity=capacity, rng=rng)
-            self.spare = SpareVectors(op.arrays, op.arrays.gaussian(rng, m, 1))
+            self.rng = rng
         else:
             self.basis = GolubKahan(op, block, capacity=capacity, rng=rng, two_sided=not one_sided)
         self.meets_all_copies = start is None and method.block_size >= k
@@ -185,7 +185,8 @@ class _LanczosRun(Run):
 
     def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
         if isinstance(self.basis, GramLanczos):
-            return rayleigh_ritz(op, self.basis.right_vectors(k), self.spare, k)
+            spare = SpareVectors(op.arrays, op.arrays.gaussian(self.rng, op.shape[0], k))
+            return rayleigh_ritz(op, self.basis.right_vectors(k), spare, k)
         return self.basis.extract(k)
 
     @property
