@@ -199,7 +199,7 @@ def test_get_of_lazy_tensors() -> None:
     arrays = Arrays.of_array(x)
     assert np.array_equal(arrays.get(x.conj()), [[1 - 2j, 3 + 1j]])
     assert np.array_equal(arrays.get(x.mH), [[1 - 2j], [3 + 1j]])
-    assert np.array_equal(arrays.get(x.conj().imag), [[-2, 1]])
+    assert np.array_equal(arrays.get(x.conj().imag), [[-2, 1]])  # its negative bit is set
     assert np.array_equal(arrays.get(x.requires_grad_()), [[1 + 2j, 3 - 1j]])
 
 

@@ -133,6 +133,7 @@ def _layouts(rng: np.random.Generator) -> dict[str, np.ndarray]:
             [[(x, 1) for x in row] for row in big[:6, :5]], dtype=[("x", "f8"), ("y", "i1")]
         )["x"],
         "diagonal trick": np.lib.stride_tricks.as_strided(big, (6, 5), (8, 8)),
+        # scipy.sparse gives one (todense, mean); array_api_compat does not take it for an array.
         "numpy.matrix": big[:6, :5].view(np.matrix),
         "float16": big[:6, :5].astype(np.float16),
         "int64 every second": np.arange(40).reshape(8, 5)[::2],
@@ -505,6 +506,7 @@ def test_operators_that_lack_something(rng: Any) -> None:
 
 def test_a_linear_operator_without_an_adjoint(rng: Any) -> None:
     A = random(rng, 4, 3)
+    # Left to itself, SciPy fails with "'NoneType' object is not callable".
     op = as_operator(LinearOperator(A.shape, matvec=lambda x: A @ x, dtype=A.dtype))
     assert op.matmat(np.ones((3, 2))).shape == (4, 2)
     with pytest.raises(TypeError, match=says("does not implement rmatmat", "adjoint", "rmatvec")):
@@ -646,7 +648,7 @@ def test_sum_of_dtypes_takes_the_widest(rng: Any) -> None:
 
 
 def test_a_real_term_of_a_complex_sum(backend: Any, rng: Any) -> None:
-    # A product of a real matrix with a complex block has an imaginary part too.
+    # The block must not be cast to the dtype of the real term: its imaginary part counts.
     real, spin = random(rng, 9, 6), random(rng, 9, 6, "complex128")
     op = SumOperator(backend.asarray(real), backend.asarray(spin))
     assert_products(op, real + spin, backend.asarray, backend.to_numpy)

@@ -7,6 +7,7 @@ variable TRSVD_EXAMPLES to how many are wanted of each, which are then drawn ane
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import warnings
 
@@ -34,11 +35,25 @@ def some(count: int):
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    A: np.ndarray
+    """A matrix by what it is made of, so that a failing example is short to read."""
+
+    m: int
+    n: int
     s: np.ndarray
+    dtype: str
+    coordinates: tuple[bool, bool]
     k: int
     method: str
     seed: int
+
+    @functools.cached_property
+    def A(self) -> np.ndarray:
+        rng = np.random.default_rng(self.seed)
+        U, V = (
+            orthonormal(size, len(self.s), self.dtype, rng, plain)
+            for size, plain in zip((self.m, self.n), self.coordinates, strict=True)
+        )
+        return ((U * self.s) @ V.conj().T).astype(self.dtype)
 
     @property
     def bound(self) -> float:
@@ -62,23 +77,27 @@ METHODS_THAT_END = sorted(set(METHODS) - {"trlan-gram"})
 
 
 @st.composite
-def problems(draw, methods=METHODS_THAT_END, dtypes=("float32", "float64", "complex64", "complex128")):
+def problems(
+    draw, methods=METHODS_THAT_END, dtypes=("float32", "float64", "complex64", "complex128")
+):
     """Values from a few levels, so that multiplicities and zeros are common, or spread out."""
     m, n = draw(st.integers(1, 40)), draw(st.integers(1, 40))
     rank = min(m, n)
     dtype = draw(st.sampled_from(dtypes))
     if draw(st.booleans()):
-        levels = draw(st.lists(st.sampled_from([4.0, 3.0, 2.0, 1.0, 0.5, 0.1, 0.0]), min_size=rank, max_size=rank))
+        levels = draw(
+            st.lists(
+                st.sampled_from([4.0, 3.0, 2.0, 1.0, 0.5, 0.1, 0.0]), min_size=rank, max_size=rank
+            )
+        )
         s = np.sort(np.array(levels))[::-1]
     else:
         ratio = draw(st.sampled_from([1.0, 0.99, 0.9, 0.5, 0.1]))
         s = ratio ** np.arange(rank)
         s[draw(st.integers(0, rank)) :] = 0
-    seed = draw(st.integers(0, 2**16))
-    rng = np.random.default_rng(seed)
-    U, V = (orthonormal(size, rank, dtype, rng, draw(st.booleans())) for size in (m, n))
-    A = ((U * s) @ V.conj().T).astype(dtype)
-    return Problem(A, s, draw(st.integers(1, rank)), draw(st.sampled_from(methods)), seed)
+    coordinates = draw(st.booleans()), draw(st.booleans())
+    k, method = draw(st.integers(1, rank)), draw(st.sampled_from(methods))
+    return Problem(m, n, s, dtype, coordinates, k, method, draw(st.integers(0, 2**16)))
 
 
 def orthonormal(rows, columns, dtype, rng, coordinates):
@@ -97,7 +116,7 @@ def silent(result: trsvd.SVDResult) -> bool:
     return not result.converged
 
 
-@some(300)
+@some(200)
 @given(problems())
 def test_right_or_says_that_it_is_not(problem):
     result = problem.solve()
@@ -107,7 +126,7 @@ def test_right_or_says_that_it_is_not(problem):
     assert result.matvecs <= 4000
     # Rayleigh-Ritz values lie below the exact ones (Poincare), converged or not.
     rounding = max(*problem.A.shape, 16) * eps_of(problem.A.dtype) * problem.s[0]
-    assert np.all(S <= problem.s[: problem.k] + rounding)
+    assert np.all(problem.s[: problem.k] + rounding >= S)
     if silent(result):
         return
     assert np.abs(S - problem.s[: problem.k]).max() <= problem.bound
@@ -127,10 +146,13 @@ def test_methods_that_always_arrive(problem):
     assert problem.solve().converged
 
 
+ITERATIVE_THAT_END = [name for name in METHODS_THAT_END if not name.startswith("direct")]
+
+
 @some(60)
-@given(problems())
+@given(problems(methods=ITERATIVE_THAT_END))
 def test_scaling_by_a_power_of_two_changes_no_digit(problem):
-    """Nothing under- or overflows at these scales, and all else is exact."""
+    """Nothing under- or overflows at these scales, and all else is exact (LAPACK has its own)."""
     one, other = problem.solve(), problem.solve(problem.A * 2.0**-20)
     assert np.array_equal(np.asarray(one.S) * np.float32(2.0**-20), other.S)
     assert np.array_equal(one.U, other.U)
@@ -195,20 +217,29 @@ def test_more_triplets_begin_with_the_fewer(problem, more):
 
 
 @some(40)
-@given(problems(methods=["trlan", "krylov", "rsvd", "direct-svd"], dtypes=("float64",)), st.sampled_from([2.5, 1.5, 0.75, 0.05]))
+@given(
+    problems(methods=["trlan", "krylov", "rsvd", "direct-svd"], dtypes=("float64",)),
+    st.sampled_from([2.5, 1.5, 0.75, 0.05]),
+)
 def test_values_above_a_level(problem, level):
     """The levels lie between the values of which spectra are made, or far from most."""
     if np.abs(problem.s - level).min() <= 1e-6:
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        result = svds_above(problem.A, level, method=METHODS[problem.method], rng=problem.seed, max_matvecs=4000)
+        result = svds_above(
+            problem.A, level, method=METHODS[problem.method], rng=problem.seed, max_matvecs=4000
+        )
     if silent(result):
         return
     wanted = problem.s[problem.s > level]
     assert len(result.S) == len(wanted)
     if len(wanted):
-        assert np.abs(result.S - wanted).max() <= value_bound(len(wanted), default_tol("float64"), problem.A.shape, "float64") * problem.s[0]
+        assert (
+            np.abs(result.S - wanted).max()
+            <= value_bound(len(wanted), default_tol("float64"), problem.A.shape, "float64")
+            * problem.s[0]
+        )
 
 
 @pytest.mark.parametrize("method", METHODS)

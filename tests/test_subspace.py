@@ -162,7 +162,7 @@ def test_widen_keeps_what_there_is(backend: Any, dtype: str, rng: Any) -> None:
 def test_a_twin_leaves_the_original_and_goes_the_same_way(
     backend: Any, rank: int, rng: Any
 ) -> None:
-    # With rank 2, spare vectors are drawn: their place belongs to each of the twins.
+    # With rank 2, spare vectors are drawn: which come next must not be shared by the twins.
     A = rng.standard_normal((20, rank)) @ rng.standard_normal((rank, 12))
     problem = Problem(backend, A)
 

@@ -57,7 +57,7 @@ def may_warn():
         yield
 
 
-# ---- every kind of input ------------------------------------------------------------------
+# ---- every kind of input --------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
@@ -302,7 +302,7 @@ def test_results_do_not_alias_the_input():
     assert np.array_equal(U, before)
 
 
-# ---- the result ---------------------------------------------------------------------------
+# ---- the result --------------------
 
 
 def test_unpacking_and_fields():
@@ -352,7 +352,7 @@ def test_residuals_are_those_of_the_triplets_also_when_not_converged(method):
         assert orthonormality(Q) <= orthonormality_bound(A.shape, A.dtype)
 
 
-# ---- products, counted ----------------------------------------------------------------------
+# ---- products, counted --------------------
 
 
 @pytest.mark.parametrize("shape", [(60, 50), (50, 60)])
@@ -486,11 +486,11 @@ def test_the_cap_counts_this_call_only():
 
 @pytest.mark.parametrize("method", ["trlan", "rsvd", "krylov", "power", "direct"])
 def test_too_small_a_cap_says_how_much_is_needed(method):
-    with pytest.raises(ValueError, match=r"max_matvecs=1 is too small.*at least"):
+    with pytest.raises(ValueError, match=r"max_matvecs=1 is too small.*\d+ products"):
         svds(matrix(40, 30), 4, method=method, max_matvecs=1)
 
 
-# ---- callback, failure, tolerance -----------------------------------------------------------
+# ---- callback, failure, tolerance --------------------
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -613,7 +613,7 @@ def test_loose_tolerance_costs_less_and_is_kept(method):
     assert counts[0] < counts[-1]
 
 
-# ---- going on with the same matrix ------------------------------------------------------------
+# ---- going on with the same matrix --------------------
 
 
 @pytest.mark.parametrize("method", ITERATIVE)
@@ -722,7 +722,7 @@ def test_a_state_survives_a_missed_value():
     assert np.allclose(more.S, np.r_[np.ones(10), 0.5, 0.5], atol=1e-10)
 
 
-# ---- warm starts ------------------------------------------------------------------------------
+# ---- warm starts --------------------
 
 
 @pytest.mark.parametrize("shape", [(60, 50), (50, 60)])
@@ -841,7 +841,7 @@ def test_a_complex_start_for_a_real_matrix_is_refused():
         svds(matrix(40, 30), 3, method="trlan", start=np.ones((30, 2)) * 1j)
 
 
-# ---- randomness ---------------------------------------------------------------------------------
+# ---- randomness --------------------
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -883,7 +883,7 @@ def test_every_backend_starts_alike(backend, dtype):
         assert not np.allclose(other.S, there.S, rtol=1e-6)
 
 
-# ---- refusals -------------------------------------------------------------------------------------
+# ---- refusals --------------------
 
 A = matrix(40, 30)
 
@@ -999,7 +999,7 @@ def test_objects_that_lack_something():
         svds(NoDtype(), 1)
 
 
-# ---- the choice of a method -------------------------------------------------------------------
+# ---- the choice of a method --------------------
 
 
 @pytest.mark.parametrize(
@@ -1065,7 +1065,7 @@ def test_strings_are_short_for_default_objects():
         assert svds(A, 3, method=name, rng=0).method == method
 
 
-# ---- what is known about missed values ----------------------------------------------------------
+# ---- what is known about missed values --------------------
 
 
 def test_completeness_kinds():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -85,9 +87,9 @@ def test_the_smallest_k_in_float32(method, eps):
     s = SPECTRA["geometric"]
     A = matrix(70, 60, s, "float32")
     k, margin = smallest_k(exact_values(A), eps)
-    # What is left of the energy rounds at eps(float32) of the whole, the error at half of that
-    # over itself.
-    assert margin > 60 * eps_of("float32") / eps
+    # The energy that is left is known to a few eps(float32) of the whole, its root to half of
+    # that over itself.
+    assert margin > 16 * eps_of("float32") / (2 * eps), "decided by rounding; choose another"
     assert_right(A, svds_to_tolerance(A, eps, method=method, rng=0), k)
 
 
@@ -152,7 +154,7 @@ def test_a_zero_matrix_needs_no_triplet():
             assert (U.shape, S.shape, Vh.shape) == ((A.shape[0], 0), (0,), (0, A.shape[1]))
 
 
-# ---- values above a threshold -----------------------------------------------------------------
+# ---- values above a threshold --------------------
 
 
 @pytest.mark.parametrize("method", [None, "trlan", "krylov", "rsvd", "power", "direct"])
@@ -226,7 +228,7 @@ def test_a_multiple_value_above_is_found_with_all_its_copies(method):
         lambda S: np.cumsum(S) / (np.arange(len(S)) + 2) < S,
         lambda S: np.cumsum(S) < 5.3,
         lambda S: np.arange(len(S)) < 6,
-        lambda S: S > 0.3 * S[0] if len(S) else S > 0,
+        lambda S: 0.3 * S[0] < S if len(S) else S > 0,
     ],
     ids=["number", "threshold on the sum", "sum", "count", "relative"],
 )
@@ -298,7 +300,7 @@ def test_thresholds_that_are_no_numbers(threshold):
         svds_above(np.eye(5), threshold)
 
 
-# ---- one space that grows -----------------------------------------------------------------------
+# ---- one space that grows --------------------
 
 
 def test_one_krylov_space_grows():
@@ -351,9 +353,7 @@ def test_max_k(method):
 
 
 def limited(run):
-    """What a run returns that ``max_k`` keeps from its goal; it may say so by a warning."""
-    import warnings
-
+    """What a run returns that ``max_k`` keeps from its goal; it says so by a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return run()
@@ -366,7 +366,9 @@ def test_max_k_that_is_too_small_is_said():
         lambda: svds_to_tolerance(A, 0.1, max_k=5, rng=0),
         lambda: svds_above(A, 0.1, max_k=5, rng=0),
     ):
-        assert not limited(run).converged
+        result = limited(run)
+        assert not result.converged
+        assert "max_k" in result.status.value
 
 
 @pytest.mark.parametrize("max_k", [0, -1, 61, 2.5, True])

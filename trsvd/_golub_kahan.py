@@ -164,7 +164,7 @@ class GolubKahan:
         self._pending.append((H, R, C, back))
 
     def _independent(self, R: Array) -> bool:
-        """Whether no direction of a block came near to vanishing; False where looking means waiting.
+        """Whether no direction of a block nearly vanished; False where looking means waiting.
 
         Dividing by a remainder r multiplies what is not orthogonal in it by ``||A|| / r``.
         """

@@ -122,8 +122,10 @@ def plot(rows: Sequence[Row], path: str | Path) -> None:
     colors = {name: f"C{i % 10}" for i, name in enumerate(names)}
     for (left, right), ((matrix, size, k, _), members) in zip(panels, groups.items(), strict=False):
         for row in members:
-            errors = [max(point.err1, 1e-17) for point in row.curve]
-            style = {"label": row.method, "color": colors[row.method], "marker": ".", "ms": 3}
+            # What jumps far below the target lies on the lower edge: the way there is to be seen.
+            errors = [max(point.err1, row.target / 100) for point in row.curve]
+            marker = "." if len(errors) > 1 else "v"
+            style = {"label": row.method, "color": colors[row.method], "marker": marker}
             left.plot([point.matvecs for point in row.curve], errors, **style)
             right.plot([point.seconds for point in row.curve], errors, **style)
         for panel, label in ((left, "products with A or its adjoint"), (right, "seconds")):

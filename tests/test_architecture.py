@@ -1,0 +1,388 @@
+"""The floors of the package: imports point down, and only one module knows array libraries.
+
+The rules are read off the sources, without importing them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import trsvd
+
+ROOT = Path(trsvd.__file__).parent
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.rglob("*.py")
+)
+
+FLOORS = [
+    # 0: what everything stands on
+    {"_arrays", "_errors"},
+    # 1: matrices as operators
+    {"operators", "_probe", "_metered"},
+    # 2: kernels
+    {"_columns", "_orthonormalize", "_golub_kahan", "_lanczos", "_ritz", "_subspace"},
+    # 3: truncated SVD
+    {
+        "result",
+        "stopping",
+        "methods.__init__",
+        "methods._protocol",
+        "methods._subspace_run",
+        "methods.direct",
+        "methods.power",
+        "methods.randomized",
+        "methods.trlan",
+        "_validate",
+        "_select",
+        "_problem",
+        "_completeness",
+        "_drive",
+        "_svds",
+    },
+    # 4: norms, balls, oracles
+    {"norms", "balls", "lmo", "polar"},
+    # 5: thin layers that embed the oracles
+    {"optim.__init__", "optim.rules", "optim.torch"},
+    # 6: what a person runs
+    {
+        "testing",
+        "_matrices",
+        "_files",
+        "_report",
+        "_display",
+        "table",
+        "race",
+        "compat",
+        "cli",
+        "__main__",
+    },
+]
+
+# Which neighbours on its own floor a module may import.
+NEIGHBOURS = {
+    "operators": {"_probe"},
+    "_metered": {"operators"},
+    "_ritz": {"_orthonormalize"},
+    "_golub_kahan": {"_columns", "_orthonormalize", "_ritz"},
+    "_lanczos": {"_columns", "_golub_kahan", "_orthonormalize", "_ritz"},
+    "_subspace": {"_columns", "_orthonormalize", "_ritz"},
+    "methods.__init__": {
+        "methods._protocol",
+        "methods.direct",
+        "methods.power",
+        "methods.randomized",
+        "methods.trlan",
+    },
+    "methods._subspace_run": {"methods._protocol"},
+    "methods.direct": {"methods._protocol"},
+    "methods.power": {"methods._protocol", "methods._subspace_run"},
+    "methods.randomized": {"methods._protocol", "methods._subspace_run"},
+    "methods.trlan": {"methods._protocol"},
+    "_validate": {"methods.__init__"},
+    "_select": {"_validate", "methods.__init__"},
+    "_problem": {"_select", "_validate", "methods.__init__", "result"},
+    "_completeness": {"methods.__init__", "result", "stopping"},
+    "_drive": {
+        "_completeness",
+        "_problem",
+        "_select",
+        "_validate",
+        "methods.__init__",
+        "result",
+        "stopping",
+    },
+    "_svds": {
+        "_drive",
+        "_problem",
+        "_select",
+        "_validate",
+        "methods.__init__",
+        "result",
+        "stopping",
+    },
+    "balls": {"norms"},
+    "lmo": {"balls", "norms"},
+    "optim.__init__": {"optim.rules"},
+    "optim.torch": {"optim.rules"},
+    "table": {"_matrices", "_report", "testing"},
+    "race": {"_matrices", "_report", "testing"},
+    "_display": {"race", "table"},
+    "cli": {"_display", "_files", "_matrices", "_report", "race", "table", "testing"},
+    "__main__": {"cli"},
+}
+
+# Libraries of arrays, and the ways to ask which one an array comes from.
+LIBRARIES = {"torch", "cupy", "cupyx", "jax", "dask", "array_api_compat", "array_api_strict"}
+ASKING = re.compile(r"\bis_(numpy|torch|cupy|jax|dask|array_api)\w*")
+# Floor 5 embeds the oracles into a library's own optimizers; floor 6 may start and time them.
+LIBRARY_MODULES = {"_arrays", "optim.torch", "race", "table", "cli"}
+
+LONGEST = 450
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(source(module))
+
+
+@cache
+def source(module: str) -> str:
+    return (ROOT / Path(*module.split("."))).with_suffix(".py").read_text(encoding="utf-8")
+
+
+def floor(module: str) -> int:
+    found = [level for level, members in enumerate(FLOORS) if module in members]
+    assert len(found) == 1, f"{module} is on {len(found)} floors of FLOORS"
+    return found[0]
+
+
+def runtime_nodes(module: str) -> list[ast.AST]:
+    """All nodes but those under ``if TYPE_CHECKING:``."""
+    found: list[ast.AST] = []
+    waiting: list[ast.AST] = [tree(module)]
+    while waiting:
+        node = waiting.pop()
+        found.append(node)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            waiting.extend(node.orelse)
+        else:
+            waiting.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def as_module(name: str) -> str | None:
+    """``trsvd.x.y`` as it stands in MODULES; None if it is no module."""
+    parts = name.removeprefix("trsvd").removeprefix(".")
+    for candidate in (parts, f"{parts}.__init__" if parts else "__init__"):
+        if candidate in MODULES:
+            return candidate
+    return None
+
+
+def imports_of(module: str) -> set[str]:
+    """Modules of the package that ``module`` imports when it runs."""
+    found = set()
+    for node in runtime_nodes(module):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively; write `from trsvd...`"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if as_module(name) else str(node.module) for name in names]
+        else:
+            continue
+        ours = [name for name in names if name == "trsvd" or name.startswith("trsvd.")]
+        for name in ours:
+            target = as_module(name)
+            assert target, f"{module} imports {name}, which does not exist"
+            found.add(target)
+    return found
+
+
+def library_imports(module: str) -> set[str]:
+    """Top-level names of all imports outside of the package, those for types included."""
+    names = []
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append(str(node.module))
+    return {name.split(".")[0] for name in names}
+
+
+def test_the_modules_are_found() -> None:
+    assert {"__init__", "_arrays", "operators", "methods.__init__", "methods.trlan"} <= set(MODULES)
+    assert imports_of("_ritz") >= {"_arrays", "_orthonormalize"}
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "__init__"])
+def test_imports_point_down(module: str) -> None:
+    level = floor(module)
+    for other in imports_of(module):
+        if other == "__init__":
+            # What a person runs may use what a person uses.
+            assert level == 6, f"{module} imports the package itself; name the module"
+            continue
+        if other in NEIGHBOURS.get(module, ()):
+            assert floor(other) == level, f"{other} is no neighbour of {module}"
+            continue
+        assert floor(other) < level, (
+            f"{module} (floor {level}) imports {other} (floor {floor(other)}): only lower floors, "
+            "and the neighbours that NEIGHBOURS lists"
+        )
+
+
+def test_neighbours_import_each_other_one_way() -> None:
+    seen: dict[str, int] = {}
+
+    def depth(module: str, above: tuple[str, ...]) -> int:
+        assert module not in above, f"a circle: {' -> '.join([*above, module])}"
+        if module not in seen:
+            below = NEIGHBOURS.get(module, set())
+            seen[module] = 1 + max((depth(other, (*above, module)) for other in below), default=0)
+        return seen[module]
+
+    for module in NEIGHBOURS:
+        depth(module, ())
+
+
+def test_every_module_of_the_lower_floors_exists() -> None:
+    # Floors 4 to 6 list modules that are still to be built.
+    assert set().union(*FLOORS[:4]) <= set(MODULES)
+
+
+def test_the_package_only_names_what_is_public() -> None:
+    allowed = (ast.Import, ast.ImportFrom, ast.Assign, ast.Expr)
+    assert all(isinstance(node, allowed) for node in tree("__init__").body)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_array_libraries_are_known_in_one_place(module: str) -> None:
+    if module in LIBRARY_MODULES:
+        return
+    assert not library_imports(module) & LIBRARIES
+    code = [node for node in ast.walk(tree(module)) if isinstance(node, (ast.Name, ast.Attribute))]
+    names = {node.id if isinstance(node, ast.Name) else node.attr for node in code}
+    asked = {name for name in names if ASKING.fullmatch(name)}
+    assert not asked, f"{module} asks {sorted(asked)}; let a function of _arrays.py do it"
+    strings = {
+        node.value
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert not strings & LIBRARIES, f"{module} names a library in a string"
+
+
+def test_the_rule_sees_what_it_forbids() -> None:
+    assert library_imports("_arrays") & LIBRARIES
+    assert ASKING.search(source("_arrays"))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_kernels_and_methods_do_not_know_where_arrays_live(module: str) -> None:
+    if not 1 <= (floor(module) if module != "__init__" else 6) <= 3:
+        return
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in {"cpu", "cuda", "numpy", "is_cuda", "__array__"}, ast.unparse(
+                node
+            )
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("methods.")])
+def test_methods_do_not_loop(module: str) -> None:
+    assert not any(isinstance(node, ast.While) for node in ast.walk(tree(module)))
+
+
+def test_one_module_drives() -> None:
+    loops = {
+        module
+        for module in MODULES
+        if module != "__init__" and floor(module) == 3
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.While)
+    }
+    assert loops == {"_drive"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_is_long(module: str) -> None:
+    lines = len(source(module).splitlines())
+    assert lines <= LONGEST, f"{module} has {lines} lines; split it"
+
+
+# ---- docstrings -------------------------------------------------------------------------
+
+
+def public_definitions(module: str) -> list[tuple[str, ast.AST]]:
+    """Classes and functions that can be reached by names without a leading underscore."""
+    found = []
+
+    def visit(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name[0] != "_":
+                found.append((prefix + node.name, node))
+                if isinstance(node, ast.ClassDef):
+                    visit(node.body, f"{prefix}{node.name}.")
+
+    visit(tree(module).body, "")
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_say_what_they_are(module: str) -> None:
+    docstring = ast.get_docstring(tree(module))
+    assert docstring
+    assert docstring.splitlines()[0].endswith((".", "?", ":"))
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[-1][0] != "_"])
+def test_public_functions_are_documented(module: str) -> None:
+    for name, node in public_definitions(module):
+        docstring = ast.get_docstring(node)
+        assert docstring, f"{module}.{name} has no docstring"
+        assert docstring.splitlines()[0].rstrip().endswith((".", "?", ":")), (
+            f"{module}.{name}: the docstring begins with one sentence"
+        )
+
+
+EXPORTED = [name for name in trsvd.__all__ if callable(getattr(trsvd, name))]
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_what_is_exported_documents_its_parameters(name: str) -> None:
+    thing = getattr(trsvd, name)
+    docstring = thing.__doc__
+    module = thing.__module__.removeprefix("trsvd.")
+    node = dict(public_definitions(as_module(module) or module))[name]
+    is_function = isinstance(node, ast.FunctionDef)
+    if is_function:
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        names = [argument.arg for argument in arguments]
+        sections = ["Parameters", "Returns"]
+    else:
+        fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
+        names = [
+            str(item.target.id)
+            for item in fields
+            if isinstance(item.target, ast.Name)
+            and item.target.id[0] != "_"
+            and not ast.unparse(item.annotation).startswith("ClassVar")
+        ]
+        sections = []
+    for section in sections:
+        assert re.search(rf"^ *{section}\n *-{{{len(section)}}}$", docstring, re.M), section
+    documented = set()
+    for line in docstring.splitlines():
+        head, colon, _ = line.strip().partition(" : ")
+        if colon or re.fullmatch(r"[\w, *]+", line.strip()):
+            documented |= {part.strip(" *") for part in head.split(",")}
+    missing = set(names) - documented
+    assert not missing, f"{name} does not document {sorted(missing)}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("methods.")])
+def test_methods_say_what_they_cost_and_where_they_come_from(module: str) -> None:
+    for name, node in public_definitions(module):
+        decorated = isinstance(node, ast.ClassDef) and any(
+            isinstance(item, ast.AnnAssign) and ast.unparse(item.target) == "name"
+            for item in node.body
+        )
+        bases = [ast.unparse(base) for base in getattr(node, "bases", [])]
+        if not decorated or "Protocol" in bases:
+            continue
+        docstring = ast.get_docstring(node) or ""
+        assert re.search(r"^Notes\n-----$", docstring, re.M), name
+        assert "Memory:" in docstring, name
+        assert re.search(r"^References\n----------$", docstring, re.M), name
+        assert re.search(r"doi:10\.|arXiv:\d|ed\., section", docstring), name
+
+
+@pytest.mark.parametrize("module", sorted(FLOORS[2] - {"_columns", "_ritz"}))
+def test_kernels_open_with_their_invariant(module: str) -> None:
+    assert (ast.get_docstring(tree(module)) or "").count("nvariant")

@@ -1,0 +1,182 @@
+"""What can be imported is what is said to be public, and the other way round."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import pickle
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+import types
+from pathlib import Path
+
+import pytest
+
+import trsvd
+
+ROOT = Path(trsvd.__file__).parent
+PYPROJECT = ROOT.parent / "pyproject.toml"
+
+SUBMODULES = sorted(
+    info.name
+    for info in pkgutil.walk_packages([str(ROOT)], "trsvd.")
+    if not info.name.endswith("__main__")
+)
+
+
+def load(name: str) -> types.ModuleType:
+    """A module; skipped where it needs an optional library that is not there."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in {"trsvd", "numpy", "scipy", "rich", "safetensors"}:
+            raise
+        pytest.skip(f"{name} needs {error.name}")
+
+
+def test_all_is_what_is_public() -> None:
+    # In a fresh interpreter: here, tests have imported submodules that then are attributes too.
+    code = (
+        "import types, trsvd\n"
+        "names = [name for name in vars(trsvd) if not name.startswith('_')]\n"
+        "ours = [name for name in names if name != 'annotations'\n"
+        "        and not (isinstance(getattr(trsvd, name), types.ModuleType)\n"
+        "                 and name not in trsvd.__all__)]\n"
+        "print(*sorted(ours))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
+    )
+    assert out.stdout.split() == sorted(trsvd.__all__)
+
+
+def test_all_is_sorted_and_without_doubles() -> None:
+    assert sorted(set(trsvd.__all__)) == sorted(trsvd.__all__)
+    for name in trsvd.__all__:
+        assert hasattr(trsvd, name)
+
+
+def test_star_import_gives_all() -> None:
+    space: dict[str, object] = {}
+    exec("from trsvd import *", space)
+    assert set(space) - {"__builtins__"} == set(trsvd.__all__)
+
+
+def test_dir_shows_all() -> None:
+    assert set(trsvd.__all__) <= set(dir(trsvd))
+
+
+@pytest.mark.parametrize("name", SUBMODULES)
+def test_all_of_submodules(name: str) -> None:
+    module = load(name)
+    exported = getattr(module, "__all__", None)
+    assert isinstance(exported, list), f"{name} has no __all__"
+    assert len(set(exported)) == len(exported)
+    for member in exported:
+        assert hasattr(module, member), f"{name}.__all__ names {member}, which does not exist"
+        assert member[0] != "_"
+
+
+@pytest.mark.parametrize("name", SUBMODULES)
+def test_nothing_public_is_left_out_of_all(name: str) -> None:
+    module = load(name)
+    own = {
+        member
+        for member, thing in vars(module).items()
+        if (inspect.isclass(thing) or inspect.isfunction(thing))
+        and thing.__module__ == name
+        and member[0] != "_"
+    }
+    # Private modules may share helpers among themselves that they do not export.
+    if not any(part[0] == "_" for part in name.split(".")):
+        assert own <= set(module.__all__), sorted(own - set(module.__all__))
+
+
+@pytest.mark.parametrize("name", trsvd.__all__)
+def test_everything_public_is_documented(name: str) -> None:
+    thing = getattr(trsvd, name)
+    assert (thing.__doc__ or "").strip()
+    if inspect.isclass(thing) or inspect.isfunction(thing):
+        assert thing.__module__.startswith("trsvd.")
+
+
+def test_functions_have_annotated_signatures() -> None:
+    for name in trsvd.__all__:
+        thing = getattr(trsvd, name)
+        if inspect.isfunction(thing):
+            signature = inspect.signature(thing)
+            assert signature.return_annotation is not signature.empty, name
+            for parameter in signature.parameters.values():
+                assert parameter.annotation is not parameter.empty, f"{name}: {parameter}"
+
+
+def test_svds_has_the_signature_that_users_rely_on() -> None:
+    parameters = inspect.signature(trsvd.svds).parameters
+    assert list(parameters)[:2] == ["A", "k"]
+    keyword_only = {
+        name for name, each in parameters.items() if each.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    wanted = {"method", "tol", "start", "state", "rng", "max_matvecs", "callback", "on_failure"}
+    assert wanted <= keyword_only
+    assert keyword_only == set(parameters) - {"A", "k"}
+
+
+@pytest.mark.parametrize(
+    "name", ["BlockKrylov", "Direct", "PowerIteration", "RandomizedSVD", "ThickRestartLanczos"]
+)
+def test_methods_are_frozen_and_take_keywords_only(name: str) -> None:
+    method = getattr(trsvd, name)
+    one = method()
+    assert one == method()
+    assert hash(one) == hash(method())
+    assert pickle.loads(pickle.dumps(one)) == one
+    with pytest.raises(TypeError):
+        method(1)
+    with pytest.raises(TypeError, match="no_such_option"):
+        method(no_such_option=1)
+    with pytest.raises(AttributeError):
+        one.name = "other"
+
+
+def test_exceptions_are_what_one_catches() -> None:
+    assert issubclass(trsvd.NotConverged, RuntimeError)
+    assert issubclass(trsvd.AdjointError, ValueError)
+    assert issubclass(trsvd.ConvergenceWarning, UserWarning)
+    error = trsvd.NotConverged("message", None)
+    assert str(pickle.loads(pickle.dumps(error))) == "message"
+    for status in trsvd.Status:
+        assert status.converged is (status.name == "CONVERGED")
+        assert len(status.value) > 20
+
+
+def test_the_version_is_the_metadata() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", trsvd.__version__)
+    if PYPROJECT.is_file():
+        project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+        if "version" in project.get("dynamic", []):
+            assert "version" not in project
+        else:
+            assert project["version"] == trsvd.__version__
+    try:
+        installed = importlib.metadata.version("trsvd")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    assert installed == trsvd.__version__
+
+
+def test_the_package_is_typed() -> None:
+    assert (ROOT / "py.typed").is_file()
+
+
+def test_import_is_light() -> None:
+    """Importing the package imports no optional library and starts no device."""
+    optional = ["torch", "cupy", "jax", "numba", "matplotlib", "sklearn", "rich", "safetensors"]
+    code = f"import sys, trsvd; print(*[name for name in {optional} if name in sys.modules])"
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
+    )
+    assert out.stdout.split() == []

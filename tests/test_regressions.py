@@ -1,0 +1,191 @@
+"""Bugs that were found, one test each.
+
+The convention: the name says what went wrong, the docstring how it showed and why; the matrix is
+the smallest that showed it. A test stays as it is when the code around it changes.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+from checks import (
+    CountingOperator,
+    assert_right,
+    orthonormality,
+    orthonormality_bound,
+)
+
+import trsvd
+from trsvd import svds, svds_above, svds_to_tolerance
+
+
+def geometric(m, n, ratio=0.8, seed=0):
+    rng = np.random.default_rng(seed)
+    U, V = (np.linalg.qr(rng.standard_normal((size, min(m, n))))[0] for size in (m, n))
+    return (U * ratio ** np.arange(min(m, n))) @ V.T
+
+
+def test_a_tall_matrix_of_rank_below_k_was_blamed_on_its_adjoint():
+    """Without explicit orthogonalization of the left basis the vectors that take the place of
+    vanished ones were not orthogonal to it: `AdjointError` for a plain array.
+    """
+    A = np.outer(np.arange(1.0, 13), np.arange(1.0, 5))
+    assert_right(A, svds(A, 2, method="trlan", rng=0), 2)
+
+
+def test_a_block_wider_than_the_room_left_was_blamed_on_the_adjoint():
+    """The last block is cut to the room that is left, by dominance: the random stand-ins of
+    vanished columns dominated the true remainder, which was lost.
+    """
+    A = np.ones((4, 4))
+    for seed in range(3):
+        method = trsvd.ThickRestartLanczos(block_size=3)
+        assert_right(A, svds(A, 1, method=method, rng=seed), 1)
+
+
+@pytest.mark.parametrize("method", ["rsvd", "power", "krylov"])
+def test_stand_ins_for_vanished_columns_repeated_each_other(method):
+    """They were one vector, rolled: more of them than rolls that differ were dependent."""
+    A = np.zeros((30, 30))
+    result = svds(A, 30, method=method, rng=0)
+    for Q in (result.U, result.Vh.T):
+        assert orthonormality(Q) <= orthonormality_bound(A.shape, A.dtype)
+
+
+def test_a_wide_operator_recursed_without_end_when_formed():
+    """`dense` of a wide operator asked its adjoint, which asked it."""
+    A = geometric(8, 12)
+    assert_right(A, svds(CountingOperator(A), 2), 2)
+
+
+def test_tiny_accuracies_were_met_by_the_rounded_norm():
+    """``1 - cumsum(s^2) / ||A||^2`` has no digits below sqrt(eps): too few triplets came back,
+    "converged", with an error above eps.
+    """
+    A = np.diag(10.0 ** -np.arange(16.0))
+    for eps in (1e-8, 1e-12):
+        U, S, Vh = svds_to_tolerance(A, eps)
+        assert np.linalg.norm(A - (U * S) @ Vh) <= eps * np.linalg.norm(A)
+
+
+def test_an_operator_whose_norm_is_not_known_got_all_triplets():
+    """The norm was taken as infinite where the spectrum, once there, gives it."""
+    A = np.diag([1.0, 0.5, 0.25, 0.125])
+    assert len(svds_to_tolerance(CountingOperator(A), 0.3).S) == 2
+
+
+def test_the_frobenius_norm_of_a_users_operator_was_not_asked_for():
+    """The message said to give it a method ``frobenius_norm()``; there was one."""
+
+    class WithNorm(CountingOperator):
+        def frobenius_norm(self):
+            return float(np.linalg.norm(self.A))
+
+    A = geometric(70, 60, 0.9)
+    assert svds_to_tolerance(WithNorm(A), 0.2, method="trlan", rng=0).converged
+
+
+def test_power_iteration_never_looked_beyond_its_block():
+    """All of its values were above the threshold: it neither grew nor ended but by stagnation."""
+    A = geometric(70, 60, 0.9)
+    assert_right(A, svds_above(A, 0.2, method="power", rng=0), 16)
+
+
+def test_a_missed_copy_was_let_pass_where_the_number_was_right():
+    """A predicate on the count wants six either way; which six was not asked."""
+    rng = np.random.default_rng(0)
+    U, V = (np.linalg.qr(rng.standard_normal((size, 60)))[0] for size in (70, 60))
+    A = (U * np.repeat([8.0, 4, 2, 1, 0.5, 0.1], 10)) @ V.T
+    for seed in range(5):
+        result = svds_above(A, lambda S: np.arange(len(S)) < 6, method="trlan", rng=seed)
+        assert_right(A, result, 6)
+
+
+def test_max_k_below_the_goal_was_called_converged():
+    """Five triplets leave more than a tenth of the norm."""
+    A = geometric(70, 60, 0.9)
+    with pytest.warns(trsvd.ConvergenceWarning, match="max_k"):
+        result = svds_to_tolerance(A, 0.1, max_k=5)
+    assert not result.converged
+
+
+def test_max_k_made_the_check_for_missed_values_start_over_and_over():
+    """The sixth value is above the threshold and was "missed", again and again: 12000 products."""
+    A = geometric(70, 60, 0.9)
+    with pytest.warns(trsvd.ConvergenceWarning, match="max_k"):
+        result = svds_above(A, 0.1, max_k=5, method="trlan", rng=0)
+    assert result.matvecs < 500
+
+
+def test_denormal_entries_made_the_norm_nan():
+    """The scale that brings them near 1 is 2**1074, which is no float."""
+    A = np.eye(6) * 5e-324
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = svds(A, 2, method="trlan", rng=0)
+    assert np.array_equal(result.S, [5e-324, 5e-324])
+
+
+def test_nan_from_a_product_came_out_as_a_failure_of_lapack():
+    """In the second block of a Lanczos run it reached an SVD that was not looked after."""
+    A = geometric(80, 70, 0.9)
+
+    class Sick(CountingOperator):
+        def rmatmat(self, X):
+            Y = super().rmatmat(X)
+            return Y * np.nan if self.seen > 7 else Y
+
+    for method in ("trlan", "krylov", "direct"):
+        operator = Sick(A) if method != "direct" else Sick(A.T.copy())
+        with pytest.raises(ValueError, match="NaN|finite"):
+            svds(operator, 3, method=method, rng=0)
+
+
+def test_a_linear_operator_without_adjoint_failed_in_a_callable():
+    """``'NoneType' object is not callable`` came out of scipy."""
+    A = np.eye(5)
+    operator = scipy.sparse.linalg.LinearOperator((5, 5), matvec=lambda x: A @ x, dtype=float)
+    with pytest.raises(TypeError, match="adjoint|rmatvec|rmatmat"):
+        svds(operator, 2)
+
+
+def test_a_complex_start_lost_its_imaginary_part():
+    """It was cast, with a warning of NumPy's; on torch without any."""
+    with pytest.raises((TypeError, ValueError), match="complex"):
+        svds(np.eye(5), 2, method="trlan", start=np.full((5, 2), 1j))
+
+
+def test_the_start_of_a_wide_matrix_escaped_the_cap():
+    """It is multiplied by A before the run begins."""
+    A = CountingOperator(geometric(30, 40))
+    start = np.random.default_rng(0).standard_normal((40, 12))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", trsvd.ConvergenceWarning)
+            matvecs = svds(A, 2, method="trlan", start=start, max_matvecs=8, rng=0).matvecs
+    except ValueError:
+        matvecs = A.seen - 2
+    assert matvecs <= 8
+
+
+def test_a_slice_of_a_start_ran_past_its_end(backend):
+    """What NumPy allows the standard leaves open: array_api_strict raised IndexError."""
+    A = backend.asarray(geometric(8, 6))
+    start = backend.asarray(np.ones((6, 2)))
+    assert svds(A, 2, method="trlan", start=start, rng=0).converged
+
+
+def test_copies_across_position_k_were_mixed_when_extracted():
+    """Of two copies, one converged and one on its way, extraction took a mixture as the k-th
+    vector, whose residual (1e-10) the estimates, of the unmixed one, did not see: "rounding floor".
+    """
+    rng = np.random.default_rng(0)
+    s = np.r_[2.3, 2.2, 2.1, 2.0, np.ones(4), 0.7 * 0.95 ** np.arange(80)]
+    U, V = (np.linalg.qr(rng.standard_normal((88, 88)))[0] for _ in range(2))
+    A = (U * s) @ V.T
+    for seed in range(10):
+        assert_right(A, svds(A, 5, method="trlan", rng=seed), 5)
