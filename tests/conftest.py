@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace, device, to_device
 
+pytest.register_assert_rewrite("checks")
+
 DTYPES = ("float32", "float64", "complex64", "complex128")
 
 

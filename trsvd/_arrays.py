@@ -8,6 +8,7 @@ every library; factorizations of small matrices are done on the host, in double 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +30,17 @@ from array_api_compat import device as device_of
 
 Array = Any
 
-__all__ = ["Array", "Arrays", "HostArray", "describe", "dtype_name", "is_array", "is_sparse"]
+__all__ = [
+    "Array",
+    "Arrays",
+    "HostArray",
+    "describe",
+    "dtype_name",
+    "is_array",
+    "is_numeric",
+    "is_sparse",
+    "split_power",
+]
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -167,6 +178,17 @@ class Arrays:
         out = dtype_name(self.out_dtype)
         return _unpickle, (self.xp.__name__, self.device, self.dtype_name, out)
 
+    def same_kind(self, other: Arrays) -> bool:
+        """Whether arrays of both can be computed with together, in one precision."""
+        return (self.xp, self.device, self.dtype_name) == (other.xp, other.device, other.dtype_name)
+
+    def __str__(self) -> str:
+        return f"{self.dtype_name} of {self.xp.__name__} on {self.device}"
+
+    def would_lose_imaginary(self, x: Array) -> bool:
+        """Whether ``x`` is complex and the compute dtype is not."""
+        return not self.is_complex and dtype_name(x.dtype).startswith("complex")
+
     # ---- facts ----------------------------------------------------------------------
 
     @cached_property
@@ -220,7 +242,7 @@ class Arrays:
         if is_numpy_array(x):
             return np.asarray(x)
         if is_torch_array(x):
-            return np.asarray(x.detach().cpu().resolve_conj())
+            return np.asarray(x.detach().cpu().resolve_conj().resolve_neg())
         if is_cupy_array(x):
             return np.asarray(x.get())
         try:
@@ -415,13 +437,36 @@ class Arrays:
         values = [float(end) for end in ends]
         return float(np.max(values)) if not np.isnan(values).any() else float("nan")
 
-    def frobenius_norm(self, A: Array, scale: float) -> float:
-        """``||scale A||_F``, summed by row panels, in double precision over the panels."""
+    def frobenius_norm(self, A: Array, scale: float = 1.0) -> float:
+        """``||scale A||_F``, summed in double precision by row panels."""
+        total = self._sum_of_squares(A, scale, 1.0)
+        if 1e-280 < total < math.inf:
+            return math.sqrt(total)
+        # Squares left the range of float64: bring the largest entry to 1 first.
+        size = self.max_abs(A)
+        if size == 0 or not math.isfinite(size):
+            return size
+        exponent = math.frexp(size)[1]
+        total = self._sum_of_squares(A, *split_power(-exponent))
+        before, after = split_power(exponent)
+        return math.sqrt(total) * before * scale * after
+
+    def _sum_of_squares(self, A: Array, before: float, after: float) -> float:
         total = 0.0
         for panel in _row_panels(A):
-            wide = self.xp.astype(self.xp.abs(panel) * scale, self.xp.float64)
+            wide = self.xp.astype(self.xp.abs(panel), self.xp.float64) * before * after
             total += float(self.xp.sum(wide * wide))
-        return float(np.sqrt(total))
+        return total
+
+
+def split_power(exponent: int) -> tuple[float, float]:
+    """Two powers of two with the product ``2**exponent``, which may be out of range itself."""
+    return math.ldexp(1.0, exponent // 2), math.ldexp(1.0, exponent - exponent // 2)
+
+
+def is_numeric(dtype: Any) -> bool:
+    """Whether arrays of this dtype can be computed with."""
+    return dtype_name(dtype) in _COMPUTE
 
 
 def _row_panels(A: Array, least: int = 1) -> Iterator[Array]:

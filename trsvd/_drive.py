@@ -117,13 +117,14 @@ class _Driver:
         unit = self.problem.unit
         verdict = self.strict.judge(ritz.times(unit), self.problem.rank)
         self.k = min(verdict.k, self.limit)
-        if verdict.done:
-            return True
         if verdict.k > self.limit:
             residuals = ritz.residuals[: self.limit]
             enough = len(residuals) == self.limit
             self.truncated = enough and bool(np.all(residuals <= self.strict.tol * ritz.S[0]))
-            return self.truncated
+            if self.truncated or self.target >= self.limit:
+                return self.truncated
+        elif verdict.done:
+            return True
         if verdict.k > self.target:
             self.target = min(self.limit, max(verdict.k, self.target + self.target // 2))
             self.run.retarget(self.target)
@@ -191,7 +192,7 @@ def solve(
     cap = max(200 * rank, 1000 * k)
     if request.max_matvecs is not None:
         cap = check_cap(request.max_matvecs)
-    run = _begin(problem, method, k, stop.tol, request.start)
+    run = _begin(problem, method, k, stop.tol, request.start, cap)
     driver = _Driver(problem, run, stop, k, limit, cap, request.callback)
     completeness = Completeness("unchecked")
     width, before = 1, None
@@ -215,8 +216,10 @@ def solve(
         if status not in (Status.CONVERGED, Status.MAX_K) or not request.verify:
             break
         op.verifying = True
+        # Cut off at max_k, these have to be the leading ones, whatever else would be wanted.
+        asked = Residual(driver.k, stop.tol) if driver.truncated else stop
         completeness, missed = check_completeness(
-            op, driver.run, outcome.triplets, stop, problem.unit, problem.rng, width
+            op, driver.run, outcome.triplets, asked, problem.unit, problem.rng, width
         )
         op.verifying = False
         if missed is None:
@@ -226,9 +229,9 @@ def solve(
     return _finish(driver, method, outcome, status, completeness, request.on_failure)
 
 
-def _begin(problem: Problem, method: Method, k: int, tol: float, start: Any) -> Run:
+def _begin(problem: Problem, method: Method, k: int, tol: float, start: Any, cap: int) -> Run:
     if problem.state is None:
-        block = problem.start_block(start)
+        block = problem.start_block(start, cap)
         return method.init(problem.op, k, tol=tol, start=block, rng=problem.rng)
     if start is not None:
         msg = "start and state are both given; state= goes on with A, start= begins anew"
@@ -294,9 +297,7 @@ def _finish(
         passes=op.passes,
         iterations=driver.run.iterations,
         method=method,
-        state=State(
-            driver.run, method, problem.shape, problem.arrays.dtype_name, op.scale_exponent
-        ),
+        state=State(driver.run, method, problem.shape, problem.arrays, op.scale_exponent),
         completeness=completeness,
     )
     if not result.converged:

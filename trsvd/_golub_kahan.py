@@ -25,7 +25,7 @@ from trsvd._columns import Columns
 from trsvd._errors import AdjointError
 from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors, orthonormalize
-from trsvd._ritz import Ritz, small_svd
+from trsvd._ritz import Ritz, check_finite, small_svd
 
 __all__ = ["GolubKahan", "narrow"]
 
@@ -171,7 +171,7 @@ class GolubKahan:
         if not self.arrays.reads_are_cheap:
             return False
         smallest = np.linalg.norm(self.arrays.get(R), ord=-2)
-        return bool(smallest > self.arrays.eps**0.5 * float(self.anorm))
+        return bool(smallest > self.arrays.eps**0.25 * float(self.anorm))
 
     def _padded(self, H: Array, rows: int) -> Array:
         """Coefficients in the last columns of U as coefficients in all ``rows`` of them."""
@@ -188,6 +188,7 @@ class GolubKahan:
         norm = arrays.like(arrays.xp.reshape(self.anorm, (1,)))
         host = arrays.get(arrays.xp.concat([norm, *flat])).astype(arrays.wide_dtype)
         anorm = float(host[0].real)
+        check_finite(host)
         at = 1
 
         def take(piece: Array) -> HostArray:
@@ -254,11 +255,17 @@ class GolubKahan:
         a = self.locked
         P, S, _ = small_svd(self.B[a:, a:])
         K = self.C[:, a:] @ P
-        latest = np.linalg.svd(np.hstack([np.diag(S), K.conj().T]), compute_uv=False)
+        _, latest, _ = small_svd(np.hstack([np.diag(S), K.conj().T]))
         residuals = np.concatenate([np.zeros(a), np.linalg.norm(K, axis=0)])
         S, latest = (np.concatenate([self.S_locked, part]) for part in (S, latest))
         order = np.argsort(-S, kind="stable")
         return Ritz(S[order], residuals[order], latest=-np.sort(-latest), width=len(K))
+
+    def right_vectors(self, k: int) -> Array:
+        """The k leading right Ritz vectors."""
+        self.sync()
+        _, _, Qh = small_svd(self.B)
+        return self.V.view(0, self.size) @ self.arrays.put(Qh[:k].conj().T)
 
     def ritz_complement(self, count: int) -> tuple[HostArray, Array]:
         """Leading Ritz values and right vectors of what is not locked."""
@@ -267,16 +274,19 @@ class GolubKahan:
         _, S, Qh = small_svd(self.B[a:, a:])
         return S[:count], self.V.view(a, self.size) @ self.arrays.put(Qh[:count].conj().T)
 
-    def extract(self, k: int) -> tuple[Array, HostArray, Array]:
-        """The k leading triplets of ``U U^H A``: S descending on the host."""
+    def extract(self, k: int, *, latest: bool = True) -> tuple[Array, HostArray, Array]:
+        """The k leading triplets, S descending on the host.
+
+        Those of ``U U^H A``, which uses the last product too; or, with ``latest=False``, those of
+        ``U U^H A V V^H``, whose residuals are the ones that `ritz` reports.
+        """
         B, C, inverse = self._orthogonal_form()
-        wide = np.hstack([B, C.conj().T])
-        P, S, Qh = small_svd(wide)
+        P, S, Qh = small_svd(np.hstack([B, C.conj().T]) if latest else B)
         P, Q = P[:, :k], Qh[:k].conj().T
         if inverse is not None:
             P = inverse @ P
         put = self.arrays.put
-        return self.U.view() @ put(P), S[:k], self.V.view() @ put(Q)
+        return self.U.view() @ put(P), S[:k], self.V.view(0, len(Q)) @ put(Q)
 
     # ---- restart ------------------------------------------------------------------------
 

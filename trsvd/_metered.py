@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from trsvd._arrays import Array
+from trsvd._arrays import Array, split_power
 from trsvd.operators import MatrixOperator
 
 __all__ = ["Metered"]
@@ -41,8 +41,7 @@ class Metered(MatrixOperator):
     def set_scale(self, exponent: int) -> None:
         """Work on ``2**exponent * A``."""
         self.scale_exponent = exponent
-        self._before = math.ldexp(1.0, exponent // 2)
-        self._after = math.ldexp(1.0, exponent - exponent // 2)
+        self._before, self._after = split_power(exponent)
 
     def matmat(self, X: Array) -> Array:
         """``scale * A @ X``, counted."""
@@ -67,8 +66,10 @@ class Metered(MatrixOperator):
             self.passes += passes
 
     def frobenius_norm(self, scale: float = 1.0) -> float | None:
-        """``||A||_F`` as this operator scales it."""
-        return self.op.frobenius_norm(scale * self._before * self._after)
+        """``||A||_F`` as this operator scales it; None where the scale itself is out of range."""
+        if abs(self.scale_exponent) > 1000:
+            return None
+        return self.op.frobenius_norm(math.ldexp(scale, self.scale_exponent))
 
     def scaled_dense(self) -> Array:
         """``scale * A`` as an array; counts min(m, n) products."""

@@ -34,7 +34,9 @@ def probe(op: MatrixOperator, rng: np.random.Generator) -> float:
     if size == 0:
         return 0.0
     down = power_of_two(1 / size) if size > 1e-300 else 2.0**1000
-    z = op.rmatmat(y * down)
+    y = y * down  # a new array: the operator may use one buffer for all that it returns
+    energy = arrays.real_inner(y, y)
+    z = op.rmatmat(y)
     reach = arrays.max_abs(z)
     if not math.isfinite(reach):
         msg = (
@@ -45,7 +47,7 @@ def probe(op: MatrixOperator, rng: np.random.Generator) -> float:
     back = power_of_two(1 / reach) if reach > 1e-300 else 1.0
     z = z * back
     inner = arrays.real_inner(x, z)
-    square = arrays.real_inner(y * down, y * down) / down * back
+    square = energy / down * back
     allowance = arrays.eps**0.5 * max(float(arrays.get(arrays.column_norms(z))[0]), square)
     if abs(inner - square) > allowance:
         msg = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trsvd._arrays import Array, HostArray, describe, is_array
+from trsvd._arrays import Array, Arrays, HostArray, describe, is_array, is_numeric
 from trsvd._metered import Metered
 from trsvd._probe import probe
 from trsvd._select import select_method
@@ -27,7 +27,7 @@ class State:
     run: Run
     method: Method
     shape: tuple[int, int]
-    dtype_name: str
+    arrays: Arrays
     scale_exponent: int
 
 
@@ -65,10 +65,10 @@ class Problem:
         if not isinstance(state, State):
             msg = f"state is a {type(state).__name__}; pass result.state of an earlier call"
             raise TypeError(msg)
-        if (state.shape, state.dtype_name) != (self.shape, self.arrays.dtype_name):
+        if state.shape != self.shape or not state.arrays.same_kind(self.arrays):
             msg = (
-                f"state belongs to a matrix of shape {state.shape} in {state.dtype_name}, A has "
-                f"shape {self.shape} in {self.arrays.dtype_name}; state= goes on with the same "
+                f"state belongs to a matrix of shape {state.shape} in {state.arrays}, A has "
+                f"shape {self.shape} in {self.arrays}; state= goes on with the same "
                 "matrix, start= begins near an earlier result with another"
             )
             raise ValueError(msg)
@@ -106,8 +106,11 @@ class Problem:
         values = arrays.hand_out_values(np.ldexp(S, -self.op.scale_exponent))
         return arrays.hand_out(U), values, arrays.hand_out(arrays.adjoint(V))
 
-    def start_block(self, start: Any) -> Array | None:
-        """The user's start as right vectors of the operator that the methods see."""
+    def start_block(self, start: Any, cap: int) -> Array | None:
+        """The user's start as right vectors of the operator that the methods see.
+
+        For a wide A right vectors become left ones by a product, which has to stay under the cap.
+        """
         if start is None:
             return None
         arrays, (m, n) = self.arrays, self.shape
@@ -123,8 +126,14 @@ class Problem:
             if block.shape[1] == 0:
                 return None
         else:
-            if not is_array(start):
+            if not is_array(start) or not is_numeric(start.dtype):
                 msg = f"start is {describe(start)}; pass an array of shape ({n}, p) or an SVDResult"
+                raise TypeError(msg)
+            if arrays.would_lose_imaginary(start):
+                msg = (
+                    f"start is complex and A is real ({arrays.dtype_name}); real right vectors "
+                    "belong to a real matrix: pass the real part"
+                )
                 raise TypeError(msg)
             if start.ndim not in {1, 2} or start.shape[0] != n or 0 in tuple(start.shape):
                 msg = (
@@ -139,6 +148,13 @@ class Problem:
             raise ValueError(msg)
         if size:
             block = block / size
+        width = min(self.rank, int(block.shape[1]))
         if self.flipped and not isinstance(start, SVDResult):
-            block = self.op.rmatmat(block[:, : self.rank])
-        return block[:, : self.rank]
+            if width > cap:
+                msg = (
+                    f"max_matvecs={cap} is too small: a start of {width} right vectors takes as "
+                    "many products to begin with on a matrix with more columns than rows"
+                )
+                raise ValueError(msg)
+            return self.op.rmatmat(block[:, :width])
+        return block[:, :width]

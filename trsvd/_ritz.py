@@ -14,7 +14,7 @@ from trsvd._arrays import Array, Arrays, HostArray
 from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors, orthonormalize
 
-__all__ = ["Ritz", "rayleigh_ritz", "residual_norms", "small_eigh", "small_svd"]
+__all__ = ["Ritz", "check_finite", "rayleigh_ritz", "residual_norms", "small_eigh", "small_svd"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def small_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:
     ValueError
         If B is not finite: the products with A that it was made of were not.
     """
-    _check_finite(B)
+    check_finite(B)
     if 0 in B.shape:
         return np.zeros((len(B), 0)), np.zeros(0), np.zeros((0, B.shape[1]))
     return np.linalg.svd(B, full_matrices=False)
@@ -71,12 +71,13 @@ def small_eigh(T: HostArray) -> tuple[HostArray, HostArray]:
     ValueError
         If T is not finite.
     """
-    _check_finite(T)
+    check_finite(T)
     values, vectors = np.linalg.eigh(T)
     return values[::-1], vectors[:, ::-1]
 
 
-def _check_finite(B: HostArray) -> None:
+def check_finite(B: HostArray) -> None:
+    """ValueError if numbers made from products with A are not finite."""
     if not np.isfinite(B).all():
         msg = (
             "a product with A (or its adjoint) returned NaN or inf in the middle of the "
@@ -94,7 +95,9 @@ def rayleigh_ritz(
     """
     arrays = op.arrays
     Y = op.matmat(V)
-    floor = arrays.eps * float(np.max(arrays.get(arrays.column_norms(Y))))
+    norms = arrays.get(arrays.column_norms(Y))
+    check_finite(norms)
+    floor = arrays.eps * float(np.max(norms))
     Q, _, R = orthonormalize(arrays, Y, None, floor=floor, spare=spare)
     P, S, Wh = small_svd(arrays.get(R).astype(arrays.wide_dtype))
     W = Wh.conj().T

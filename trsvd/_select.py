@@ -19,7 +19,15 @@ _DENSE_BYTES = 1 << 31
 
 @dataclass(frozen=True)
 class Selection:
-    """A method, and why it was chosen."""
+    """A method, and why it was chosen.
+
+    Attributes
+    ----------
+    method : Method
+        With its options.
+    reason : str
+        One sentence.
+    """
 
     method: Method
     reason: str

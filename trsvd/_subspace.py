@@ -17,7 +17,7 @@ from trsvd._arrays import Array, HostArray
 from trsvd._columns import Columns
 from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors, orthonormalize
-from trsvd._ritz import small_svd
+from trsvd._ritz import check_finite, small_svd
 
 __all__ = ["Subspace"]
 
@@ -66,6 +66,7 @@ class Subspace:
             remainder = Y - other * arrays.put(self.S)[None, :]
             self.residuals = arrays.get(arrays.column_norms(remainder)).astype(np.float64)
         norms = arrays.get(arrays.column_norms(Y))
+        check_finite(norms)
         floor = 4 * arrays.eps * float(norms.max())
         Q, _, R = orthonormalize(arrays, Y, None, floor=floor, spare=spare)
         P, S, Wh = small_svd(arrays.get(R).astype(arrays.wide_dtype))
@@ -76,6 +77,7 @@ class Subspace:
         """An independent copy."""
         twin = Subspace.__new__(Subspace)
         twin.__dict__.update(self.__dict__)
+        twin.spare_n, twin.spare_m = self.spare_n.copy(), self.spare_m.copy()
         return twin
 
     def widen(self, width: int, rng: np.random.Generator) -> None:

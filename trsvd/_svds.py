@@ -12,7 +12,7 @@ from trsvd._arrays import HostArray
 from trsvd._drive import Callback, OnFailure, Request, solve
 from trsvd._problem import Problem
 from trsvd._select import SMALL
-from trsvd._validate import check_k, check_tol
+from trsvd._validate import check_k, check_number, check_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
 from trsvd.result import SVDResult
 from trsvd.stopping import Energy, Residual, Values
@@ -157,7 +157,7 @@ def svds_to_tolerance(
     array([1. , 0.5])
     """
     problem = Problem(A, rng, state)
-    if not 0 < eps < 1:
+    if not 0 < check_number("eps", eps) < 1:
         msg = f"eps={eps}; the relative error must be between 0 and 1"
         raise ValueError(msg)
     tol = check_tol(tol, problem.eps)
@@ -235,7 +235,7 @@ def svds_above(
     if callable(threshold):
         wanted = threshold
     else:
-        level = float(threshold)
+        level = check_number("threshold", threshold)
         if math.isnan(level) or level < 0:
             msg = f"threshold={threshold}; it must be a number of at least 0, or a callable"
             raise ValueError(msg)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import operator
+from typing import Any
 
 import numpy as np
 
 from trsvd.methods import METHODS, Method
 
-__all__ = ["check_cap", "check_k", "check_tol", "named_method"]
+__all__ = ["check_cap", "check_k", "check_number", "check_tol", "named_method"]
 
 
 def named_method(method: str | Method) -> Method:
@@ -39,21 +40,29 @@ def check_k(k: int, rank: int) -> int:
     return k
 
 
-def check_tol(tol: float | None, eps: float) -> float:
+def check_number(name: str, value: Any) -> float:
+    """A real number, as float; TypeError for anything else, text included."""
+    if not hasattr(value, "__float__"):
+        msg = f"{name}={value!r} is not a number; pass one"
+        raise TypeError(msg)
+    return float(value)
+
+
+def check_tol(tol: Any, eps: float) -> float:
     if tol is None:
         return float(eps**0.75)
-    tol = float(tol)
+    tol = check_number("tol", tol)
     if not (math.isfinite(tol) and tol >= 0):
         msg = f"tol={tol}; the relative residual must be a finite number of at least 0"
         raise ValueError(msg)
-    return tol
+    return float(tol)
 
 
 def check_cap(max_matvecs: int) -> int:
     try:
         cap = operator.index(max_matvecs)
     except TypeError:
-        msg = f"max_matvecs={max_matvecs!r} is not an integer"
+        msg = f"max_matvecs={max_matvecs!r} is not an integer; pass a number of products, or None"
         raise TypeError(msg) from None
     if cap < 1:
         msg = f"max_matvecs={cap}; at least one product is needed"

@@ -14,7 +14,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from trsvd._arrays import Array, Arrays, describe, dtype_name, is_array, is_sparse
+from trsvd._arrays import (
+    Array,
+    Arrays,
+    describe,
+    dtype_name,
+    is_array,
+    is_sparse,
+)
 from trsvd._probe import probe
 
 __all__ = [
@@ -87,7 +94,7 @@ class MatrixOperator(ABC):
         return None
 
     def frobenius_norm(self, scale: float = 1.0) -> float | None:
-        """``||scale A||_F``; None where it cannot be had without about min(m, n) products."""
+        """``||scale A||_F``; None where it takes about min(m, n) products to know it."""
         del scale
         return None
 
@@ -169,10 +176,19 @@ class _WrappedOperator(MatrixOperator):
     def rmatmat(self, X: Array) -> Array:
         return self._checked("rmatmat", self._backward, X, self.shape[1])
 
+    def frobenius_norm(self, scale: float = 1.0) -> float | None:
+        known = getattr(self._A, "frobenius_norm", None)
+        return None if known is None else float(known()) * scale
+
     def _checked(self, name: str, product: Callable[[Array], Array], X: Array, rows: int) -> Array:
         try:
             Y = product(X)
-        except NotImplementedError as error:
+        except (NotImplementedError, TypeError) as error:
+            # What SciPy's LinearOperator says of a product that it was not given.
+            if isinstance(error, TypeError) and "'NoneType' object is not callable" not in str(
+                error
+            ):
+                raise
             msg = (
                 f"{describe(self._A)} does not implement {name}: a truncated SVD needs products "
                 "with the matrix (matmat or matvec) and with its adjoint (rmatmat or rmatvec)"
@@ -330,11 +346,18 @@ class SumOperator(MatrixOperator):
 
     def matmat(self, X: Array) -> Array:
         """Sum of the terms' products."""
-        return _total([self.arrays.take(term.matmat(term.arrays.like(X))) for term in self.terms])
+        return _total([self._part(term, term.matmat, X) for term in self.terms])
 
     def rmatmat(self, X: Array) -> Array:
         """Sum of the terms' adjoint products."""
-        return _total([self.arrays.take(term.rmatmat(term.arrays.like(X))) for term in self.terms])
+        return _total([self._part(term, term.rmatmat, X) for term in self.terms])
+
+    def _part(self, term: MatrixOperator, product: Callable[[Array], Array], X: Array) -> Array:
+        """The product of one term, which may be real in a complex sum."""
+        like, take, xp = term.arrays.like, self.arrays.take, self.xp
+        if not term.arrays.would_lose_imaginary(X):
+            return take(product(like(X)))
+        return take(product(like(xp.real(X)))) + 1j * take(product(like(xp.imag(X))))
 
 
 class LowRankUpdate(MatrixOperator):
@@ -431,6 +454,8 @@ def as_operator(A: Any) -> MatrixOperator:
     if isinstance(A, np.ma.MaskedArray):
         msg = "masked arrays have no SVD; fill the masked entries first, e.g. A.filled(0)"
         raise TypeError(msg)
+    if isinstance(A, np.matrix):
+        A = np.asarray(A)
     shape = getattr(A, "shape", None)
     if shape is None:
         msg = (

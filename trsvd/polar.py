@@ -166,7 +166,7 @@ def _normalized(G: Array) -> tuple[Arrays, Array]:
         msg = f"G contains NaN or inf (its largest entry is {size}); it has no polar factor"
         raise ValueError(msg)
     X = X / (size or 1.0)
-    return arrays, X / (arrays.frobenius_norm(X, 1.0) or 1.0)
+    return arrays, X / (arrays.frobenius_norm(X) or 1.0)
 
 
 def _checked(coefficients: Sequence[float]) -> list[float]:

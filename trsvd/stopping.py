@@ -111,7 +111,9 @@ class Values(_WithTolerance):
         S, residuals = ritz.S, ritz.residuals
         k = self.count(S)
         if k == len(S):
-            return Verdict(k >= rank and _good(S, residuals, k, self.tol), k)
+            if k < rank:
+                return Verdict(False, k + 1)
+            return Verdict(_good(S, residuals, k, self.tol), k)
         # The next Ritz value is a lower bound; at its upper end it must not be wanted either.
         raised = S.copy()
         raised[k] = min(S[k] + residuals[k], S[k - 1]) if k else S[k] + residuals[k]
@@ -119,7 +121,9 @@ class Values(_WithTolerance):
         return Verdict(settled and _good(S, residuals, k, self.tol), k)
 
     def missed(self, S: HostArray, k: int, s: float) -> bool:
-        """Whether ``s`` would be wanted among the others."""
+        """Whether ``s`` is larger than the last, or would be wanted among the others."""
+        if k and s > S[k - 1] + max(self.tol, 1e-14) * S[0]:
+            return True
         if s <= max(self.tol, 1e-14) * max(s, S[0] if len(S) else s):
             return False
         place = int(np.searchsorted(-S[:k], -s))
@@ -136,21 +140,28 @@ class Energy(_WithTolerance):
     norm: float
     tol: float
 
-    def count(self, S: HostArray) -> int | None:
-        """The smallest k, or None where the values at hand do not reach it."""
-        if self.norm == 0:
-            return 0
-        share = (S / self.norm) ** 2
-        left = 1 - np.cumsum(share)
+    def count(self, S: HostArray, rank: int) -> int | None:
+        """The smallest k, or None where the values at hand do not reach it.
+
+        Where all values are known, what is left is summed from the small end: it keeps its digits
+        however small it is.
+        """
+        if self.norm == 0 or S[0] == 0:
+            return 0 if self.norm == 0 or len(S) == rank else None
+        if len(S) == rank:
+            tails = np.cumsum((S[::-1] / S[0]) ** 2)[::-1]
+            left = np.append(tails[1:], 0.0) / tails[0]
+        else:
+            left = 1 - np.cumsum((S / self.norm) ** 2)
         enough = np.nonzero(left <= self.eps**2)[0]
         return int(enough[0]) + 1 if len(enough) else None
 
     def judge(self, ritz: Ritz, rank: int) -> Verdict:
         """Whether enough of the norm is captured by triplets that are good enough."""
         S, residuals = ritz.S, ritz.residuals
-        k = self.count(S)
+        k = self.count(S, rank)
         if k is None:
-            return Verdict(len(S) >= rank and _good(S, residuals, rank, self.tol), len(S))
+            return Verdict(False, len(S) + 1)
         return Verdict(_good(S, residuals, k, self.tol), k)
 
     def missed(self, S: HostArray, k: int, s: float) -> bool:

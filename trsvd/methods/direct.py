@@ -10,7 +10,7 @@ import numpy as np
 from trsvd._arrays import Array, HostArray
 from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors
-from trsvd._ritz import Ritz, rayleigh_ritz
+from trsvd._ritz import Ritz, check_finite, rayleigh_ritz
 from trsvd.methods._protocol import Run
 
 __all__ = ["Direct"]
@@ -77,6 +77,7 @@ class _DirectRun(Run):
 
     def step(self, op: Metered) -> None:
         A = self._dense if self._dense is not None else op.scaled_dense()
+        check_finite(np.asarray(op.arrays.max_abs(A)))
         self._dense = A if self.route == "gram" else None
         self.iterations += 1
         self.finished = True

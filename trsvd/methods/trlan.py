@@ -117,11 +117,10 @@ class _LanczosRun(Run):
         self.basis: GolubKahan | GramLanczos
         if method.gram:
             self.basis = GramLanczos(op, block, capacity=capacity, rng=rng)
-            self.rng = rng
         else:
             self.basis = GolubKahan(op, block, capacity=capacity, rng=rng, two_sided=not one_sided)
         self.meets_all_copies = start is None and method.block_size >= k
-        self.scale = 0.0
+        self.scale, self.rng, self.latest = 0.0, rng, True
         self._history: list[tuple[int, float]] = []
         self._look_at = 0
 
@@ -135,13 +134,22 @@ class _LanczosRun(Run):
 
     def step(self, op: Metered) -> None:
         if self.basis.full:
-            self._restart()
+            self._restart(op)
         self.basis.expand(op)
         self.iterations += 1
         if self.basis.exhausted:
             self.finished = self.exact = True
 
-    def _restart(self) -> None:
+    def _restart(self, op: Metered) -> None:
+        try:
+            self._compress()
+        except FloatingPointError:
+            # One-sided orthogonalization lost the left basis: begin anew from the right one.
+            self.basis = GolubKahan(
+                op, self.basis.right_vectors(self.k), capacity=self.basis.capacity, rng=self.rng
+            )
+
+    def _compress(self) -> None:
         basis = self.basis
         scale = self.scale
         room = basis.capacity - basis.width
@@ -185,9 +193,26 @@ class _LanczosRun(Run):
 
     def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
         if isinstance(self.basis, GramLanczos):
-            spare = SpareVectors(op.arrays, op.arrays.gaussian(self.rng, op.shape[0], k))
-            return rayleigh_ritz(op, self.basis.right_vectors(k), spare, k)
-        return self.basis.extract(k)
+            return self._ritz_with_product(op, k)
+        try:
+            return self.basis.extract(k, latest=self.latest)
+        except FloatingPointError:
+            # One-sided orthogonalization lost the left basis; the right one is whole.
+            return self._ritz_with_product(op, k)
+
+    def _ritz_with_product(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
+        arrays = op.arrays
+        spare = SpareVectors(arrays, arrays.gaussian(self.rng, op.shape[0], k))
+        return rayleigh_ritz(op, self.basis.right_vectors(k), spare, k)
+
+    def escalate(self) -> bool:
+        """Extract what the estimates are about, without the last product.
+
+        With it a converged copy of a multiple value can come out mixed with one under way.
+        """
+        first = self.latest and not self.method.gram
+        self.latest = False
+        return first
 
     @property
     def extract_cost(self) -> int:
