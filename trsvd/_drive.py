@@ -256,6 +256,9 @@ def _restarted(driver: _Driver, method: Method, outcome: _Outcome, missed: Array
 def _examine(problem: Problem, driver: _Driver) -> _Outcome | None:
     """The triplets as they stand, with residuals from products; None if there are too few."""
     run, op, k = driver.run, problem.op, driver.k
+    if not isinstance(driver.stop, (Residual, Gap)) and run.available:
+        # How many are wanted is not known yet; these are the ones that there are.
+        k = min(k, run.available)
     if run.available < k:
         return None
     U, S, V = run.extract(op, k)

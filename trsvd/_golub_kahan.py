@@ -19,6 +19,7 @@ product too, which B alone does not.
 from __future__ import annotations
 
 import numpy as np
+import scipy.linalg
 
 from trsvd._arrays import Array, Arrays, HostArray
 from trsvd._columns import Columns
@@ -70,6 +71,7 @@ class GolubKahan:
         self.spare_n = SpareVectors(arrays, arrays.gaussian(rng, n, width))
         self.spare_m = SpareVectors(arrays, arrays.gaussian(rng, m, width))
         self.locked = 0
+        self._open = 0  # columns of U that A^H has not been applied to
         self.S_locked = np.zeros(0)
         self.loss = 0.0
         if locked is not None:
@@ -89,11 +91,14 @@ class GolubKahan:
             spare=self.spare_n,
             width=min(width, n - self.locked),
         )
-        self._set_next(W)
+        self.V.append(W)
         j = self.locked
         self.B = np.diag(self.S_locked).astype(arrays.wide_dtype)
         self.C = np.zeros((self.width, j), dtype=arrays.wide_dtype)
-        self._pending: list[tuple[Array | None, Array, Array, Array]] = []
+        # Coefficients still on the device: (H, R) of a product with A, (C, back) of one with A^H.
+        self._pending: list[tuple[Array | None, Array]] = []
+        self._half_known = False  # whether B on the host has a column whose couplings are pending
+        self.careful = False  # extract exactly what the residuals are about
         self._coupling: Array | None = None
 
     # ---- sizes ------------------------------------------------------------------------
@@ -105,38 +110,42 @@ class GolubKahan:
 
     @property
     def width(self) -> int:
-        """Number w of columns of the next block; 0 once V spans the whole space."""
-        return self.V.count - self.U.count
+        """Number of columns that the next product takes; 0 once V spans the whole space."""
+        return self._open if self._open else self.V.count - self.U.count
+
+    @property
+    def halfway(self) -> bool:
+        """Whether the last product was one with A, so that the next block is not known yet."""
+        return self._open > 0
 
     @property
     def full(self) -> bool:
         """Whether the next expansion would not fit."""
-        return self.size + self.width > self.capacity
+        return not self.halfway and self.size + self.width > self.capacity
 
     @property
     def exhausted(self) -> bool:
         """Whether V spans the whole space: the triplets are exact."""
         return self.width == 0
 
-    def _set_next(self, W: Array) -> None:
-        self.V.append(W)
-
     # ---- the recurrence -----------------------------------------------------------------
 
     def expand(self, op: Metered) -> None:
         """Add the next block to the basis: two products of its width."""
+        self.forward(op)
+        self.backward(op)
+
+    def forward(self, op: Metered) -> None:
+        """The first half of an expansion, ``A W``: now ``A V = U B`` with W in the basis."""
         arrays, xp = self.arrays, self.arrays.xp
-        j, w = self.size, self.width
-        m, n = self.shape
-        W = self.V.view(j)
-        Y = op.matmat(W)
+        j = self.size
+        Y = op.matmat(self.V.view(j))
         self.anorm = xp.max(xp.concat([self.anorm[None], arrays.column_norms(Y)]))
         floor = 4 * arrays.eps * self.anorm
+        basis = self.U.view() if j else None
         H: Array | None = None
         if self.two_sided or self._coupling is None:
-            Q, H, R = orthonormalize(
-                arrays, Y, self.U.view() if j else None, floor=floor, spare=self.spare_m
-            )
+            Q, H, R = orthonormalize(arrays, Y, basis, floor=floor, spare=self.spare_m)
         else:
             H = arrays.adjoint(self._coupling)
             Y = Y - self.U.view(j - H.shape[0]) @ H
@@ -144,24 +153,36 @@ class GolubKahan:
             if not self._independent(R):
                 # What is left of a small remainder, or stands in for it, is orthogonal to U only
                 # by being made so.
-                Q, more, R = orthonormalize(
-                    arrays, Y, self.U.view() if j else None, floor=floor, spare=self.spare_m
-                )
+                Q, more, R = orthonormalize(arrays, Y, basis, floor=floor, spare=self.spare_m)
                 H = self._padded(H, j) + more
-        Z = op.rmatmat(Q)
+        self._open = int(Q.shape[1])
         self.U.append(Q)
+        self._pending.append((H, R))
+
+    def backward(self, op: Metered) -> None:
+        """The second half, ``A^H U_new``: the next block."""
+        arrays = self.arrays
+        w, n = self._open, self.shape[1]
+        j = self.size - w
+        Z = op.rmatmat(self.U.view(j))
+        self._open = 0
         room = n - j - w
         if room == 0:
             C = arrays.zeros(0, w)
-            back = arrays.adjoint_product(W, Z)
+            back = arrays.adjoint_product(self.V.view(j), Z)
         else:
             P, G, C = orthonormalize(
-                arrays, Z, self.V.view(), floor=floor, spare=self.spare_n, width=min(w, room)
+                arrays,
+                Z,
+                self.V.view(),
+                floor=4 * arrays.eps * self.anorm,
+                spare=self.spare_n,
+                width=min(w, room),
             )
-            self._set_next(P)
+            self.V.append(P)
             back = G[j:, :] if G is not None else C[:0, :]
         self._coupling = C
-        self._pending.append((H, R, C, back))
+        self._pending.append((C, back))
 
     def _independent(self, R: Array) -> bool:
         """Whether no direction of a block nearly vanished; False where looking means waiting.
@@ -187,8 +208,8 @@ class GolubKahan:
         flat = [arrays.xp.reshape(piece, (-1,)) for piece in pieces]
         norm = arrays.like(arrays.xp.reshape(self.anorm, (1,)))
         host = arrays.get(arrays.xp.concat([norm, *flat])).astype(arrays.wide_dtype)
-        anorm = float(host[0].real)
         check_finite(host)
+        anorm = float(host[0].real)
         at = 1
 
         def take(piece: Array) -> HostArray:
@@ -198,20 +219,28 @@ class GolubKahan:
             at += size
             return block
 
-        for H, R, C, back in self._pending:
-            j, w = self.B.shape[1], int(R.shape[1])
-            column = np.zeros((j + w, w), dtype=host.dtype)
-            if H is not None:
-                part = take(H)
-                column[j - part.shape[0] : j] = part
-            column[j:] = take(R)
-            B = np.zeros((j + w, j + w), dtype=host.dtype)
-            B[:j, :j] = self.B
-            B[:, j:] = column
-            self.B = B
-            self.C = np.hstack([np.zeros((int(C.shape[0]), j), host.dtype), take(C)])
-            self._check_adjoint(column[j:], take(back), anorm)
+        was_forward = self._half_known
+        for first, second in self._pending:
+            if not was_forward:
+                self._add_column(None if first is None else take(first), take(second))
+            else:
+                C = take(first)
+                j = self.B.shape[1] - C.shape[1]
+                self.C = np.hstack([np.zeros((len(C), j), host.dtype), C])
+                self._check_adjoint(self.B[j:, j:], take(second), anorm)
+            was_forward = not was_forward
+        self._half_known = was_forward
         self._pending = []
+
+    def _add_column(self, H: HostArray | None, R: HostArray) -> None:
+        """Put the coefficients of a forward product into B; of C nothing is known then."""
+        j, w = self.B.shape[1], R.shape[1]
+        B = np.zeros((j + w, j + w), dtype=self.B.dtype)
+        B[:j, :j] = self.B
+        if H is not None:
+            B[j - len(H) : j, j:] = H
+        B[j:, j:] = R
+        self.B, self.C = B, np.zeros((0, j + w), dtype=self.B.dtype)
 
     def _check_adjoint(self, R: HostArray, back: HostArray, anorm: float) -> None:
         """``W^H (A^H U_new) = R^H``: the two products belong to one matrix. Costs nothing."""
@@ -241,31 +270,43 @@ class GolubKahan:
             raise FloatingPointError(msg) from None
         return np.linalg.inv(T)
 
-    def _orthogonal_form(self) -> tuple[HostArray, HostArray, HostArray | None]:
-        """B and C as they are for the repaired U, and the repair."""
+    def _form(self) -> tuple[HostArray, HostArray, HostArray | None]:
+        """B and C as they are for an orthonormal U, and what makes U so."""
         self.sync()
         inverse = self._repair()
         if inverse is None:
             return self.B, self.C, None
         return np.linalg.solve(inverse, self.B), self.C @ inverse, inverse
 
-    def ritz(self) -> Ritz:
-        """Ritz values and their residuals as they stand."""
-        self.sync()
+    def _leading(self, B: HostArray) -> tuple[HostArray, HostArray, HostArray]:
+        """Singular triplets P, S, Q of B, S descending; the locked ones as they are."""
         a = self.locked
-        P, S, _ = small_svd(self.B[a:, a:])
-        K = self.C[:, a:] @ P
-        _, latest, _ = small_svd(np.hstack([np.diag(S), K.conj().T]))
-        residuals = np.concatenate([np.zeros(a), np.linalg.norm(K, axis=0)])
-        S, latest = (np.concatenate([self.S_locked, part]) for part in (S, latest))
+        P, S, Qh = small_svd(B[a:, a:])
+        S = np.concatenate([self.S_locked, S])
         order = np.argsort(-S, kind="stable")
-        return Ritz(S[order], residuals[order], latest=-np.sort(-latest), width=len(K))
+        P, Q = (scipy.linalg.block_diag(np.eye(a), X)[:, order] for X in (P, Qh.conj().T))
+        return P, S[order], Q
+
+    def ritz(self) -> Ritz:
+        """Ritz values and their residuals as they stand after a whole expansion."""
+        if self.careful:
+            B, C, _ = self._form()
+        else:
+            self.sync()
+            B, C = self.B, self.C
+        if self.halfway:
+            msg = "the couplings are not known halfway through an expansion"
+            raise RuntimeError(msg)
+        P, S, _ = self._leading(B)
+        K = C @ P
+        _, latest, _ = small_svd(np.hstack([np.diag(S), K.conj().T]))
+        return Ritz(S, np.linalg.norm(K, axis=0), latest=latest, width=len(K))
 
     def right_vectors(self, k: int) -> Array:
         """The k leading right Ritz vectors."""
         self.sync()
-        _, _, Qh = small_svd(self.B)
-        return self.V.view(0, self.size) @ self.arrays.put(Qh[:k].conj().T)
+        _, _, Q = self._leading(self.B)
+        return self.V.view(0, self.size) @ self.arrays.put(Q[:, :k])
 
     def ritz_complement(self, count: int) -> tuple[HostArray, Array]:
         """Leading Ritz values and right vectors of what is not locked."""
@@ -274,15 +315,20 @@ class GolubKahan:
         _, S, Qh = small_svd(self.B[a:, a:])
         return S[:count], self.V.view(a, self.size) @ self.arrays.put(Qh[:count].conj().T)
 
-    def extract(self, k: int, *, latest: bool = True) -> tuple[Array, HostArray, Array]:
+    def extract(self, k: int) -> tuple[Array, HostArray, Array]:
         """The k leading triplets, S descending on the host.
 
-        Those of ``U U^H A``, which uses the last product too; or, with ``latest=False``, those of
-        ``U U^H A V V^H``, whose residuals are the ones that `ritz` reports.
+        Those of ``U U^H A``, which use the last product too. Where `careful` is set, those of
+        ``U U^H A V V^H``, whose residuals are the ones that `ritz` reports: with the last product
+        a converged copy of a multiple value can come out mixed with one that is under way.
         """
-        B, C, inverse = self._orthogonal_form()
-        P, S, Qh = small_svd(np.hstack([B, C.conj().T]) if latest else B)
-        P, Q = P[:, :k], Qh[:k].conj().T
+        B, C, inverse = self._form()
+        if self.careful:
+            P, S, Q = self._leading(B)
+        else:
+            P, S, Qh = small_svd(np.hstack([B, C.conj().T]))
+            Q = Qh.conj().T
+        P, Q = P[:, :k], Q[:, :k]
         if inverse is not None:
             P = inverse @ P
         put = self.arrays.put
@@ -304,7 +350,7 @@ class GolubKahan:
             Width that the next block should not exceed, if couplings allow.
         """
         a, j = self.locked, self.size
-        B, C, inverse = self._orthogonal_form()
+        B, C, inverse = self._form()
         P, S, Qh = small_svd(B[a:, a:])
         free = keep - a
         P, S, Q = P[:, :free], S[:free], Qh[:free].conj().T
@@ -319,7 +365,7 @@ class GolubKahan:
         W = W + 0  # a copy: the buffer below it is about to be written
         self.U.overwrite(U_new, a)
         self.V.overwrite(V_new, a)
-        self._set_next(W)
+        self.V.append(W)
         self.S_locked = self.S_locked[:a]
         self.B = np.diag(np.concatenate([self.S_locked, S])).astype(self.B.dtype)
         self.C = np.hstack([np.zeros((C.shape[0], a), C.dtype), C])

@@ -66,10 +66,9 @@ class Metered(MatrixOperator):
             self.passes += passes
 
     def frobenius_norm(self, scale: float = 1.0) -> float | None:
-        """``||A||_F`` as this operator scales it; None where the scale itself is out of range."""
-        if abs(self.scale_exponent) > 1000:
-            return None
-        return self.op.frobenius_norm(math.ldexp(scale, self.scale_exponent))
+        """``||A||_F`` as this operator scales it."""
+        norm = self.op.frobenius_norm(scale * self._before)
+        return None if norm is None else norm * self._after
 
     def scaled_dense(self) -> Array:
         """``scale * A`` as an array; counts min(m, n) products."""

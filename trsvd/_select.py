@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trsvd._arrays import is_array
-from trsvd._validate import check_k, check_tol
+from trsvd._validate import check_cap, check_k, check_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
 from trsvd.operators import MatrixOperator, as_operator
 
@@ -68,6 +68,7 @@ def select_method(
     rank = min(m, n)
     k = check_k(k, rank)
     check_tol(tol, op.arrays.eps)
+    max_matvecs = None if max_matvecs is None else check_cap(max_matvecs)
     entries = op.max_abs.__func__ is not MatrixOperator.max_abs  # type: ignore[attr-defined]
     dense = is_array(getattr(op, "_A", None))
     bytes_dense = m * n * op.arrays.host_dtype.itemsize

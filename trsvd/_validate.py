@@ -42,10 +42,14 @@ def check_k(k: int, rank: int) -> int:
 
 def check_number(name: str, value: Any) -> float:
     """A real number, as float; TypeError for anything else, text included."""
-    if not hasattr(value, "__float__"):
+    try:
+        number = None if isinstance(value, (str, bytes)) else float(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None:
         msg = f"{name}={value!r} is not a number; pass one"
         raise TypeError(msg)
-    return float(value)
+    return number
 
 
 def check_tol(tol: Any, eps: float) -> float:

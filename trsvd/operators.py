@@ -154,7 +154,7 @@ class _SparseMatrix(MatrixOperator):
         return self.arrays.max_abs(self._A.data) if self._A.nnz else 0.0
 
     def frobenius_norm(self, scale: float = 1.0) -> float:
-        return self.arrays.frobenius_norm(self._A.data[:, None], scale)
+        return self.arrays.frobenius_norm(self._A.data[:, None], scale) if self._A.nnz else 0.0
 
     def dense(self) -> Array:
         return self._A.toarray()

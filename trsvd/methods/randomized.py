@@ -122,7 +122,7 @@ class _BlockKrylovRun(Run):
         rng: np.random.Generator,
     ) -> None:
         n = op.shape[1]
-        self.limit, self.k, self.latest = method.iterations, k, True
+        self.limit, self.k = method.iterations, k
         width = min(k + method.oversampling, n)
         steps = 4 if method.iterations is None else method.iterations + 1
         block = pad_block(op, start, width, rng)
@@ -151,11 +151,11 @@ class _BlockKrylovRun(Run):
 
     def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
         del op
-        return self.basis.extract(k, latest=self.latest)
+        return self.basis.extract(k)
 
     def escalate(self) -> bool:
-        """Extract what the estimates are about, without the last product."""
-        first, self.latest = self.latest, False
+        first = not self.basis.careful
+        self.basis.careful = True
         return first
 
     def retarget(self, k: int) -> None:

@@ -47,7 +47,8 @@ class ThickRestartLanczos:
 
     Notes
     -----
-    Cost: ``2 block_size`` products a step. Memory: ``basis_size * (m + n)`` numbers.
+    Cost: ``2 block_size`` products a step; a cap on them can end a run halfway through one. Memory:
+    ``basis_size * (m + n)`` numbers.
 
     References
     ----------
@@ -120,13 +121,13 @@ class _LanczosRun(Run):
         else:
             self.basis = GolubKahan(op, block, capacity=capacity, rng=rng, two_sided=not one_sided)
         self.meets_all_copies = start is None and method.block_size >= k
-        self.scale, self.rng, self.latest = 0.0, rng, True
+        self.scale, self.rng = 0.0, rng
         self._history: list[tuple[int, float]] = []
         self._look_at = 0
 
     @property
     def next_cost(self) -> int:
-        return 2 * self.basis.width
+        return self.basis.width * (2 if self.method.gram else 1)
 
     @property
     def available(self) -> int:
@@ -135,9 +136,16 @@ class _LanczosRun(Run):
     def step(self, op: Metered) -> None:
         if self.basis.full:
             self._restart(op)
-        self.basis.expand(op)
+        basis = self.basis
+        if isinstance(basis, GramLanczos):
+            basis.expand(op)
+        elif not basis.halfway:
+            basis.forward(op)
+            return
+        else:
+            basis.backward(op)
         self.iterations += 1
-        if self.basis.exhausted:
+        if basis.exhausted:
             self.finished = self.exact = True
 
     def _restart(self, op: Metered) -> None:
@@ -166,6 +174,8 @@ class _LanczosRun(Run):
 
     def report(self, *, now: bool = False) -> Ritz | None:
         basis = self.basis
+        if isinstance(basis, GolubKahan) and basis.halfway:
+            return None
         due = basis.full or basis.exhausted
         if basis.arrays.reads_are_cheap:
             due = due or basis.size >= self._look_at
@@ -195,7 +205,7 @@ class _LanczosRun(Run):
         if isinstance(self.basis, GramLanczos):
             return self._ritz_with_product(op, k)
         try:
-            return self.basis.extract(k, latest=self.latest)
+            return self.basis.extract(k)
         except FloatingPointError:
             # One-sided orthogonalization lost the left basis; the right one is whole.
             return self._ritz_with_product(op, k)
@@ -206,13 +216,10 @@ class _LanczosRun(Run):
         return rayleigh_ritz(op, self.basis.right_vectors(k), spare, k)
 
     def escalate(self) -> bool:
-        """Extract what the estimates are about, without the last product.
-
-        With it a converged copy of a multiple value can come out mixed with one under way.
-        """
-        first = self.latest and not self.method.gram
-        self.latest = False
-        return first
+        if isinstance(self.basis, GramLanczos) or self.basis.careful:
+            return False
+        self.basis.careful = True
+        return True
 
     @property
     def extract_cost(self) -> int:
