@@ -21,9 +21,9 @@ MODULES = sorted(
 
 FLOORS = [
     # 0: what everything stands on
-    {"_arrays", "_errors"},
+    {"_kinds", "_arrays", "_errors"},
     # 1: matrices as operators
-    {"operators", "_probe", "_metered"},
+    {"_operator", "operators", "_probe", "_metered"},
     # 2: kernels
     {"_columns", "_orthonormalize", "_golub_kahan", "_lanczos", "_ritz", "_subspace"},
     # 3: truncated SVD
@@ -65,8 +65,10 @@ FLOORS = [
 
 # Which neighbours on its own floor a module may import.
 NEIGHBOURS = {
-    "operators": {"_probe"},
-    "_metered": {"operators"},
+    "_arrays": {"_kinds"},
+    "_operator": {"_probe"},
+    "operators": {"_operator"},
+    "_metered": {"_operator"},
     "_ritz": {"_orthonormalize"},
     "_golub_kahan": {"_columns", "_orthonormalize", "_ritz"},
     "_lanczos": {"_columns", "_golub_kahan", "_orthonormalize", "_ritz"},

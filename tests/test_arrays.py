@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from trsvd._arrays import Arrays, describe, dtype_name, is_array, is_sparse
+from trsvd._arrays import Arrays, is_array
+from trsvd._kinds import describe, dtype_name, is_sparse
 
 DTYPES = ["float32", "float64", "complex64", "complex128"]
 

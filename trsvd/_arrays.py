@@ -28,60 +28,20 @@ from array_api_compat import (
 )
 from array_api_compat import device as device_of
 
+from trsvd._kinds import COMPUTE, describe, dtype_name, is_sparse, split_power
+
 Array = Any
 
-__all__ = [
-    "Array",
-    "Arrays",
-    "HostArray",
-    "describe",
-    "dtype_name",
-    "is_array",
-    "is_numeric",
-    "is_sparse",
-    "split_power",
-]
+__all__ = ["Array", "Arrays", "HostArray", "is_array"]
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
 
-_COMPUTE = {
-    "bool": "float64",
-    "float16": "float32",
-    "bfloat16": "float32",
-    "float32": "float32",
-    "float64": "float64",
-    "complex64": "complex64",
-    "complex128": "complex128",
-    **{f"{sign}int{bits}": "float64" for sign in ("", "u") for bits in (8, 16, 32, 64)},
-}
 _PANEL_BYTES = 1 << 24
 
 
 def is_array(A: object) -> bool:
     """Whether ``A`` is an array of a library that follows the array API standard."""
     return is_array_api_obj(A) and not is_sparse(A)
-
-
-def is_sparse(A: object) -> bool:
-    """Whether ``A`` is a sparse matrix or array of scipy or cupyx."""
-    module = type(A).__module__
-    return module.startswith(("scipy.sparse", "cupyx.scipy.sparse")) and hasattr(A, "tocsr")
-
-
-def dtype_name(dtype: Any) -> str:
-    """Name of a dtype of any library: ``"float32"``, ``"bfloat16"``, ..."""
-    if isinstance(dtype, (type, str)):
-        return str(np.dtype(dtype).name)
-    return (
-        str(getattr(dtype, "name", dtype)).removeprefix("torch.").removeprefix("array_api_strict.")
-    )
-
-
-def describe(A: object) -> str:
-    """One phrase for an error message: type, and shape and dtype if there are any."""
-    parts = [f"{type(A).__module__.split('.')[0]}.{type(A).__qualname__}"]
-    parts += [f"{name} {getattr(A, name)}" for name in ("shape", "dtype") if hasattr(A, name)]
-    return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -111,13 +71,13 @@ class Arrays:
     def of_dtype(cls, xp: Any, device: Any, dtype: Any) -> Arrays:
         """Arrays of ``xp`` on ``device`` for data of ``dtype``; TypeError if it is not numeric."""
         given = dtype_name(dtype)
-        if given not in _COMPUTE:
+        if given not in COMPUTE:
             msg = (
                 f"dtype {given} cannot be computed with; convert to float32, float64, complex64 "
                 "or complex128 first"
             )
             raise TypeError(msg)
-        compute = _COMPUTE[given]
+        compute = COMPUTE[given]
         is_float = given.startswith(("float", "bfloat", "complex"))
         out = getattr(xp, given if is_float else compute)
         return cls(xp, device, compute, out)
@@ -439,7 +399,8 @@ class Arrays:
 
     def frobenius_norm(self, A: Array, scale: float = 1.0) -> float:
         """``||scale A||_F``, summed in double precision by row panels."""
-        total = self._sum_of_squares(A, scale, 1.0)
+        with np.errstate(over="ignore"):
+            total = self._sum_of_squares(A, scale, 1.0)
         if 1e-280 < total < math.inf:
             return math.sqrt(total)
         # Squares left the range of float64: bring the largest entry to 1 first.
@@ -457,16 +418,6 @@ class Arrays:
             wide = self.xp.astype(self.xp.abs(panel), self.xp.float64) * before * after
             total += float(self.xp.sum(wide * wide))
         return total
-
-
-def split_power(exponent: int) -> tuple[float, float]:
-    """Two powers of two with the product ``2**exponent``, which may be out of range itself."""
-    return math.ldexp(1.0, exponent // 2), math.ldexp(1.0, exponent - exponent // 2)
-
-
-def is_numeric(dtype: Any) -> bool:
-    """Whether arrays of this dtype can be computed with."""
-    return dtype_name(dtype) in _COMPUTE
 
 
 def _row_panels(A: Array, least: int = 1) -> Iterator[Array]:

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trsvd._arrays import Array, HostArray, describe
+from trsvd._arrays import Array, HostArray
 from trsvd._completeness import check_completeness
 from trsvd._errors import ConvergenceWarning, NotConverged, Status
+from trsvd._kinds import describe
 from trsvd._problem import Problem, State
 from trsvd._ritz import Ritz, residual_norms
 from trsvd._validate import check_cap

@@ -12,7 +12,8 @@ import numpy as np
 import scipy.io
 import scipy.sparse
 
-from trsvd._arrays import HostArray, is_sparse
+from trsvd._arrays import HostArray
+from trsvd._kinds import is_sparse
 
 __all__ = ["MatrixFileError", "read_matrix"]
 

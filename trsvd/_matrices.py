@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse.linalg
 
-from trsvd._arrays import Arrays, HostArray, is_sparse
+from trsvd._arrays import Arrays, HostArray
+from trsvd._kinds import is_sparse
 from trsvd.operators import as_operator
 
 __all__ = [

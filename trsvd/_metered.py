@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from trsvd._arrays import Array, split_power
-from trsvd.operators import MatrixOperator
+from trsvd._arrays import Array
+from trsvd._kinds import split_power
+from trsvd._operator import MatrixOperator
 
 __all__ = ["Metered"]
 

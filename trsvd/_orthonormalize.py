@@ -100,10 +100,18 @@ def orthonormalize(
             part = arrays.adjoint_product(basis, X)
             X = X - basis @ part
             H = part if H is None or R is None else H + part @ R
-        level = floor if sweep == 0 else noise if sweep < sweeps - 1 else 0.0
         if sweep == 0 and width is not None and width < X.shape[1]:
             X, R = _dominant(arrays, X, width)
-        X, factor, settled = _normalize(arrays, X, level, spare)
+        norms = arrays.column_norms(X)
+        if sweep == 0:
+            bad = norms <= floor
+        elif sweep < sweeps - 1:
+            # A column that shrank, and stands for next to nothing of the block that was given.
+            share = arrays.column_norms(arrays.adjoint(R))
+            bad = (norms <= noise) | ((norms < 0.01) & (norms * share <= floor))
+        else:
+            bad = norms < 0
+        X, factor, settled = _normalize(arrays, X, norms, bad, spare)
         R = factor if R is None else factor @ R
         if (sweep > 0 and settled) or (basis is None and X.shape[1] == 1):
             break
@@ -120,22 +128,21 @@ def _dominant(arrays: Arrays, X: Array, width: int) -> tuple[Array, Array]:
 
 
 def _normalize(
-    arrays: Arrays, X: Array, floor: Array | float, spare: SpareVectors
+    arrays: Arrays, X: Array, norms: Array, bad: Array, spare: SpareVectors
 ) -> tuple[Array, Array, bool | None]:
     """One pass within a block: ``X = Q R`` with Q nearer to orthonormal than X.
 
+    Columns that are ``bad`` give way to spare ones, with zero columns in R.
     The flag says that Q is orthonormal to working precision, as far as that can be known without
     waiting for a device (None where it cannot).
     """
     xp = arrays.xp
-    norms = arrays.column_norms(X)
-    bad = norms <= floor
     X = arrays.replace(bad, lambda: spare(X.shape[1]), X)
     lengths = xp.where(bad, xp.ones_like(norms), norms)
     kept = arrays.like(xp.where(bad, xp.zeros_like(norms), norms))
     X = X / arrays.like(lengths)
     if X.shape[1] == 1:
-        fine = arrays.peek(xp.all(~bad & (norms > 0.1)))
+        fine = arrays.peek(xp.all(~bad & (norms > 0.7)))
         return X, kept[:, None], fine
     G = arrays.adjoint_product(X, X)
     factors = arrays.cholesky_inverse(G)
@@ -143,7 +150,7 @@ def _normalize(
         L, inverse = factors
         # A pivot is the sine of the angle between a column and those before it.
         sines = xp.abs(xp.linalg.diagonal(L))
-        fine = arrays.peek(xp.all(~bad & (norms > 0.1)) & xp.all(sines > 0.3))
+        fine = arrays.peek(xp.all(~bad & (norms > 0.7)) & xp.all(sines > 0.7))
         return X @ arrays.adjoint(inverse), arrays.adjoint(L) * kept[None, :], fine
     values, vectors = arrays.eigh(G)
     small = values[:1] * arrays.eps * X.shape[1]
@@ -151,5 +158,5 @@ def _normalize(
     roots = arrays.like(xp.sqrt(values))
     Q = X @ (vectors / roots[None, :])
     R = (roots[:, None] * arrays.adjoint(vectors)) * kept[None, :]
-    fine = arrays.peek(xp.all(values > 0.1) & xp.all(~bad & (norms > 0.1)))
+    fine = arrays.peek(xp.all(values > 0.5) & xp.all(~bad & (norms > 0.7)))
     return Q, R, fine

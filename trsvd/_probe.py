@@ -10,7 +10,7 @@ import numpy as np
 from trsvd._errors import AdjointError
 
 if TYPE_CHECKING:
-    from trsvd.operators import MatrixOperator
+    from trsvd._operator import MatrixOperator
 
 __all__ = ["probe"]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from trsvd._arrays import Array, Arrays, HostArray, describe, is_array, is_numeric
+from trsvd._arrays import Array, Arrays, HostArray, is_array
+from trsvd._kinds import describe, is_numeric
 from trsvd._metered import Metered
 from trsvd._probe import probe
 from trsvd._select import select_method

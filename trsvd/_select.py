@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from trsvd._arrays import is_array
+from trsvd._operator import MatrixOperator, as_operator
 from trsvd._validate import check_cap, check_k, check_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
-from trsvd.operators import MatrixOperator, as_operator
 
 __all__ = ["SMALL", "Selection", "select_method"]
 

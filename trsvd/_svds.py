@@ -62,7 +62,8 @@ def svds(
         Hard cap on the products with A or A^H, in vectors, that the method makes in this call.
         Checking what is returned takes up to 2 k products more, counted as ``matvecs_verify``.
     callback : callable, optional
-        Called as ``callback(info)`` after each iteration with an `Info`; True ends the run.
+        Called as ``callback(info)`` after each step with an `Info`; True ends the run. A step is
+        an iteration, or half of one (a single product) for Golub-Kahan Lanczos.
     on_failure : {"return", "raise"}, default "return"
         When the triplets miss ``tol``: warn with `ConvergenceWarning` and return the best, or
         raise `NotConverged`, which has them as ``result``.

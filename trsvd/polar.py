@@ -6,7 +6,8 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from trsvd._arrays import Array, Arrays, describe, is_array
+from trsvd._arrays import Array, Arrays, is_array
+from trsvd._kinds import describe
 
 __all__ = [
     "CUBIC",

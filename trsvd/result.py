@@ -117,12 +117,12 @@ class SVDResult:
 
 @dataclass(frozen=True)
 class Info:
-    """What a callback is told after each iteration.
+    """What a callback is told after each step.
 
     Attributes
     ----------
     iteration : int
-        Number of steps made.
+        Number of iterations made.
     matvecs : int
         Products with A or A^H made by the method so far, counted in vectors.
     passes : int

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from trsvd._arrays import Array, Arrays, _namespace, is_sparse
+from trsvd._arrays import Array, Arrays, _namespace
 from trsvd._errors import ConvergenceWarning
+from trsvd._kinds import is_sparse
 from trsvd._matrices import (
     LARGE,
     PAPER,

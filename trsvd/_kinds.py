@@ -1,0 +1,61 @@
+"""Kinds of matrices and of numbers: what an object is, without computing with it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "COMPUTE",
+    "describe",
+    "dtype_name",
+    "is_numeric",
+    "is_sparse",
+    "split_power",
+]
+
+# What each dtype is computed in.
+COMPUTE = {
+    "bool": "float64",
+    "float16": "float32",
+    "bfloat16": "float32",
+    "float32": "float32",
+    "float64": "float64",
+    "complex64": "complex64",
+    "complex128": "complex128",
+    **{f"{sign}int{bits}": "float64" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+
+
+def is_sparse(A: object) -> bool:
+    """Whether ``A`` is a sparse matrix or array of scipy or cupyx."""
+    module = type(A).__module__
+    return module.startswith(("scipy.sparse", "cupyx.scipy.sparse")) and hasattr(A, "tocsr")
+
+
+def dtype_name(dtype: Any) -> str:
+    """Name of a dtype of any library: ``"float32"``, ``"bfloat16"``, ..."""
+    if isinstance(dtype, (type, str)):
+        return str(np.dtype(dtype).name)
+    return (
+        str(getattr(dtype, "name", dtype)).removeprefix("torch.").removeprefix("array_api_strict.")
+    )
+
+
+def describe(A: object) -> str:
+    """One phrase for an error message: type, and shape and dtype if there are any."""
+    parts = [f"{type(A).__module__.split('.')[0]}.{type(A).__qualname__}"]
+    parts += [f"{name} {getattr(A, name)}" for name in ("shape", "dtype") if hasattr(A, name)]
+    return ", ".join(parts)
+
+
+def split_power(exponent: int) -> tuple[float, float]:
+    """Two powers of two with the product ``2**exponent``, which may be out of range itself."""
+    return math.ldexp(1.0, exponent // 2), math.ldexp(1.0, exponent - exponent // 2)
+
+
+def is_numeric(dtype: Any) -> bool:
+    """Whether arrays of this dtype can be computed with."""
+    return dtype_name(dtype) in COMPUTE

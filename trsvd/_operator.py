@@ -1,0 +1,283 @@
+"""What a truncated SVD asks of a matrix, and how arrays and other objects come to have it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from trsvd._arrays import Array, Arrays, is_array
+from trsvd._kinds import describe, dtype_name, is_sparse
+from trsvd._probe import probe
+
+__all__ = ["MatrixLike", "MatrixOperator", "as_operator", "check_adjoint"]
+
+
+@runtime_checkable
+class MatrixLike(Protocol):
+    """The least that an object needs to be handed to `trsvd.svds`.
+
+    ``shape`` is ``(m, n)``, ``dtype`` that of the products. ``matmat`` takes an (n, p) array and
+    returns (m, p), ``rmatmat`` the adjoint's. An attribute ``xp`` (a namespace) or a torch dtype
+    says which arrays the products take; NumPy otherwise.
+    """
+
+    shape: tuple[int, int]
+    dtype: Any
+
+    def matmat(self, X: Any, /) -> Any:
+        """``A @ X``."""
+        ...
+
+    def rmatmat(self, X: Any, /) -> Any:
+        """``A^H @ X``."""
+        ...
+
+
+class MatrixOperator(ABC):
+    """An m x n matrix that is known through its products.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(m, n)``.
+    arrays : Arrays
+        The namespace, device and dtype that the products take and give.
+    """
+
+    shape: tuple[int, int]
+    arrays: Arrays
+
+    @property
+    def dtype(self) -> Any:
+        """The compute dtype, as the namespace spells it."""
+        return self.arrays.dtype
+
+    @property
+    def xp(self) -> Any:
+        """The array namespace of the products."""
+        return self.arrays.xp
+
+    @abstractmethod
+    def matmat(self, X: Array) -> Array:
+        """``A @ X`` for X of shape (n, p)."""
+
+    @abstractmethod
+    def rmatmat(self, X: Array) -> Array:
+        """``A^H @ X`` for X of shape (m, p)."""
+
+    def max_abs(self) -> float | None:
+        """Largest entry in modulus; None where entries are not at hand."""
+        return None
+
+    def frobenius_norm(self, scale: float = 1.0) -> float | None:
+        """``||scale A||_F``; None where it takes about min(m, n) products to know it."""
+        del scale
+        return None
+
+    def dense(self) -> Array:
+        """The matrix as an array; costs min(m, n) products where entries are not at hand."""
+        m, n = self.shape
+        arrays, side = self.arrays, min(m, n)
+        product = self.matmat if m >= n else self.rmatmat
+        blocks = []
+        for start in range(0, side, 256):
+            unit = np.eye(side, min(256, side - start), -start)
+            blocks.append(product(arrays.put(unit)))
+        columns = self.xp.concat(blocks, axis=1)
+        return columns if m >= n else arrays.adjoint(columns)
+
+
+class _ArrayMatrix(MatrixOperator):
+    """A dense array."""
+
+    def __init__(self, A: Array) -> None:
+        self.arrays = Arrays.of_array(A)
+        self.shape = (int(A.shape[0]), int(A.shape[1]))
+        self._A = self.arrays.matrix(A)
+
+    def matmat(self, X: Array) -> Array:
+        return self._A @ X
+
+    def rmatmat(self, X: Array) -> Array:
+        return self.arrays.adjoint_product(self._A, X)
+
+    def max_abs(self) -> float:
+        return self.arrays.max_abs(self._A)
+
+    def frobenius_norm(self, scale: float = 1.0) -> float:
+        return self.arrays.frobenius_norm(self._A, scale)
+
+    def dense(self) -> Array:
+        return self._A
+
+
+class _SparseMatrix(MatrixOperator):
+    """A sparse matrix of scipy or cupyx, held by compressed rows."""
+
+    def __init__(self, A: Any) -> None:
+        self.arrays = Arrays.of_sparse(A if hasattr(A, "data") else A.tocsr())
+        self.shape = (int(A.shape[0]), int(A.shape[1]))
+        self._A = self.arrays.sparse_matrix(A)
+
+    def matmat(self, X: Array) -> Array:
+        return self.arrays.sparse_product(self._A, X)
+
+    def rmatmat(self, X: Array) -> Array:
+        conj = self.arrays.conj
+        return conj(self.arrays.sparse_product(self._A.T, conj(X)))
+
+    def max_abs(self) -> float:
+        return self.arrays.max_abs(self._A.data) if self._A.nnz else 0.0
+
+    def frobenius_norm(self, scale: float = 1.0) -> float:
+        return self.arrays.frobenius_norm(self._A.data[:, None], scale) if self._A.nnz else 0.0
+
+    def dense(self) -> Array:
+        return self._A.toarray()
+
+
+class _WrappedOperator(MatrixOperator):
+    """Somebody else's operator: its answers are checked and brought to the compute dtype."""
+
+    def __init__(self, A: Any) -> None:
+        self.shape = (int(A.shape[0]), int(A.shape[1]))
+        self.arrays = Arrays.of_operator(A)
+        self._A = A
+        self._forward = _product_of(A, "matmat", "matvec")
+        self._backward = _product_of(A, "rmatmat", "rmatvec")
+
+    def matmat(self, X: Array) -> Array:
+        return self._checked("matmat", self._forward, X, self.shape[0])
+
+    def rmatmat(self, X: Array) -> Array:
+        return self._checked("rmatmat", self._backward, X, self.shape[1])
+
+    def frobenius_norm(self, scale: float = 1.0) -> float | None:
+        known = getattr(self._A, "frobenius_norm", None)
+        return None if known is None else float(known()) * scale
+
+    def _checked(self, name: str, product: Callable[[Array], Array], X: Array, rows: int) -> Array:
+        try:
+            Y = product(X)
+        except (NotImplementedError, TypeError) as error:
+            # What SciPy's LinearOperator says of a product that it was not given.
+            if isinstance(error, TypeError) and "'NoneType' object is not callable" not in str(
+                error
+            ):
+                raise
+            msg = (
+                f"{describe(self._A)} does not implement {name}: a truncated SVD needs products "
+                "with the matrix (matmat or matvec) and with its adjoint (rmatmat or rmatvec)"
+            )
+            raise TypeError(msg) from error
+        want = (rows, X.shape[1])
+        if tuple(getattr(Y, "shape", ())) != want:
+            msg = (
+                f"{name} of {describe(self._A)} returned {describe(Y)} for a block of shape "
+                f"{tuple(X.shape)}; it must return an array of shape {want}"
+            )
+            raise ValueError(msg)
+        if dtype_name(Y.dtype).startswith("complex") and not self.arrays.is_complex:
+            msg = (
+                f"{name} of {describe(self._A)} returned {dtype_name(Y.dtype)} but the operator's "
+                f"dtype is {dtype_name(self._A.dtype)}; declare a complex dtype"
+            )
+            raise TypeError(msg)
+        return self.arrays.take(Y)
+
+
+def _product_of(A: Any, block: str, single: str) -> Callable[[Array], Array]:
+    """The product with a block, made of products with single vectors where it must be."""
+    if hasattr(A, block):
+        return getattr(A, block)  # type: ignore[no-any-return]
+    if not hasattr(A, single):
+        msg = (
+            f"{describe(A)} has neither {block} nor {single}; pass an array, a sparse matrix, or "
+            "an object with shape, dtype, matmat and rmatmat (or matvec and rmatvec)"
+        )
+        raise TypeError(msg)
+    vector_product = getattr(A, single)
+
+    def product(X: Array) -> Array:
+        columns = [vector_product(X[:, j]) for j in range(X.shape[1])]
+        xp = Arrays.of_operator(A).xp
+        return xp.stack([xp.reshape(column, (-1,)) for column in columns], axis=1)
+
+    return product
+
+
+def as_operator(A: Any) -> MatrixOperator:
+    """``A`` as an operator.
+
+    Parameters
+    ----------
+    A : array, sparse matrix or operator
+        A two-dimensional array of any array API library; a sparse matrix or array of scipy or
+        cupyx; an object with ``shape``, ``dtype``, ``matmat`` and ``rmatmat`` (or ``matvec`` and
+        ``rmatvec``). Half precision is copied to float32, integers and bool to float64; nothing
+        else is copied but arrays whose memory layout no BLAS takes.
+
+    Returns
+    -------
+    MatrixOperator
+        With the shape of A.
+
+    Raises
+    ------
+    TypeError
+        If A is none of these, or of a dtype that cannot be computed with.
+    ValueError
+        If A is not two-dimensional, or has no rows or no columns.
+    """
+    if isinstance(A, MatrixOperator):
+        return A
+    if isinstance(A, np.ma.MaskedArray):
+        msg = "masked arrays have no SVD; fill the masked entries first, e.g. A.filled(0)"
+        raise TypeError(msg)
+    if isinstance(A, np.matrix):
+        A = np.asarray(A)
+    shape = getattr(A, "shape", None)
+    if shape is None:
+        msg = (
+            f"{describe(A)} is not a matrix; pass an array (numpy.asarray(A)), a sparse matrix, or "
+            "an object with shape, dtype, matmat and rmatmat"
+        )
+        raise TypeError(msg)
+    if len(shape) != 2:
+        msg = f"A has {len(shape)} dimensions (shape {tuple(shape)}); a matrix has 2: reshape it"
+        raise ValueError(msg)
+    if 0 in tuple(shape):
+        msg = f"A has shape {tuple(shape)}; a matrix without rows or columns has no triplets"
+        raise ValueError(msg)
+    if is_sparse(A):
+        return _SparseMatrix(A)
+    if is_array(A):
+        return _ArrayMatrix(A)
+    return _WrappedOperator(A)
+
+
+def check_adjoint(A: Any, rng: Any = None) -> None:
+    """Check with one inner product that ``rmatmat`` is the adjoint of ``matmat``.
+
+    ``<x, A^H (A x)>`` must equal ``||A x||^2`` for a random x.
+
+    Parameters
+    ----------
+    A : array, sparse matrix or operator
+        Of shape (m, n).
+    rng : int or numpy.random.Generator, optional
+        Where the random vector comes from.
+
+    Raises
+    ------
+    AdjointError
+        If the two products belong to different matrices.
+
+    Notes
+    -----
+    Two products. A wrong adjoint passes with probability zero as long as A x is not zero.
+    """
+    probe(as_operator(A), np.random.default_rng(rng))
