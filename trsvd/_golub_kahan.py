@@ -304,8 +304,7 @@ class GolubKahan:
             raise RuntimeError(msg)
         P, S, _ = self._leading(B)
         K = C @ P
-        _, latest, _ = small_svd(np.hstack([np.diag(S), K.conj().T]))
-        return Ritz(S, np.linalg.norm(K, axis=0), latest=latest, width=len(K))
+        return Ritz(S, np.linalg.norm(K, axis=0), K)
 
     def right_vectors(self, k: int) -> Array:
         """The k leading right Ritz vectors."""

@@ -16,7 +16,7 @@ from trsvd._select import select_method
 from trsvd._validate import named_method
 from trsvd.methods import Method, Run
 from trsvd.operators import AdjointOperator, as_operator
-from trsvd.result import SVDResult
+from trsvd.result import Subspace, SVDResult
 
 __all__ = ["Problem", "State"]
 
@@ -115,7 +115,7 @@ class Problem:
         if start is None:
             return None
         arrays, (m, n) = self.arrays, self.shape
-        if isinstance(start, SVDResult):
+        if isinstance(start, (SVDResult, Subspace)):
             rows = start.U if self.flipped else arrays.adjoint(arrays.take(start.Vh))
             block = arrays.take(rows)
             if (start.U.shape[0], start.Vh.shape[1]) != (m, n):
@@ -150,7 +150,7 @@ class Problem:
         if size:
             block = block / size
         width = min(self.rank, int(block.shape[1]))
-        if self.flipped and not isinstance(start, SVDResult):
+        if self.flipped and is_array(start):
             if width > cap:
                 msg = (
                     f"max_matvecs={cap} is too small: a start of {width} right vectors takes as "

@@ -7,6 +7,7 @@ the Krylov kernels need of them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -27,16 +28,26 @@ class Ritz:
         Ritz values: lower bounds of the singular values with the same index.
     residuals : array of shape (j,)
         Residual norms, absolute, as the recurrence has them.
-    latest : array of shape (j,) or None
-        Ritz values one product later than S, where the method has both: what extraction returns.
-    width : int
-        Number of vectors in the last product.
+    couplings : array of shape (w, j) or None
+        Where the method has them: what the last product, of w vectors, adds to the projection.
     """
 
     S: HostArray
     residuals: HostArray
-    latest: HostArray | None = None
-    width: int = 1
+    couplings: HostArray | None = None
+
+    @property
+    def width(self) -> int:
+        """Number of vectors in the last product; 0 where its couplings are not known."""
+        return 0 if self.couplings is None else len(self.couplings)
+
+    @cached_property
+    def latest(self) -> HostArray | None:
+        """Ritz values one product later than S: what extraction returns."""
+        if self.couplings is None:
+            return None
+        _, latest, _ = small_svd(np.hstack([np.diag(self.S), self.couplings.conj().T]))
+        return latest
 
     @property
     def scale(self) -> float:
@@ -45,8 +56,8 @@ class Ritz:
 
     def times(self, unit: float) -> Ritz:
         """The same for a matrix multiplied by ``unit``."""
-        latest = None if self.latest is None else self.latest * unit
-        return replace(self, S=self.S * unit, residuals=self.residuals * unit, latest=latest)
+        K = None if self.couplings is None else self.couplings * unit
+        return replace(self, S=self.S * unit, residuals=self.residuals * unit, couplings=K)
 
 
 def small_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:

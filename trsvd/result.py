@@ -9,7 +9,7 @@ from typing import Any
 from trsvd._arrays import Array, HostArray
 from trsvd._errors import Status
 
-__all__ = ["Completeness", "Info", "SVDResult"]
+__all__ = ["Completeness", "Info", "SVDResult", "Subspace"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,22 @@ class Completeness:
             f"probable: no missed singular value above {1 + self.eta:.3g} s_k "
             f"(failure probability {self.failure_probability:.1g})"
         )
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """Leading singular vectors of one m x n matrix, to start from with the next.
+
+    Attributes
+    ----------
+    U : array of shape (m, k)
+        Left vectors.
+    Vh : array of shape (k, n)
+        Right vectors, conjugate transposed.
+    """
+
+    U: Array
+    Vh: Array
 
 
 @dataclass(frozen=True)

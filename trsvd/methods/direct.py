@@ -97,7 +97,7 @@ class _DirectRun(Run):
         if self._triplets is None:
             return None
         S = self._triplets[1]
-        return Ritz(S, np.zeros(len(S)), latest=S, width=len(S))
+        return Ritz(S, np.zeros(len(S)), np.zeros((len(S), len(S))))
 
     def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
         del op

@@ -122,7 +122,7 @@ class _LanczosRun(Run):
             self.basis = GolubKahan(op, block, capacity=capacity, rng=rng, two_sided=not one_sided)
         self.meets_all_copies = start is None and method.block_size >= k
         self.scale, self.rng = 0.0, rng
-        self._history: list[tuple[int, float]] = []
+        self._last_look = (0, 0.0)
         self._look_at = 0
 
     @property
@@ -178,7 +178,7 @@ class _LanczosRun(Run):
             return None
         due = basis.full or basis.exhausted
         if basis.arrays.reads_are_cheap:
-            due = due or basis.size >= self._look_at
+            due = due or self.iterations >= self._look_at
         if not (due or now) or basis.size < min(self.k, basis.shape[1]):
             return None
         ritz = basis.ritz()
@@ -187,19 +187,19 @@ class _LanczosRun(Run):
         return ritz
 
     def _plan_next_look(self, ritz: Ritz) -> None:
-        """Look again when the residuals, going down as they did, may have arrived."""
+        """Look again when the residuals, going down as they did, may have arrived.
+
+        They go down ever faster, so that half of the way is waited, and never long: looking costs
+        a small SVD, a step too many two products.
+        """
         worst = float(ritz.residuals[: self.k].max(initial=0.0)) / (ritz.scale or 1.0)
-        worst = max(worst, self.tol * 1e-3, 1e-300)
-        at = self.iterations
-        self._history.append((at, worst))
-        wait = max(2, (self.basis.capacity - self.k) // 8)
-        if len(self._history) >= 2:
-            (at0, worst0) = self._history[max(0, len(self._history) - 4)]
-            if at > at0 and worst < worst0 and self.tol > 0:
-                slope = math.log(worst0 / worst) / (at - at0)
-                steps = math.log(max(worst / self.tol, 1.0)) / slope
-                wait = max(1, int(0.7 * steps))
-        self._look_at = self.basis.size + wait * self.basis.width
+        at, wait = self.iterations, max(2, (self.basis.capacity - self.k) // 8)
+        before, worst_before = self._last_look
+        self._last_look = (at, worst)
+        if at > before and self.tol < worst < worst_before and self.tol > 0:
+            slope = math.log(worst_before / worst) / (at - before)
+            wait = min(wait, max(1, int(0.5 * math.log(worst / self.tol) / slope)))
+        self._look_at = at + wait
 
     def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
         if isinstance(self.basis, GramLanczos):
@@ -230,11 +230,10 @@ class _LanczosRun(Run):
         basis = self.basis
         basis.grow(self.method.basis_for(k, basis.shape[1]))
         self.finished = basis.exhausted
-        self._history, self._look_at = [], 0
+        self._last_look, self._look_at = (0, 0.0), 0
 
     def copy(self) -> _LanczosRun:
         twin = _LanczosRun.__new__(_LanczosRun)
         twin.__dict__.update(self.__dict__)
         twin.basis = self.basis.copy()
-        twin._history = list(self._history)
         return twin
