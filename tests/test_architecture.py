@@ -45,7 +45,20 @@ FLOORS = [
         "_svds",
     },
     # 4: norms, balls, oracles
-    {"norms", "balls", "lmo", "polar"},
+    {
+        "_singular_values",
+        "_leading",
+        "_lmo_result",
+        "_sum_gauge",
+        "_ball",
+        "_entrywise_balls",
+        "_spectral_balls",
+        "balls",
+        "norms",
+        "lmo",
+        "regularized",
+        "polar",
+    },
     # 5: thin layers that embed the oracles
     {"optim.__init__", "optim.rules", "optim.torch"},
     # 6: what a person runs
@@ -107,8 +120,13 @@ NEIGHBOURS = {
         "result",
         "stopping",
     },
-    "balls": {"norms"},
-    "lmo": {"balls", "norms"},
+    "_ball": {"_lmo_result", "_singular_values", "_sum_gauge"},
+    "_entrywise_balls": {"_ball", "_lmo_result"},
+    "_spectral_balls": {"_ball", "_leading", "_lmo_result", "_singular_values"},
+    "balls": {"_ball", "_entrywise_balls", "_spectral_balls"},
+    "norms": {"balls"},
+    "lmo": {"balls"},
+    "regularized": {"_lmo_result", "balls"},
     "optim.__init__": {"optim.rules"},
     "optim.torch": {"optim.rules"},
     "table": {"_matrices", "_report", "testing"},
@@ -346,7 +364,7 @@ def test_what_is_exported_documents_its_parameters(name: str) -> None:
     if is_function:
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         names = [argument.arg for argument in arguments]
-        sections = ["Parameters", "Returns"]
+        sections = ["Parameters", "Returns"] if names else ["Returns"]
     else:
         fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
         names = [

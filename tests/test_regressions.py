@@ -189,3 +189,83 @@ def test_copies_across_position_k_were_mixed_when_extracted():
     A = (U * s) @ V.T
     for seed in range(10):
         assert_right(A, svds(A, 5, method="trlan", rng=seed), 5)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_eigenvalues_by_index_were_missed_in_a_cluster(k):
+    """LAPACK returned fewer eigenpairs of the Gram matrix than were asked for."""
+    for seed in range(120):
+        G = np.random.default_rng(seed).standard_normal((12, 14))
+        U, _, Vh = np.linalg.svd(G, full_matrices=False)
+        result = trsvd.svds(U @ Vh, k, method=trsvd.Direct(route="gram"))
+        assert_right(U @ Vh, result, k)
+
+
+COPIES = np.diag(np.r_[np.ones(10), np.full(40, 0.5), np.full(50, 0.01)])
+
+
+@pytest.mark.parametrize("gram", [False, True])
+def test_copies_were_missed_when_a_run_for_one_was_resumed_for_more(gram):
+    """The start of a run for k = 1 was taken for one wide enough for k = 8."""
+    method = trsvd.ThickRestartLanczos(gram=gram)
+    first = trsvd.svds(COPIES, 1, method=method, rng=0)
+    result = trsvd.svds(COPIES, 8, state=first.state, rng=0)
+    assert_right(COPIES, result, 8)
+    assert result.completeness.kind == "probable"
+
+
+def test_the_gram_route_passed_over_small_values():
+    """Below sqrt(eps) s_1 eigenvalues of A^T A are noise, which residuals cannot see."""
+    A = np.diag(np.r_[1.0, np.random.default_rng(1).random(39) * 1e-8])
+    assert_right(A, trsvd.svds(A, 5), 5)
+
+
+@pytest.mark.parametrize(("large", "tol"), [(2.0, 0.01), (5.0, 0.1)])
+def test_a_loose_tolerance_was_met_before_the_leading_vector_had_grown(large, tol):
+    """In 20000 dimensions a random vector is an eigenvector but for 1 % of its length."""
+    values = np.ones(20000)
+    values[7] = large
+    A = scipy.sparse.diags_array(values).tocsr()
+    for seed in range(3):
+        S = trsvd.svds(A, 1, tol=tol, rng=seed).S
+        assert abs(S[0] - large) <= tol * large
+
+
+@pytest.mark.parametrize("method", ["trlan", "krylov"])
+def test_a_start_of_null_vectors_was_taken_for_a_wrong_adjoint(method):
+    """Nothing but rounding was seen of A yet when the two products were compared."""
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((60, 10)) @ rng.standard_normal((10, 40))
+    null = np.linalg.svd(A)[2][10:].T
+    assert_right(A, trsvd.svds(A, 3, method=method, start=null[:, :5].copy(), rng=0), 3)
+
+
+def test_the_products_that_extract_gram_vectors_escaped_the_cap():
+    """Each attempt to extract made k products more."""
+    A = np.diag(np.r_[1.0, 1e-8 * np.linspace(1, 0.1, 19)])
+    with pytest.warns(trsvd.ConvergenceWarning):
+        result = trsvd.svds(A, 3, method=trsvd.ThickRestartLanczos(gram=True), max_matvecs=9, rng=0)
+    assert result.matvecs <= 9
+
+
+def test_a_state_was_changed_by_its_generator():
+    """Two runs from one state drew different numbers."""
+    A = np.random.default_rng(0).standard_normal((61, 26))
+    state = trsvd.svds(A, 8, method="power", rng=0, tol=1e-3).state
+    with pytest.warns(trsvd.ConvergenceWarning):
+        one, two = (trsvd.svds(A, 12, state=state, max_matvecs=60).S for _ in range(2))
+    assert np.array_equal(one, two)
+
+
+def test_nothing_above_a_threshold_with_gram_lanczos():
+    """There was no column to extract."""
+    A = np.random.default_rng(0).standard_normal((30, 20))
+    result = trsvd.svds_above(A, 1e9, method=trsvd.ThickRestartLanczos(gram=True))
+    assert (result.U.shape, result.S.shape, result.Vh.shape) == ((30, 0), (0,), (0, 20))
+
+
+def test_a_small_basis_could_not_be_resumed_for_more():
+    """The basis given for five triplets was held against ten."""
+    A = np.random.default_rng(0).standard_normal((60, 50))
+    first = trsvd.svds(A, 5, method=trsvd.ThickRestartLanczos(basis_size=8), rng=0)
+    assert_right(A, trsvd.svds(A, 10, state=first.state), 10)

@@ -556,6 +556,13 @@ def test_what_a_callback_raises_comes_through():
         svds(matrix(60, 50), 3, method="trlan", callback=callback)
 
 
+@pytest.mark.parametrize("true", [True, np.True_, np.array(True)])
+def test_a_callback_stops_with_any_truth_value(true):
+    """A comparison of arrays is one of NumPy's, not Python's own."""
+    result = unconverged(matrix(40, 30), 3, method="trlan", callback=lambda info: true)
+    assert result.status is Status.CALLBACK
+
+
 def test_a_callback_that_returns_something_else_does_not_stop():
     A = matrix(40, 30)
     assert_right(A, svds(A, 3, method="trlan", callback=lambda info: "go on"), 3)

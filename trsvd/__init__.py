@@ -4,8 +4,33 @@ from __future__ import annotations
 
 from trsvd import operators
 from trsvd._errors import AdjointError, ConvergenceWarning, NotConverged, Status
+from trsvd._lmo_result import LMOResult
 from trsvd._select import Selection, select_method
 from trsvd._svds import svds, svds_above, svds_to_tolerance
+from trsvd.balls import (
+    ColumnBall,
+    FrobeniusBall,
+    KyFanBall,
+    KyFanDualBall,
+    MaxBall,
+    NuclearBall,
+    RMSBall,
+    RowBall,
+    SpectralBall,
+)
+from trsvd.lmo import (
+    column_lmo,
+    f_fanion_lmo,
+    frobenius_lmo,
+    kyfan_dual_lmo,
+    kyfan_lmo,
+    max_lmo,
+    nuclear_lmo,
+    rms_lmo,
+    row_lmo,
+    s_fanion_lmo,
+    spectral_lmo,
+)
 from trsvd.methods import (
     BlockKrylov,
     Direct,
@@ -13,24 +38,70 @@ from trsvd.methods import (
     RandomizedSVD,
     ThickRestartLanczos,
 )
-from trsvd.result import Completeness, Info, SVDResult
+from trsvd.norms import (
+    frobenius_norm,
+    ky_fan_dual_norm,
+    ky_fan_norm,
+    max_column_norm,
+    max_norm,
+    max_row_norm,
+    nuclear_norm,
+    rms_norm,
+    spectral_norm,
+)
+from trsvd.regularized import f_star_neon, nuclear_neon, regularized_update
+from trsvd.result import Completeness, Info, Subspace, SVDResult
 
 __all__ = [
     "AdjointError",
     "BlockKrylov",
+    "ColumnBall",
     "Completeness",
     "ConvergenceWarning",
     "Direct",
+    "FrobeniusBall",
     "Info",
+    "KyFanBall",
+    "KyFanDualBall",
+    "LMOResult",
+    "MaxBall",
     "NotConverged",
+    "NuclearBall",
     "PowerIteration",
+    "RMSBall",
     "RandomizedSVD",
+    "RowBall",
     "SVDResult",
     "Selection",
+    "SpectralBall",
     "Status",
+    "Subspace",
     "ThickRestartLanczos",
+    "column_lmo",
+    "f_fanion_lmo",
+    "f_star_neon",
+    "frobenius_lmo",
+    "frobenius_norm",
+    "ky_fan_dual_norm",
+    "ky_fan_norm",
+    "kyfan_dual_lmo",
+    "kyfan_lmo",
+    "max_column_norm",
+    "max_lmo",
+    "max_norm",
+    "max_row_norm",
+    "nuclear_lmo",
+    "nuclear_neon",
+    "nuclear_norm",
     "operators",
+    "regularized_update",
+    "rms_lmo",
+    "rms_norm",
+    "row_lmo",
+    "s_fanion_lmo",
     "select_method",
+    "spectral_lmo",
+    "spectral_norm",
     "svds",
     "svds_above",
     "svds_to_tolerance",

@@ -41,7 +41,8 @@ _PANEL_BYTES = 1 << 24
 
 def is_array(A: object) -> bool:
     """Whether ``A`` is an array of a library that follows the array API standard."""
-    return is_array_api_obj(A) and not is_sparse(A)
+    dense = str(getattr(A, "layout", "torch.strided")) == "torch.strided"
+    return is_array_api_obj(A) and not is_sparse(A) and dense
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,8 @@ class Arrays:
         if is_numpy_array(x):
             return np.asarray(x)
         if is_torch_array(x):
+            if dtype_name(x.dtype) == "bfloat16":  # NumPy has none
+                x = x.float()
             return np.asarray(x.detach().cpu().resolve_conj().resolve_neg())
         if is_cupy_array(x):
             return np.asarray(x.get())
@@ -385,6 +388,9 @@ class Arrays:
             G = G + self.adjoint_product(panel, panel)
         if is_numpy_namespace(xp):
             _, vectors = scipy.linalg.eigh(G, subset_by_index=(n - k, n - 1), check_finite=False)
+            if vectors.shape[1] < k:
+                # LAPACK's search by index can miss members of a cluster of eigenvalues.
+                _, vectors = scipy.linalg.eigh(G, check_finite=False)
         else:
             _, vectors = xp.linalg.eigh(G)
         return self.like(xp.flip(vectors[:, -k:], axis=1))

@@ -13,7 +13,7 @@ import numpy as np
 from trsvd._arrays import Array, HostArray
 from trsvd._completeness import check_completeness
 from trsvd._errors import ConvergenceWarning, NotConverged, Status
-from trsvd._kinds import describe
+from trsvd._kinds import describe, dtype_name
 from trsvd._problem import Problem, State
 from trsvd._ritz import Ritz, residual_norms
 from trsvd._validate import check_cap
@@ -148,7 +148,10 @@ class _Driver:
             return problem.hand_out(now)
 
         op = problem.op
-        return self.callback(Info(run.iterations, op.matvecs, op.passes, triplets)) is True
+        answer = self.callback(Info(run.iterations, op.matvecs, op.passes, triplets))
+        # A comparison of arrays gives a truth value of their library, which is meant too.
+        is_truth = isinstance(answer, bool) or dtype_name(getattr(answer, "dtype", "O")) == "bool"
+        return is_truth and bool(answer)
 
     def verdict(self, good: bool, ended: Status | None) -> Status | None:
         """How the run ended, by the residuals from products; None to go on.
@@ -196,11 +199,14 @@ def solve(
     run = _begin(problem, method, k, stop.tol, request.start, cap)
     driver = _Driver(problem, run, stop, k, limit, cap, request.callback)
     completeness = Completeness("unchecked")
-    width, before = 1, None
+    width, before, latest = 1, None, None
     while True:
         ended = driver.iterate()
         outcome = _examine(problem, driver)
         if outcome is None:
+            if latest is not None:
+                outcome, status = latest, Status.MAX_MATVECS
+                break
             if before is None:
                 msg = (
                     f"max_matvecs={cap} is too small: {op.matvecs} products gave "
@@ -212,6 +218,7 @@ def solve(
             break
         verdict = driver.verdict(stop.accepts(outcome.residuals), ended)
         if verdict is None:
+            latest = outcome
             continue
         status = verdict
         if status not in (Status.CONVERGED, Status.MAX_K) or not request.verify:
@@ -225,7 +232,7 @@ def solve(
         op.verifying = False
         if missed is None:
             break
-        before, width = outcome, min(2 * width, max(1, driver.k))
+        before, latest, width = outcome, None, min(2 * width, max(1, driver.k))
         driver = _restarted(driver, method, outcome, missed)
     return _finish(driver, method, outcome, status, completeness, request.on_failure)
 
@@ -238,6 +245,8 @@ def _begin(problem: Problem, method: Method, k: int, tol: float, start: Any, cap
         msg = "start and state are both given; state= goes on with A, start= begins anew"
         raise ValueError(msg)
     run = problem.state.run.copy()
+    if problem.rng_given:
+        run.rng = problem.rng
     run.retarget(k)
     return run
 
@@ -260,10 +269,13 @@ def _examine(problem: Problem, driver: _Driver) -> _Outcome | None:
     if not isinstance(driver.stop, (Residual, Gap)) and run.available:
         # How many are wanted is not known yet; these are the ones that there are.
         k = min(k, run.available)
-    if run.available < k:
+    if run.available < k or (k and op.matvecs + run.extract_cost > driver.cap):
         return None
+    if k == 0:
+        none = (problem.arrays.zeros(rows, 0) for rows in op.shape)
+        return _Outcome((next(none), np.zeros(0), next(none)), np.zeros(0))
     U, S, V = run.extract(op, k)
-    if k == 0 or isinstance(driver.stop, Gap):
+    if isinstance(driver.stop, Gap):
         return _Outcome((U, S, V), np.full(k, np.nan))
     op.verifying = True
     residuals = residual_norms(op, U, S, V)

@@ -98,6 +98,7 @@ class GolubKahan:
         # Coefficients still on the device: (H, R) of a product with A, (C, back) of one with A^H.
         self._pending: list[tuple[Array | None, Array]] = []
         self._half_known = False  # whether B on the host has a column whose couplings are pending
+        self._kept = self.locked  # columns of the last restart
         self.careful = False  # extract exactly what the residuals are about
         self._coupling: Array | None = None
 
@@ -165,6 +166,7 @@ class GolubKahan:
         w, n = self._open, self.shape[1]
         j = self.size - w
         Z = op.rmatmat(self.U.view(j))
+        self.anorm = arrays.xp.max(arrays.xp.concat([self.anorm[None], arrays.column_norms(Z)]))
         self._open = 0
         room = n - j - w
         if room == 0:
@@ -304,7 +306,9 @@ class GolubKahan:
             raise RuntimeError(msg)
         P, S, _ = self._leading(B)
         K = C @ P
-        return Ritz(S, np.linalg.norm(K, axis=0), K)
+        w = len(self.C)
+        grown = w > 0 and len(self.B) - self._kept >= 2 * w
+        return Ritz(S, np.linalg.norm(K, axis=0), K, (self.B, self.C, w) if grown else None)
 
     def right_vectors(self, k: int) -> Array:
         """The k leading right Ritz vectors."""
@@ -374,6 +378,7 @@ class GolubKahan:
         self.B = np.diag(np.concatenate([self.S_locked, S])).astype(self.B.dtype)
         self.C = np.hstack([np.zeros((C.shape[0], a), C.dtype), C])
         self._coupling = put(self.C)
+        self._kept = self.size
 
     def lock(self, level: float) -> None:
         """Take leading triplets whose couplings are at most ``level`` out of the iteration.

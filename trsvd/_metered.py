@@ -35,7 +35,8 @@ class Metered(MatrixOperator):
         # Outside of this window sums of squares of entries come near overflow or underflow.
         safe = float(np.finfo(self.arrays.host_dtype).tiny) ** -0.2
         size = size or 1.0
-        self.set_scale(0 if 1 / safe <= size <= safe else -math.frexp(size)[1])
+        # (2**1023 is the largest power of two that singular values can be scaled back by.)
+        self.set_scale(0 if 1 / safe <= size <= safe else max(-math.frexp(size)[1], -1023))
         self.matvecs = self.passes = self.matvecs_verify = 0
         self.verifying = False
 

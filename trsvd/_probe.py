@@ -52,7 +52,7 @@ def probe(op: MatrixOperator, rng: np.random.Generator) -> float:
     if abs(inner - square) > allowance:
         msg = (
             f"rmatmat is not the adjoint of matmat: <x, A^H A x> / ||A x||^2 = "
-            f"{inner / square if square else math.inf:.6g} for a random x, which must be 1; "
+            f"1 + ({(inner - square) / square if square else math.inf:.3g}) for a random x, not 1; "
             "rmatmat must compute the conjugate transpose, A.conj().T @ X"
         )
         raise AdjointError(msg)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,10 +35,12 @@ class State:
 class Problem:
     """A user's matrix as the methods work on it: at least as tall as wide, scaled, counted."""
 
-    def __init__(self, A: Any, rng: Any, state: Any) -> None:
+    def __init__(self, A: Any, rng: Any, state: Any, *, in_compute_dtype: bool = False) -> None:
         self.user_op = as_operator(A)
-        self.rng = np.random.default_rng(rng)
+        self.rng, self.rng_given = np.random.default_rng(rng), rng is not None
         self.arrays = self.user_op.arrays
+        if in_compute_dtype:  # nothing is rounded to half precision on the way out
+            self.arrays = replace(self.arrays, out_dtype=self.arrays.dtype)
         self.eps = self.arrays.eps
         self.shape = self.user_op.shape
         self.flipped = self.shape[0] < self.shape[1]
@@ -104,7 +106,9 @@ class Problem:
             U, V = V, U
         if len(S):
             U, V = arrays.fix_phases(U, V)
-        values = arrays.hand_out_values(np.ldexp(S, -self.op.scale_exponent))
+        with np.errstate(over="ignore"):  # looked at next
+            S = np.ldexp(S, -self.op.scale_exponent)
+        values = arrays.hand_out_values(S)
         return arrays.hand_out(U), values, arrays.hand_out(arrays.adjoint(V))
 
     def start_block(self, start: Any, cap: int) -> Array | None:

@@ -52,7 +52,11 @@ def machine(backend: str = "numpy", device: str | None = None) -> dict[str, Any]
 
 
 def _threads() -> int:
-    """Processors that this process may use."""
+    """Threads that BLAS is told to use, or the processors that this process may use."""
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        told = os.environ.get(name, "")
+        if told.isdigit() and int(told) > 0:
+            return int(told)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -30,11 +30,15 @@ class Ritz:
         Residual norms, absolute, as the recurrence has them.
     couplings : array of shape (w, j) or None
         Where the method has them: what the last product, of w vectors, adds to the projection.
+    trail : tuple (B, C, w) or None
+        After two whole expansions by blocks of w vectors: the projected matrix in the order in
+        which it grew, and its last couplings. What was known earlier stands in its corners.
     """
 
     S: HostArray
     residuals: HostArray
     couplings: HostArray | None = None
+    trail: tuple[HostArray, HostArray, int] | None = None
 
     @property
     def width(self) -> int:

@@ -24,9 +24,9 @@ class Completeness:
     kind : str
         ``"exact"``: the full spectrum was computed. ``"norm"``: what is left of ``||A||_F`` is
         less than the last singular value. ``"random start"``: the method iterated a random block
-        at least k wide, which meets every copy with probability one. ``"probable"``: a random
-        vector in the complement of the triplets was iterated and met nothing larger.
-        ``"unchecked"``: nothing was checked.
+        at least k wide to a tolerance that no overlooked component of it would allow.
+        ``"probable"``: a random vector in the complement of the triplets was iterated and met
+        nothing larger. ``"unchecked"``: nothing was checked.
     eta : float
         With ``"probable"``: a missed singular value of at least ``(1 + eta) s_k`` would have been
         found...
@@ -80,7 +80,7 @@ class SVDResult:
         ``max(||A v_i - s_i u_i||, ||A^H u_i - s_i v_i||) / s_1``, in the compute dtype's
         precision. A backward error: each triplet is one of a matrix that is this far from A.
     converged : bool
-        Whether every residual is at most ``tol``.
+        Whether every residual is at most ``tol``, and no check found that more was missed.
     status : Status
         Why the run ended; ``status.value`` is the message to read.
     matvecs : int
@@ -94,7 +94,8 @@ class SVDResult:
     method : Method
         The method used, with its options.
     state : object or None
-        To go on from with the same matrix: ``svds(A, k, state=result.state, tol=...)``.
+        To go on from with the same matrix: ``svds(A, k, state=result.state, tol=...)``. It holds
+        the whole basis: drop the result (or keep only U, S, Vh) to free that memory.
     completeness : Completeness
         What is known about missed singular values.
     """
@@ -143,6 +144,10 @@ class Info:
         Products with A or A^H made by the method so far, counted in vectors.
     passes : int
         Products with a block so far.
+
+    Notes
+    -----
+    ``triplets()`` gives the U, S, Vh that the run would return now; ask while the callback runs.
     """
 
     iteration: int

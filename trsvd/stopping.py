@@ -180,22 +180,47 @@ class Gap:
 
     k: int
     gap: float
+    warm: bool = False
     tol: float = math.inf
 
     def estimate(self, ritz: Ritz) -> float:
-        """The relative gap of what would be extracted now, from the Ritz values and their trend.
+        """The relative gap of what would be extracted now.
 
-        With a block of at least k vectors: twice what the last product gained. Each product gains
-        more than all that are to come, where the gain goes down at least twofold a product; on
-        sequences of momentum buffers the gap was at most 1.3 times the last gain. With a narrower
-        block, whose gains are no measure: the sum of the residuals.
+        A warm start may be converged and not leading; what is under way beside it tells. There
+        twice their residuals are granted to the Ritz values behind the k-th.
         """
         k = min(self.k, len(ritz.S))
-        if ritz.latest is not None and ritz.width >= min(self.k, len(ritz.S)):
-            attained = float(ritz.latest[:k].sum())
-            return 2 * (attained - float(ritz.S[:k].sum())) / attained if attained else 0.0
-        attained = float(ritz.S[:k].sum())
-        return float(ritz.residuals[:k].sum()) / attained if attained else 0.0
+        beside = 0.0
+        if self.warm and k < len(ritz.S) and ritz.S[0] > 0:
+            hoped = np.concatenate([ritz.S[:k], ritz.S[k:] + 2 * ritz.residuals[k:]])
+            beside = 1 - float(ritz.S[:k].sum()) / float(-np.sort(-hoped)[:k].sum())
+        return max(self._trend(ritz), beside)
+
+    def _trend(self, ritz: Ritz) -> float:
+        """The gap by how the sum of the values has grown.
+
+        After two expansions by a block of at least k vectors, from the trend: what the last four
+        products attained are corners of the projected matrix, and gains that go down by a factor
+        rho a product leave ``gain * rho / (1 - rho)``; four times that is reported. Without such a
+        trend (a narrow block, a restart, one expansion) it is the sum of the residuals, which is
+        larger.
+        """
+        k = min(self.k, len(ritz.S))
+        attained = float((ritz.S if ritz.latest is None else ritz.latest)[:k].sum())
+        if attained == 0:
+            return 0.0
+        coarse = float(ritz.residuals[:k].sum()) / attained
+        if ritz.trail is None or ritz.trail[2] < k:
+            return coarse
+        B, C, w = ritz.trail
+        j = len(B) - w
+        corners = [B[:j, :j], B[:j, :], B, np.hstack([B, C.conj().T])]
+        values = [np.linalg.svd(X, compute_uv=False) for X in corners]
+        # The values behind the k-th too: while they grow they can still pass it.
+        left = max(
+            _left(np.array([S[:count].sum() for S in values])) for count in {k, min(k + 2, w)}
+        )
+        return min(coarse, 4 * left / attained)
 
     def judge(self, ritz: Ritz, rank: int) -> Verdict:
         """Whether the estimated gap is at most the one asked for."""
@@ -210,3 +235,12 @@ class Gap:
     def missed(self, S: HostArray, k: int, s: float) -> bool:
         """Whether ``s`` would add more than the gap."""
         return bool(s - S[k - 1] > self.gap * float(S[:k].sum()))
+
+
+def _left(sums: HostArray) -> float:
+    """What a growing sequence still has to gain, extrapolated from its last three gains."""
+    gains = np.maximum(np.diff(sums), 0.0)
+    if gains[2] == 0:
+        return 0.0
+    rho = max(gains[1] / max(gains[0], 1e-300), gains[2] / max(gains[1], 1e-300))
+    return float(gains[2] * rho / (1 - rho)) if rho < 1 else math.inf

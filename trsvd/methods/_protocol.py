@@ -27,7 +27,11 @@ class Run(ABC):
         The run iterates a random block at least k wide: no copy of a multiple value is missed.
     exact : bool
         The full spectrum was computed.
+    rng : numpy.random.Generator
+        Where the run takes random numbers from when it has to.
     """
+
+    rng: np.random.Generator
 
     iterations: int = 0
     finished: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 
 from trsvd._arrays import Array, HostArray
@@ -89,5 +91,6 @@ class SubspaceRun(Run):
     def copy(self) -> SubspaceRun:
         twin = SubspaceRun.__new__(SubspaceRun)
         twin.__dict__.update(self.__dict__)
+        twin.rng = deepcopy(self.rng)
         twin.subspace = self.subspace.copy()
         return twin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -24,9 +25,9 @@ class Direct:
     ----------
     route : {"auto", "svd", "gram"}, default "auto"
         ``"svd"``: the library's full thin SVD. ``"gram"``: the k leading eigenvectors of A^H A,
-        formed in double precision, and one Rayleigh-Ritz step with A; where its residuals do not
-        meet the tolerance (small singular values of a float64 matrix do not survive the squaring),
-        the full SVD follows. ``"auto"``: the Gram route where k is at most a quarter of min(m, n).
+        formed in double precision, and one Rayleigh-Ritz step with A; where s_k is too small to
+        survive the squaring, or residuals do not meet the tolerance, the full SVD follows.
+        ``"auto"``: the Gram route where k is at most a quarter of min(m, n).
 
     Notes
     -----
@@ -50,17 +51,19 @@ class Direct:
         self, op: Metered, k: int, *, tol: float, start: Array | None, rng: np.random.Generator
     ) -> Run:
         """Start a run; a start block is of no use to it."""
-        del tol, start
-        return _DirectRun(self.route, op, k, rng)
+        del start
+        return _DirectRun(self.route, op, k, tol, rng)
 
 
 class _DirectRun(Run):
     meets_all_copies = True
     exact = True
 
-    def __init__(self, route: str, op: Metered, k: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, route: str, op: Metered, k: int, tol: float, rng: np.random.Generator
+    ) -> None:
         n = op.shape[1]
-        self.k, self.rng, self.rank = k, rng, n
+        self.k, self.tol, self.rng, self.rank = k, tol, rng, n
         if route == "auto":
             route = "gram" if 4 * k <= n else "svd"
         self.route = route
@@ -88,9 +91,22 @@ class _DirectRun(Run):
             op.verifying = True
             self._triplets = rayleigh_ritz(op, V, spare, self.k)
             op.verifying = False
-        else:
-            U, S, Vh = arrays.svd(A)
-            self._triplets = U, S, arrays.adjoint(Vh)
+            if self._resolved(self._triplets[1], arrays.eps):
+                return
+            self.route = "svd"
+        U, S, Vh = arrays.svd(A)
+        self._triplets = U, S, arrays.adjoint(Vh)
+        self._dense = None
+
+    def _resolved(self, S: HostArray, eps: float) -> bool:
+        """Whether the Gram matrix tells the k-th value from those behind it to the tolerance.
+
+        Its eigenvalues are known to about ``eps s_1^2`` of double precision, s_k then to
+        ``eps s_1^2 / s_k``; residuals cannot see what was passed over.
+        """
+        double = float(np.finfo(np.float64).eps)
+        least = 10 * max(double**0.5, double / max(self.tol, eps))
+        return bool(S[-1] > least * S[0])
 
     def report(self, *, now: bool = False) -> Ritz | None:
         del now
@@ -119,6 +135,7 @@ class _DirectRun(Run):
     def copy(self) -> _DirectRun:
         twin = _DirectRun.__new__(_DirectRun)
         twin.__dict__.update(self.__dict__)
+        twin.rng = deepcopy(self.rng)
         return twin
 
     def release(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -122,8 +123,9 @@ class _BlockKrylovRun(Run):
         rng: np.random.Generator,
     ) -> None:
         n = op.shape[1]
-        self.limit, self.k = method.iterations, k
-        width = min(k + method.oversampling, n)
+        self.limit, self.k, self.rng = method.iterations, k, rng
+        given = k if start is None else max(k, int(start.shape[1]))
+        width = min(given + method.oversampling, n)
         steps = 4 if method.iterations is None else method.iterations + 1
         block = pad_block(op, start, width, rng)
         self.basis = GolubKahan(op, block, capacity=min(n, width * steps), rng=rng)
@@ -165,5 +167,6 @@ class _BlockKrylovRun(Run):
     def copy(self) -> _BlockKrylovRun:
         twin = _BlockKrylovRun.__new__(_BlockKrylovRun)
         twin.__dict__.update(self.__dict__)
+        twin.rng = deepcopy(self.rng)
         twin.basis = self.basis.copy()
         return twin

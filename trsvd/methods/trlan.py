@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -227,13 +228,19 @@ class _LanczosRun(Run):
 
     def retarget(self, k: int) -> None:
         self.k = k
+        self.meets_all_copies &= k <= self.method.block_size
         basis = self.basis
-        basis.grow(self.method.basis_for(k, basis.shape[1]))
+        rank = basis.shape[1]
+        # A basis_size that was given for fewer triplets gives way as far as it must.
+        size = self.method.basis_size
+        needed = k + self.method.block_size + 1
+        basis.grow(min(rank, max(size, needed)) if size else self.method.basis_for(k, rank))
         self.finished = basis.exhausted
         self._last_look, self._look_at = (0, 0.0), 0
 
     def copy(self) -> _LanczosRun:
         twin = _LanczosRun.__new__(_LanczosRun)
         twin.__dict__.update(self.__dict__)
+        twin.rng = deepcopy(self.rng)
         twin.basis = self.basis.copy()
         return twin

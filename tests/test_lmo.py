@@ -1,0 +1,242 @@
+"""Oracles that return an array: the balls' minimizers, of single matrices and of batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse
+from scipy.sparse.linalg import aslinearoperator
+
+from trsvd import lmo
+from trsvd.balls import (
+    ColumnBall,
+    FrobeniusBall,
+    KyFanBall,
+    KyFanDualBall,
+    MaxBall,
+    NuclearBall,
+    RMSBall,
+    RowBall,
+    SpectralBall,
+)
+from trsvd.methods import Direct
+
+DTYPES = ["float32", "float64", "complex64", "complex128"]
+SHAPES = [(7, 5), (5, 7)]
+
+# name: (function of G and radius, ball)
+ORACLES = {
+    "kyfan_dual_lmo": (lambda G, **o: lmo.kyfan_dual_lmo(G, 3, **o), KyFanDualBall(3)),
+    "kyfan_lmo": (lambda G, **o: lmo.kyfan_lmo(G, 3, **o), KyFanBall(3)),
+    "nuclear_lmo": (lmo.nuclear_lmo, NuclearBall()),
+    "spectral_lmo": (lmo.spectral_lmo, SpectralBall()),
+    "rms_lmo": (lmo.rms_lmo, RMSBall()),
+    "frobenius_lmo": (lmo.frobenius_lmo, FrobeniusBall()),
+    "max_lmo": (lmo.max_lmo, MaxBall()),
+    "column_lmo": (lmo.column_lmo, ColumnBall()),
+    "row_lmo": (lmo.row_lmo, RowBall()),
+    "f_fanion_lmo": (
+        lambda G, **o: lmo.f_fanion_lmo(G, 3, alpha=0.3, **o),
+        0.3 * KyFanDualBall(3) + 0.7 * FrobeniusBall(),
+    ),
+    "s_fanion_lmo": (
+        lambda G, **o: lmo.s_fanion_lmo(G, 3, alpha=0.3, eta=0.02, **o),
+        0.3 * KyFanDualBall(3) + 0.7 * 0.02 * MaxBall(),
+    ),
+}
+all_oracles = pytest.mark.parametrize("name", ORACLES)
+fanions = pytest.mark.parametrize("fanion", [lmo.f_fanion_lmo, lmo.s_fanion_lmo])
+# Distances of singular values of at least s_1 / 16.
+SPECTRUM = 2.0 ** -np.arange(5)
+
+
+def random(rng, shape, dtype="float64"):
+    X = rng.standard_normal(shape)
+    if np.dtype(dtype).kind == "c":
+        X = X + 1j * rng.standard_normal(shape)
+    return X.astype(dtype)
+
+
+def slack(dtype):
+    return 100 * float(np.finfo(dtype).eps) * 16
+
+
+def test_every_oracle_is_tested():
+    assert set(ORACLES) == set(lmo.__all__)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+@all_oracles
+def test_is_the_minimizer_of_the_ball(name, shape, dtype, backend, spectrum_matrix, rng):
+    oracle, ball = ORACLES[name]
+    host = spectrum_matrix(*shape, SPECTRUM, dtype, rng)
+    G = backend.asarray(host)
+    D = oracle(G, radius=2.5)
+    assert backend.owns(D)
+    assert D.dtype == backend.dtype(dtype)
+    D = backend.to_numpy(D)
+    np.testing.assert_allclose(D, 2.5 * ball.lmo(host).update, atol=2.5 * slack(dtype))
+    wide = host.astype(np.result_type(dtype, np.float64))
+    support = ball.support(wide)
+    assert -np.real(np.vdot(wide, D)) == pytest.approx(2.5 * support, rel=slack(dtype))
+
+
+@pytest.mark.parametrize("batch", [(1,), (3,), (2, 3), (2, 1, 2)])
+@all_oracles
+def test_batches(name, batch, backend, spectrum_matrix, rng):
+    oracle, _ = ORACLES[name]
+    matrices = [spectrum_matrix(7, 5, SPECTRUM, "float32", rng) for _ in range(np.prod(batch))]
+    host = np.stack(matrices).reshape(*batch, 7, 5)
+    D = oracle(backend.asarray(host))
+    assert backend.owns(D)
+    assert tuple(D.shape) == host.shape
+    assert D.dtype == backend.dtype("float32")
+    D = backend.to_numpy(D)
+    for index in np.ndindex(*batch):
+        single = backend.to_numpy(oracle(backend.asarray(host[index])))
+        # Not bit by bit: libraries sum in another order where memory is aligned otherwise.
+        np.testing.assert_allclose(D[index], single, atol=slack("float32"))
+
+
+@all_oracles
+def test_batches_with_a_zero_and_in_integers(name, backend, rng):
+    oracle, _ = ORACLES[name]
+    host = np.stack([np.zeros((7, 5)), random(rng, (7, 5))])
+    D = backend.to_numpy(oracle(backend.asarray(host)))
+    assert not D[0].any()
+    assert D[1].any()
+    integers = backend.asarray(np.arange(70).reshape(2, 7, 5) % 6)
+    assert oracle(integers).dtype == backend.dtype("float64")
+
+
+@all_oracles
+def test_a_bad_matrix_in_a_batch_is_refused(name, rng):
+    G = random(rng, (2, 7, 5))
+    G[1, 2, 2] = np.nan
+    with pytest.raises(ValueError, match="contains NaN or inf"):
+        ORACLES[name][0](G)
+
+
+@all_oracles
+def test_not_a_matrix(name):
+    oracle, _ = ORACLES[name]
+    for G in (scipy.sparse.eye_array(3), [[1.0]], None, aslinearoperator(np.eye(3))):
+        with pytest.raises(TypeError, match=r"takes one of shape \(\.\.\., m, n\)"):
+            oracle(G)
+    with pytest.raises(ValueError, match="a matrix has two dimensions"):
+        oracle(np.ones(3))
+    for shape in [(0, 3), (3, 0), (0, 3, 3), (2, 0, 3)]:
+        with pytest.raises(ValueError, match="shape"):
+            oracle(np.ones(shape))
+
+
+@all_oracles
+def test_radius(name, rng):
+    oracle, _ = ORACLES[name]
+    G = random(rng, (7, 5))
+    np.testing.assert_allclose(oracle(G, radius=0.1), 0.1 * oracle(G), atol=1e-15)
+    assert not oracle(G, radius=0).any()
+    for radius in (-1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="cannot be scaled"):
+            oracle(G, radius=radius)
+
+
+@all_oracles
+def test_a_step_goes_down(name, rng):
+    oracle, _ = ORACLES[name]
+    G = random(rng, (7, 5))
+    assert np.vdot(G, oracle(G)) < 0
+
+
+@pytest.mark.parametrize("name", ["kyfan_dual_lmo", "f_fanion_lmo", "s_fanion_lmo"])
+def test_options_are_passed_on(name, spectrum_matrix, rng):
+    G = spectrum_matrix(90, 80, 0.8 ** np.arange(80), "float64", rng)
+    oracle, ball = ORACLES[name]
+    exact = oracle(G, method="direct")
+    np.testing.assert_allclose(oracle(G, method=Direct()), exact, atol=1e-14)
+    # s_3 - s_4 is 0.128 s_1: vectors turn by residual over distance, at two ends of three triplets.
+    assert np.linalg.norm(oracle(G, method="trlan", tol=1e-9, rng=1) - exact) <= 6e-9 / 0.128
+    quick = oracle(G, gap=1e-2, rng=1)
+    support = ball.support(G)
+    assert -np.vdot(G, quick) >= (1 - 1e-2) * support
+    start = KyFanDualBall(3).lmo(G).subspace
+    warm = oracle(G, gap=1e-2, rng=1, start=start)
+    assert -np.vdot(G, warm) >= (1 - 1e-6) * support
+    for options in ({"method": "nonsense"}, {"tol": -1}, {"gap": 2}, {"gap": 0.1, "tol": 0.1}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            oracle(G, **options)
+    with pytest.raises(TypeError):
+        oracle(G, nonsense=1)
+    with pytest.raises(ValueError, match="start= belongs to one matrix"):
+        oracle(np.stack([G, G]), start=start)
+
+
+@pytest.mark.parametrize(
+    "oracle", [lmo.kyfan_dual_lmo, lmo.kyfan_lmo, lmo.f_fanion_lmo, lmo.s_fanion_lmo]
+)
+def test_bad_k(oracle):
+    with pytest.raises(ValueError, match="at least 1"):
+        oracle(np.eye(3), 0)
+    with pytest.raises(TypeError, match="is not an integer"):
+        oracle(np.eye(3), 2.0)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5, 50])
+def test_fanions(k, spectrum_matrix, rng):
+    """The formulas of the paper, written out."""
+    G, U, Vh = spectrum_matrix(7, 5, SPECTRUM, "float64", rng, factors=True)
+    UV = U[:, :k] @ Vh[:k]
+    ball = {"atol": slack("float64")}
+    F = G / np.linalg.norm(G)
+    np.testing.assert_allclose(lmo.f_fanion_lmo(G, k), -(UV + F) / 2, **ball)
+    np.testing.assert_allclose(
+        lmo.f_fanion_lmo(G, k, alpha=0.2, kyfan_scale=3, frobenius_scale=5, radius=2),
+        -2 * (0.2 * 3 * UV + 0.8 * 5 * F),
+        **ball,
+    )
+    np.testing.assert_allclose(lmo.s_fanion_lmo(G, k), -(UV + 0.01 * np.sign(G)) / 2, **ball)
+    np.testing.assert_allclose(
+        lmo.s_fanion_lmo(G, k, alpha=0.2, eta=0.3, kyfan_scale=3, sign_scale=5, radius=2),
+        -2 * (0.2 * 3 * UV + 0.8 * 0.3 * 5 * np.sign(G)),
+        **ball,
+    )
+    np.testing.assert_allclose(lmo.f_fanion_lmo(G, k, alpha=1), -UV, **ball)
+    np.testing.assert_allclose(lmo.f_fanion_lmo(G, k, alpha=0), -F, **ball)
+    np.testing.assert_allclose(lmo.s_fanion_lmo(G, k, alpha=0, eta=1), -np.sign(G), **ball)
+
+
+@fanions
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, np.nan])
+def test_bad_alpha(fanion, alpha):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        fanion(np.eye(3), 2, alpha=alpha)
+
+
+def test_bad_scales():
+    with pytest.raises(ValueError, match="cannot be scaled"):
+        lmo.s_fanion_lmo(np.eye(3), 2, eta=-1)
+    with pytest.raises(ValueError, match="cannot be scaled"):
+        lmo.f_fanion_lmo(np.eye(3), 2, frobenius_scale=np.inf)
+
+
+@all_oracles
+def test_gradients_of_torch(name, rng):
+    torch = pytest.importorskip("torch")
+    G = torch.asarray(random(rng, (7, 5)), dtype=torch.float32).requires_grad_()
+    D = ORACLES[name][0](G)
+    assert not D.requires_grad
+    batch = torch.stack([G, G])
+    assert not ORACLES[name][0](batch).requires_grad
+    bfloat = G.detach().to(torch.bfloat16)
+    assert ORACLES[name][0](bfloat).dtype == torch.bfloat16
+
+
+@all_oracles
+def test_transposed_and_strided_arrays(name, rng):
+    oracle, _ = ORACLES[name]
+    G = random(rng, (14, 15))[::2, ::3]
+    expected = oracle(G.copy())
+    # 16 for singular values at a distance, which those of a random matrix need not have: 1000.
+    for strided in (G, np.asfortranarray(G), G.T.copy().T):
+        np.testing.assert_allclose(oracle(strided), expected, atol=1000 * slack("float64"))

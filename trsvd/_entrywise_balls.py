@@ -1,0 +1,168 @@
+"""Balls of entries, rows and columns: exact formulas, without products."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trsvd._arrays import Array, Arrays, HostArray, is_array
+from trsvd._ball import Ball, Options
+from trsvd._errors import Status
+from trsvd._kinds import describe, split_power
+from trsvd._lmo_result import DenseTerm, LMOResult
+
+__all__ = ["ColumnBall", "FrobeniusBall", "MaxBall", "RowBall"]
+
+
+class _EntrywiseBall(Ball):
+    """A ball whose oracle is a formula on the entries: exact, without products."""
+
+    def _minimize(self, G: Any, options: Options) -> LMOResult:
+        """The minimizer, by its formula; see `Ball.lmo`. The options change nothing here."""
+        del options
+        entries = _Entries(G)
+        return LMOResult(
+            terms=(DenseTerm(-1.0, lambda: entries.out(self._direction(entries))),),
+            support=self.support(G),
+            gap=0.0,
+            gap_kind="exact",
+            subspace=None,
+            matvecs=0,
+            passes=0,
+            status=Status.CONVERGED,
+        )
+
+    @abstractmethod
+    def _direction(self, entries: _Entries) -> Array:
+        """Minus the minimizer."""
+
+
+class _Entries:
+    """A finite array scaled by a power of two so that squares of entries stay in range."""
+
+    def __init__(self, G: Any) -> None:
+        if not is_array(G):
+            msg = (
+                f"this ball looks at the entries of G, which is {describe(G)}; pass an array "
+                "(a sparse matrix can be made one by toarray)"
+            )
+            raise TypeError(msg)
+        if G.ndim != 2 or 0 in tuple(G.shape):
+            msg = f"G has shape {tuple(G.shape)}; a ball takes a matrix with rows and columns"
+            raise ValueError(msg)
+        self.arrays = Arrays.of_array(G)
+        X = self.arrays.take(G)
+        size = self.arrays.max_abs(X)
+        if not math.isfinite(size):
+            msg = "G contains NaN or inf; find where it comes from before making a step along it"
+            raise ValueError(msg)
+        exponent = math.frexp(size)[1] - 1
+        before, after = split_power(-exponent)
+        self.unit = math.ldexp(1.0, exponent)
+        self.X = X * before * after  # a copy: an update formed later is that of G as it is now
+
+    def out(self, X: Array) -> Array:
+        """In the dtype of G."""
+        return self.arrays.hand_out(X)
+
+    def norms(self, axis: int) -> Array:
+        """2-norms along an axis, as the scaled entries have them; none of them underflows."""
+        xp = self.arrays.xp
+        sizes = xp.max(xp.abs(self.X), axis=axis, keepdims=True)
+        safe = xp.where(sizes > 0, sizes, xp.ones_like(sizes))
+        Y = self.X / self.arrays.like(safe)
+        lengths = self.arrays.column_norms(Y if axis == 0 else Y.T)
+        return lengths * xp.squeeze(safe, axis=axis)
+
+    def total(self, values: Array) -> float:
+        """A sum of non-negative values, in the units of G."""
+        return float(self.arrays.get(values).astype(np.float64).sum()) * self.unit
+
+    def divided(self, norms: Array) -> Array:
+        """The entries over non-negative numbers; 0 / 0 = 0."""
+        xp = self.arrays.xp
+        safe = xp.where(norms > 0, norms, xp.ones_like(norms))
+        return self.X / self.arrays.like(safe)
+
+
+@dataclass(frozen=True)
+class FrobeniusBall(_EntrywiseBall):
+    """The unit ball of the Frobenius norm: ``lmo(G) = -G / ||G||_F`` (normalized SGD)."""
+
+    def support(self, G: Any) -> float:
+        """``||G||_F``."""
+        entries = _Entries(G)
+        return entries.arrays.frobenius_norm(entries.X) * entries.unit
+
+    def gauge(self, X: Any) -> float:
+        """``||X||_F``."""
+        return self.support(X)
+
+    def gauge_of_values(self, S: HostArray) -> float:
+        """The gauge of a matrix with singular values S."""
+        return float(np.linalg.norm(S))
+
+    def _direction(self, entries: _Entries) -> Array:
+        norm = entries.arrays.frobenius_norm(entries.X)
+        return entries.X * (1 / norm) if norm else entries.X
+
+
+@dataclass(frozen=True)
+class MaxBall(_EntrywiseBall):
+    """The unit ball of the entrywise max (l-infinity) norm: ``lmo(G) = -sign(G)`` (SignSGD).
+
+    The sign of a complex number is ``g / abs(g)``, and 0 at 0.
+    """
+
+    def support(self, G: Any) -> float:
+        """``sum abs(g_ij)``."""
+        entries = _Entries(G)
+        return entries.total(entries.arrays.xp.abs(entries.X))
+
+    def gauge(self, X: Any) -> float:
+        """``max abs(x_ij)``."""
+        entries = _Entries(X)
+        return float(entries.arrays.xp.max(entries.arrays.xp.abs(entries.X))) * entries.unit
+
+    def _direction(self, entries: _Entries) -> Array:
+        return entries.divided(entries.arrays.xp.abs(entries.X))
+
+
+@dataclass(frozen=True)
+class ColumnBall(_EntrywiseBall):
+    """The unit ball of the largest column norm: each column of G over its 2-norm (SCALE)."""
+
+    def support(self, G: Any) -> float:
+        """``sum_j ||g_:j||_2``."""
+        entries = _Entries(G)
+        return entries.total(entries.norms(0))
+
+    def gauge(self, X: Any) -> float:
+        """``max_j ||x_:j||_2``."""
+        entries = _Entries(X)
+        return float(entries.arrays.xp.max(entries.norms(0))) * entries.unit
+
+    def _direction(self, entries: _Entries) -> Array:
+        return entries.divided(entries.norms(0)[None, :])
+
+
+@dataclass(frozen=True)
+class RowBall(_EntrywiseBall):
+    """The unit ball of the largest row norm: each row of G over its 2-norm."""
+
+    def support(self, G: Any) -> float:
+        """``sum_i ||g_i:||_2``."""
+        entries = _Entries(G)
+        return entries.total(entries.norms(1))
+
+    def gauge(self, X: Any) -> float:
+        """``max_i ||x_i:||_2``."""
+        entries = _Entries(X)
+        return float(entries.arrays.xp.max(entries.norms(1))) * entries.unit
+
+    def _direction(self, entries: _Entries) -> Array:
+        return entries.divided(entries.norms(1)[:, None])

@@ -1,0 +1,31 @@
+"""Singular values alone, for norms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from trsvd._arrays import HostArray
+from trsvd._kinds import dtype_name
+from trsvd._problem import Problem
+from trsvd._svds import svds
+from trsvd.operators import as_operator
+
+__all__ = ["leading_values", "singular_values"]
+
+
+def singular_values(X: Any) -> HostArray:
+    """All singular values of X, descending, in float64 on the host."""
+    problem = Problem(X, 0, None)
+    _, values, _ = problem.arrays.svd(problem.op.scaled_dense())
+    return np.ldexp(values, -problem.op.scale_exponent)
+
+
+def leading_values(X: Any, k: int) -> HostArray:
+    """The k (or min(m, n)) largest singular values of X, in float64 on the host."""
+    op = as_operator(X)
+    k = min(k, *op.shape)
+    if dtype_name(op.arrays.out_dtype) in {"float16", "bfloat16"}:
+        X = op.dense()  # in the dtype that it is computed in, whose range holds the values
+    return op.arrays.get(svds(X, k, rng=0).S).astype(np.float64)

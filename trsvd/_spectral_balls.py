@@ -1,0 +1,230 @@
+"""Balls of singular values: Ky Fan, its dual, and their special cases."""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from trsvd._arrays import HostArray
+from trsvd._ball import Ball, Options
+from trsvd._kinds import describe
+from trsvd._leading import LeadingPairs, leading_pairs
+from trsvd._lmo_result import LMOResult, LowRankTerm
+from trsvd._singular_values import leading_values, singular_values
+from trsvd.result import Subspace
+
+__all__ = ["KyFanBall", "KyFanDualBall", "NuclearBall", "RMSBall", "SpectralBall"]
+
+
+def _check_k(k: int) -> None:
+    try:
+        value = operator.index(k)
+    except TypeError:
+        msg = f"k={k!r} is not an integer"
+        raise TypeError(msg) from None
+    if isinstance(k, bool) or value < 1:
+        msg = f"k={k}; a Ky Fan norm takes an integer of at least 1"
+        raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class KyFanDualBall(Ball):
+    """The unit ball of the dual of the Ky Fan k-norm, on which Fanion-k is built.
+
+    ``gauge(X) = max(s_1, sum_i s_i / k)``, ``support(G) = s_1 + ... + s_k`` (the Ky Fan k-norm),
+    ``lmo(G) = -U_k V_k^H``. k = 1 is the nuclear ball (Neon), k >= min(m, n) the spectral one
+    (Muon).
+
+    Parameters
+    ----------
+    k : int
+        At least 1.
+
+    Notes
+    -----
+    Where G has rank q < k the minimizer of least rank, ``-U_q V_q^H``, is returned: no update along
+    directions in which G is zero (``s_i <= max(m, n) eps s_1``).
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> G = np.diag([3.0, 2.0, 1.0])
+    >>> ball = trsvd.KyFanDualBall(2)
+    >>> round(ball.support(G), 12)
+    5.0
+    >>> ball.lmo(G).update.round(12) + 0.0
+    array([[-1.,  0.,  0.],
+           [ 0., -1.,  0.],
+           [ 0.,  0.,  0.]])
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        _check_k(self.k)
+
+    def support(self, G: Any) -> float:
+        """``s_1 + ... + s_k``."""
+        return float(leading_values(G, self.k).sum())
+
+    def gauge(self, X: Any) -> float:
+        """``max(s_1, sum_i s_i / k)``."""
+        S = singular_values(X)
+        return float(max(S[0], S.sum() / min(self.k, len(S))))
+
+    def gauge_of_values(self, S: HostArray) -> float:
+        """The gauge of a matrix with singular values S."""
+        return float(max(S.max(), S.sum() / min(self.k, len(S))))
+
+    def _minimize(self, G: Any, options: Options) -> LMOResult:
+        """``-U_k V_k^H``; see `Ball.lmo`."""
+        k = min(self.k, *_shape(G))
+        return _result(leading_pairs(G, k, **options.as_arguments()), -1.0)
+
+
+def NuclearBall() -> KyFanDualBall:  # noqa: N802 - an alias that reads as the ball it makes
+    """The unit ball of the nuclear norm: `KyFanDualBall` with k = 1; Neon is built on it.
+
+    Returns
+    -------
+    KyFanDualBall
+    """
+    return KyFanDualBall(1)
+
+
+@dataclass(frozen=True)
+class KyFanBall(Ball):
+    """The unit ball of the Ky Fan k-norm.
+
+    ``gauge(X) = s_1 + ... + s_k``, ``support(G) = max(s_1, sum_i s_i / k)``; ``lmo(G)`` is
+    ``-u_1 v_1^H`` where ``s_1 >= sum_i s_i / k`` and ``-U V^H / k`` otherwise.
+
+    Parameters
+    ----------
+    k : int
+        At least 1; min(m, n) and more is the nuclear ball.
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        _check_k(self.k)
+
+    def support(self, G: Any) -> float:
+        """``max(s_1, sum_i s_i / k)``."""
+        return KyFanDualBall(self.k).gauge(G)
+
+    def gauge(self, X: Any) -> float:
+        """``s_1 + ... + s_k``."""
+        return KyFanDualBall(self.k).support(X)
+
+    def gauge_of_values(self, S: HostArray) -> float:
+        """The gauge of a matrix with singular values S."""
+        return float(-np.sort(-S)[: self.k].sum())
+
+    def _minimize(self, G: Any, options: Options) -> LMOResult:
+        """``-u_1 v_1^H`` or ``-U V^H / k``; see `Ball.lmo`.
+
+        Which of the two it is takes the sum of all singular values: the whole spectrum is computed.
+        """
+        rank = min(_shape(G))
+        k = min(self.k, rank)
+        full = _whole(G, options)
+        if len(full.S) and full.S[0] < full.S.sum() / k:
+            return _result(full, -1.0 / k)
+        return _result(_first(full), -1.0)
+
+
+@dataclass(frozen=True)
+class SpectralBall(Ball):
+    """The unit ball of the spectral norm, on which Muon is built.
+
+    ``gauge(X) = s_1``, ``support(G) = sum_i s_i``, ``lmo(G) = -U V^H`` (minus the polar factor).
+    """
+
+    def support(self, G: Any) -> float:
+        """``sum_i s_i``."""
+        return float(singular_values(G).sum())
+
+    def gauge(self, X: Any) -> float:
+        """``s_1``."""
+        return float(leading_values(X, 1)[0])
+
+    def gauge_of_values(self, S: HostArray) -> float:
+        """The gauge of a matrix with singular values S."""
+        return float(S.max())
+
+    def _minimize(self, G: Any, options: Options) -> LMOResult:
+        """``-U V^H`` by an SVD; see `Ball.lmo`."""
+        return _result(_whole(G, options), -1.0)
+
+
+@dataclass(frozen=True)
+class RMSBall(Ball):
+    """The unit ball of the RMS-to-RMS operator norm: Muon with its shape scaling.
+
+    ``gauge(X) = sqrt(n / m) s_1``, ``support(G) = sqrt(m / n) sum_i s_i``,
+    ``lmo(G) = -sqrt(m / n) U V^H``.
+    """
+
+    def support(self, G: Any) -> float:
+        """``sqrt(m / n) sum_i s_i``."""
+        m, n = _shape(G)
+        return math.sqrt(m / n) * SpectralBall().support(G)
+
+    def gauge(self, X: Any) -> float:
+        """``sqrt(n / m) s_1``."""
+        m, n = _shape(X)
+        return math.sqrt(n / m) * SpectralBall().gauge(X)
+
+    def _minimize(self, G: Any, options: Options) -> LMOResult:
+        """``-sqrt(m / n) U V^H``; see `Ball.lmo`."""
+        m, n = _shape(G)
+        return _result(_whole(G, options), -math.sqrt(m / n))
+
+
+def _shape(G: Any) -> tuple[int, int]:
+    shape = getattr(G, "shape", None)
+    if shape is None or len(shape) != 2:
+        msg = f"{describe(G)} is not a matrix; a ball takes an array or operator with 2 dimensions"
+        raise ValueError(msg)
+    if 0 in tuple(shape):
+        msg = f"G has shape {tuple(shape)}; a ball takes a matrix with rows and columns"
+        raise ValueError(msg)
+    return int(shape[0]), int(shape[1])
+
+
+def _whole(G: Any, options: Options) -> LeadingPairs:
+    """All pairs of G, by a dense factorization unless a method is named."""
+    whole = replace(options, gap=None, start=None, certify=False, method=options.method or "direct")
+    return leading_pairs(G, min(_shape(G)), **whole.as_arguments())
+
+
+def _first(pairs: LeadingPairs) -> LeadingPairs:
+    """The first of all pairs, if there is one."""
+    q = min(1, len(pairs.S))
+    return replace(
+        pairs,
+        U=pairs.U[:, :q],
+        S=pairs.S[:q],
+        Vh=pairs.Vh[:q, :],
+        attained=float(pairs.S[:q].sum()),
+    )
+
+
+def _result(pairs: LeadingPairs, scale: float) -> LMOResult:
+    """The update ``scale * U Vh``."""
+    return LMOResult(
+        terms=(LowRankTerm(scale, pairs.U, pairs.Vh, pairs.arrays),),
+        support=-scale * pairs.attained,
+        gap=pairs.gap,
+        gap_kind=pairs.gap_kind,
+        subspace=Subspace(pairs.U, pairs.Vh),
+        matvecs=pairs.matvecs,
+        passes=pairs.passes,
+        status=pairs.status,
+    )

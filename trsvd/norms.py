@@ -1,0 +1,170 @@
+"""Ky Fan norms, their duals, and the norms beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trsvd import balls
+
+__all__ = [
+    "frobenius_norm",
+    "ky_fan_dual_norm",
+    "ky_fan_norm",
+    "max_column_norm",
+    "max_norm",
+    "max_row_norm",
+    "nuclear_norm",
+    "rms_norm",
+    "spectral_norm",
+]
+
+
+def ky_fan_norm(X: Any, k: int) -> float:
+    """``s_1 + ... + s_k``, the Ky Fan k-norm; the nuclear norm for k >= min(m, n).
+
+    Parameters
+    ----------
+    X : array, sparse matrix or operator of shape (m, n)
+        As for `trsvd.svds`.
+    k : int
+        At least 1.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(ky_fan_norm(np.diag([3.0, 2.0, 1.0]), 2), 12)
+    5.0
+    """
+    return balls.KyFanBall(k).gauge(X)
+
+
+def ky_fan_dual_norm(X: Any, k: int) -> float:
+    """``max(s_1, (s_1 + ... + s_r) / k)``, the dual of the Ky Fan k-norm.
+
+    Parameters
+    ----------
+    X : array, sparse matrix or operator of shape (m, n)
+        As for `trsvd.svds`.
+    k : int
+        At least 1; the spectral norm for k >= min(m, n).
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(ky_fan_dual_norm(np.diag([3.0, 2.0, 1.0]), 1), 12)
+    6.0
+    """
+    return balls.KyFanDualBall(k).gauge(X)
+
+
+def nuclear_norm(X: Any) -> float:
+    """``s_1 + ... + s_r``, the nuclear (trace) norm of an m x n matrix.
+
+    Parameters
+    ----------
+    X : array, sparse matrix or operator of shape (m, n)
+        As for `trsvd.svds`.
+
+    Returns
+    -------
+    float
+    """
+    return balls.NuclearBall().gauge(X)
+
+
+def spectral_norm(X: Any) -> float:
+    """``s_1``, the spectral norm of an m x n matrix.
+
+    Parameters
+    ----------
+    X : array, sparse matrix or operator of shape (m, n)
+        As for `trsvd.svds`.
+
+    Returns
+    -------
+    float
+    """
+    return balls.SpectralBall().gauge(X)
+
+
+def rms_norm(X: Any) -> float:
+    """``sqrt(n / m) s_1``, the RMS-to-RMS operator norm of an m x n matrix.
+
+    Parameters
+    ----------
+    X : array, sparse matrix or operator of shape (m, n)
+        As for `trsvd.svds`.
+
+    Returns
+    -------
+    float
+    """
+    return balls.RMSBall().gauge(X)
+
+
+def frobenius_norm(X: Any) -> float:
+    """``(sum abs(x_ij)^2)^(1/2)``, the Frobenius norm of an m x n array.
+
+    Parameters
+    ----------
+    X : array of shape (m, n)
+        As for `trsvd.svds`.
+
+    Returns
+    -------
+    float
+    """
+    return balls.FrobeniusBall().gauge(X)
+
+
+def max_norm(X: Any) -> float:
+    """``max abs(x_ij)``, the entrywise l-infinity norm of an m x n array.
+
+    Parameters
+    ----------
+    X : array of shape (m, n)
+        As for `trsvd.svds`.
+
+    Returns
+    -------
+    float
+    """
+    return balls.MaxBall().gauge(X)
+
+
+def max_column_norm(X: Any) -> float:
+    """``max_j ||x_:j||_2``, the largest 2-norm of a column of an m x n array.
+
+    Parameters
+    ----------
+    X : array of shape (m, n)
+        As for `trsvd.svds`.
+
+    Returns
+    -------
+    float
+    """
+    return balls.ColumnBall().gauge(X)
+
+
+def max_row_norm(X: Any) -> float:
+    """``max_i ||x_i:||_2``, the largest 2-norm of a row of an m x n array.
+
+    Parameters
+    ----------
+    X : array of shape (m, n)
+        As for `trsvd.svds`.
+
+    Returns
+    -------
+    float
+    """
+    return balls.RowBall().gauge(X)

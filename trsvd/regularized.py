@@ -1,0 +1,174 @@
+"""Regularized updates: ``argmin_D <G, D> + lam * gauge(D)^2`` in place of a step on a ball.
+
+Names and formulas of *Neon: Nuclear Norm to Beat Muon* (the poster of arXiv:2512.09678's authors).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from trsvd._arrays import HostArray
+from trsvd._lmo_result import LMOResult, LowRankTerm
+from trsvd._svds import svds_above
+from trsvd.balls import Ball, NuclearBall
+from trsvd.methods import Method
+from trsvd.result import Subspace
+
+__all__ = ["f_star_neon", "f_star_threshold", "nuclear_neon", "regularized_update"]
+
+
+def _check_lam(lam: float) -> float:
+    lam = float(lam)
+    if not (math.isfinite(lam) and lam > 0):
+        msg = f"lam={lam}; the weight of the regularization must be a finite positive number"
+        raise ValueError(msg)
+    return lam
+
+
+def regularized_update(ball: Ball, G: Any, lam: float, **options: Any) -> LMOResult:
+    """``argmin_D <G, D> + lam * gauge(D)^2``: ``support(G) / (2 lam)`` times the oracle's answer.
+
+    Parameters
+    ----------
+    ball : Ball
+        Whose gauge it is.
+    G : array, sparse matrix or operator of shape (m, n)
+        The gradient.
+    lam : float
+        Positive.
+    **options
+        As for `Ball.lmo`.
+
+    Returns
+    -------
+    LMOResult
+        With ``support = -<G, D>``.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> D = trsvd.regularized_update(trsvd.FrobeniusBall(), np.array([[3.0, 4.0]]), 0.5)
+    >>> D.update
+    array([[-3., -4.]])
+    """
+    lam = _check_lam(lam)
+    answer = ball.lmo(G, **options)
+    return answer.times(answer.support / (2 * lam))
+
+
+def nuclear_neon(G: Any, lam: float, **options: Any) -> LMOResult:
+    """``-(s_1 / (2 lam)) u_1 v_1^H``: `regularized_update` with the nuclear norm.
+
+    Parameters
+    ----------
+    G : array, sparse matrix or operator of shape (m, n)
+        The gradient.
+    lam : float
+        Positive.
+    **options
+        As for `Ball.lmo`.
+
+    Returns
+    -------
+    LMOResult
+        Of rank one, with ``support = -<G, D>``.
+    """
+    return regularized_update(NuclearBall(), G, lam, **options)
+
+
+def f_star_threshold(S: HostArray) -> float:
+    """The root tau of ``sum_i max(s_i - tau, 0) = tau``.
+
+    With ``c_j = s_1 + ... + s_j`` it is ``c_j / (j + 1)`` for the j with ``s_j > tau >= s_{j+1}``.
+
+    Parameters
+    ----------
+    S : array of shape (r,)
+        Descending singular values; those that exceed tau are enough.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> f_star_threshold(np.array([3.0, 2.0, 1.0]))
+    1.6666666666666667
+    """
+    S = np.asarray(S, dtype=np.float64)
+    j = int(np.sum(_above_threshold(S)))
+    return float(S[:j].sum() / (j + 1))
+
+
+def _above_threshold(S: HostArray) -> HostArray:
+    """Which values exceed the threshold that all of them define: ``s_j (j + 1) > c_j``."""
+    j = np.arange(1, len(S) + 1)
+    return np.asarray(S * j > np.cumsum(S) - S, dtype=np.bool_)
+
+
+def f_star_neon(
+    G: Any,
+    lam: float,
+    *,
+    tol: float | None = None,
+    start: Any = None,
+    method: str | Method | None = None,
+    rng: int | np.random.Generator | None = None,
+) -> LMOResult:
+    """F*-Neon: ``-(1/lam) U max(S - tau, 0) V^H`` with ``sum_i max(s_i - tau, 0) = tau``.
+
+    The minimizer of ``<G, D> + lam * gauge(D)^2`` for ``gauge(D)^2 = (||D||_*^2 + ||D||_F^2) / 2``,
+    the *quadratic* mean of the nuclear and the Frobenius norm. (The poster's text names the
+    arithmetic mean, for which the condition on tau is another one.)
+
+    Parameters
+    ----------
+    G : array, sparse matrix or operator of shape (m, n)
+        The gradient.
+    lam : float
+        Positive.
+    tol, start, method, rng
+        As for `trsvd.svds_above`: triplets are computed until the next singular value is certainly
+        below the threshold, and no more.
+
+    Returns
+    -------
+    LMOResult
+        With ``support = -<G, D>``; rank = number of singular values above tau.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> f_star_neon(np.diag([3.0, 2.0, 1.0]), 1.0).update.round(3) + 0.0
+    array([[-1.333,  0.   ,  0.   ],
+           [ 0.   , -0.333,  0.   ],
+           [ 0.   ,  0.   ,  0.   ]])
+    """
+    lam = _check_lam(lam)
+    result = svds_above(G, _above_threshold, tol=tol, start=start, method=method, rng=rng)
+    arrays = result.state.arrays
+    S = arrays.get(result.S).astype(np.float64)
+    tau = f_star_threshold(S) if len(S) else 0.0
+    shrunk = np.maximum(S - tau, 0.0)
+    U = result.U * arrays.hand_out_values(shrunk)[None, :]
+    term = LowRankTerm(-1.0 / lam, U, result.Vh, arrays)
+    with np.errstate(over="ignore"):  # inf where <G, D> is beyond the range, though D is not
+        support = float(np.sum(shrunk * S)) / lam
+    return LMOResult(
+        terms=(term,),
+        support=support,
+        gap=_relative_gap(result.residuals, S, tau),
+        gap_kind="exact" if result.state.run.exact else "estimate",
+        subspace=Subspace(result.U, result.Vh),
+        matvecs=result.matvecs + result.matvecs_verify,
+        passes=result.passes,
+        status=result.status,
+    )
+
+
+def _relative_gap(residuals: HostArray, S: HostArray, tau: float) -> float:
+    """First-order bound of what errors of the singular values change ``<G, D>`` by, relative."""
+    if not len(S) or not S[0] > 0:
+        return 0.0
+    share = S / S[0]
+    return float(2 * np.sum(residuals * share) / np.sum(np.maximum(share - tau / S[0], 0) * share))
