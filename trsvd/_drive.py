@@ -66,7 +66,7 @@ class _Decline:
             self.best, self.waited = worst, 0
             return None
         self.waited += 1
-        if self.waited >= 20 and worst < 1e3 * self.eps:
+        if self.waited >= 20 and worst < 30 * self.eps:
             return Status.ROUNDING_FLOOR
         return Status.STAGNATED if self.waited >= 500 else None
 
