@@ -13,6 +13,7 @@ from trsvd._lmo_result import LMOResult
 from trsvd._singular_values import singular_values
 from trsvd._sum_gauge import sum_gauge
 from trsvd.methods import Method
+from trsvd.operators import as_operator
 
 __all__ = ["Ball", "Options", "SumBall"]
 
@@ -27,6 +28,14 @@ class Options:
     method: str | Method | None
     rng: int | np.random.Generator | None
     certify: bool
+
+    def __post_init__(self) -> None:
+        if self.gap is not None and self.tol is not None:
+            msg = f"gap={self.gap} and tol={self.tol} are both given; ask for one of them"
+            raise ValueError(msg)
+        if self.gap is not None and not 0 < self.gap < 1:
+            msg = f"gap={self.gap}; a relative gap is a number between 0 and 1"
+            raise ValueError(msg)
 
     def as_arguments(self) -> dict[str, Any]:
         """As keyword arguments."""
@@ -91,8 +100,23 @@ class Ball(ABC):
     def _minimize(self, G: Any, options: Options) -> LMOResult:
         """`lmo`, with its options together."""
 
-    def contains(self, X: Any, *, rtol: float = 1e-6) -> bool:
-        """Whether X lies in the ball, to a relative tolerance on its gauge."""
+    def contains(self, X: Any, *, rtol: float | None = None) -> bool:
+        """Whether X lies in the ball.
+
+        Parameters
+        ----------
+        X : array, sparse matrix or operator of shape (m, n)
+            Any matrix.
+        rtol : float, optional
+            By how much the gauge may exceed 1; ``sqrt(eps)`` of X's dtype by default.
+
+        Returns
+        -------
+        bool
+        """
+        if rtol is None:
+            arrays = as_operator(X).arrays
+            rtol = float(arrays.xp.finfo(arrays.out_dtype).eps) ** 0.5
         return self.gauge(X) <= 1 + rtol
 
     def __rmul__(self, factor: float) -> SumBall:

@@ -73,12 +73,6 @@ def leading_pairs(
 
     With ``certify`` the gap is a bound, or exact where the bound is not good enough.
     """
-    if gap is not None and tol is not None:
-        msg = f"gap={gap} and tol={tol} are both given; ask for one of them"
-        raise ValueError(msg)
-    if gap is not None and not 0 < gap < 1:
-        msg = f"gap={gap}; a relative gap is a number between 0 and 1"
-        raise ValueError(msg)
     problem = Problem(G, rng, None, in_compute_dtype=True)
     k = check_k(k, problem.rank)
     if gap is None:
