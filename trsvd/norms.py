@@ -20,14 +20,14 @@ __all__ = [
 
 
 def ky_fan_norm(X: Any, k: int) -> float:
-    """``s_1 + ... + s_k``, the Ky Fan k-norm; the nuclear norm for k >= min(m, n).
+    """The Ky Fan k-norm: the sum of the k largest singular values.
 
     Parameters
     ----------
     X : array, sparse matrix or operator of shape (m, n)
         As for `trsvd.svds`.
     k : int
-        At least 1.
+        At least 1; min(m, n) and more give the nuclear norm.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def ky_fan_norm(X: Any, k: int) -> float:
 
 
 def ky_fan_dual_norm(X: Any, k: int) -> float:
-    """``max(s_1, (s_1 + ... + s_r) / k)``, the dual of the Ky Fan k-norm.
+    """The dual of the Ky Fan k-norm: the larger of ``s_1`` and ``sum_i s_i / k``.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def ky_fan_dual_norm(X: Any, k: int) -> float:
 
 
 def nuclear_norm(X: Any) -> float:
-    """``s_1 + ... + s_r``, the nuclear (trace) norm of an m x n matrix.
+    """The nuclear (trace) norm: the sum of all singular values.
 
     Parameters
     ----------
