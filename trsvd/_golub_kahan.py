@@ -11,6 +11,9 @@ to rounding (and to the level of dropped couplings, where the caller asks for dr
 one-sided orthogonalization U^H U = I holds to rounding only after a `compress`; until then the
 second line holds with B^H replaced by B^H (U^H U).
 
+Halfway through an expansion (`forward`, the product with A, is made and `backward` is not) W has
+joined V and the first line holds; of the second nothing is known yet.
+
 Consequences: ``||C p||`` is the residual of the triplet (U p, s, V q) of an SVD B = P S Q^H, and
 ``U^H A = [B, C^H] [V, W]^H``, from which the triplets are extracted in the end: they use the last
 product too, which B alone does not.
