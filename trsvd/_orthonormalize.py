@@ -14,6 +14,11 @@ doi:10.1137/S1064827500370883) where the columns are nearly dependent.
 
 from __future__ import annotations
 
+import math
+from functools import cached_property
+
+import numpy as np
+
 from trsvd._arrays import Array, Arrays
 
 __all__ = ["SpareVectors", "orthonormalize"]
@@ -23,23 +28,33 @@ class SpareVectors:
     """Random vectors that stand in for directions that vanished.
 
     One block is drawn, as wide as any that it will have to replace; each call makes new columns of
-    it, so that no draw (and no transfer to a device) is made in the middle of a run.
+    it. Where arrays live on a device it is drawn at once, so that no transfer is made in the middle
+    of a run; elsewhere only a seed is, and the block when (if ever) it is needed.
 
     Parameters
     ----------
-    block : array of shape (n, w)
-        Random columns.
+    rng : numpy.random.Generator
+        Where the columns come from.
+    n, w : int
+        Their length, and how many are needed at most.
     """
 
-    def __init__(self, arrays: Arrays, block: Array) -> None:
-        self.arrays, self.block = arrays, block
+    def __init__(self, arrays: Arrays, rng: np.random.Generator, n: int, w: int) -> None:
+        self.arrays, self.length, self.width = arrays, n, w
+        self.seed = int(rng.integers(1 << 62))
         self.shift = 0
-        self.length = int(block.shape[0])
+        if not arrays.reads_are_cheap:
+            self.block  # noqa: B018 - drawn now
+
+    @cached_property
+    def block(self) -> Array:
+        """The columns, of shape (n, w)."""
+        return self.arrays.gaussian(np.random.default_rng(self.seed), self.length, self.width)
 
     def copy(self) -> SpareVectors:
         """One that will give the same vectors."""
-        twin = SpareVectors(self.arrays, self.block)
-        twin.shift = self.shift
+        twin = SpareVectors.__new__(SpareVectors)
+        twin.__dict__.update(self.__dict__)
         return twin
 
     def __call__(self, width: int) -> Array:
@@ -111,9 +126,15 @@ def orthonormalize(
             bad = (norms <= noise) | ((norms < 0.01) & (norms * share <= floor))
         else:
             bad = norms < 0
-        X, factor, settled = _normalize(arrays, X, norms, bad, spare)
+        X, factor, cosine = _normalize(arrays, X, norms, bad, spare)
         R = factor if R is None else factor @ R
-        if (sweep > 0 and settled) or (basis is None and X.shape[1] == 1):
+        if cosine is None:  # a device: the sweeps are counted
+            continue
+        if basis is None:
+            # Nothing was projected out: columns that were near orthogonal are so now.
+            if cosine < (0.7 if sweep > 0 else 0.3):
+                break
+        elif sweep > 0 and cosine < 0.7 and bool(arrays.xp.all(norms > 0.7)):
             break
     return X, H, R
 
@@ -129,12 +150,12 @@ def _dominant(arrays: Arrays, X: Array, width: int) -> tuple[Array, Array]:
 
 def _normalize(
     arrays: Arrays, X: Array, norms: Array, bad: Array, spare: SpareVectors
-) -> tuple[Array, Array, bool | None]:
+) -> tuple[Array, Array, float | None]:
     """One pass within a block: ``X = Q R`` with Q nearer to orthonormal than X.
 
     Columns that are ``bad`` give way to spare ones, with zero columns in R.
-    The flag says that Q is orthonormal to working precision, as far as that can be known without
-    waiting for a device (None where it cannot).
+    The number is a cosine between the columns that there were, the nearer to 0 the better; above
+    0.7 another pass is due. None where a look would mean waiting for a device.
     """
     xp = arrays.xp
     X = arrays.replace(bad, lambda: spare(X.shape[1]), X)
@@ -142,21 +163,21 @@ def _normalize(
     kept = arrays.like(xp.where(bad, xp.zeros_like(norms), norms))
     X = X / arrays.like(lengths)
     if X.shape[1] == 1:
-        fine = arrays.peek(xp.all(~bad & (norms > 0.7)))
-        return X, kept[:, None], fine
+        replaced = arrays.peek(xp.any(bad))
+        return X, kept[:, None], None if replaced is None else float(replaced)
     G = arrays.adjoint_product(X, X)
     factors = arrays.cholesky_inverse(G)
     if factors is not None:
         L, inverse = factors
         # A pivot is the sine of the angle between a column and those before it.
-        sines = xp.abs(xp.linalg.diagonal(L))
-        fine = arrays.peek(xp.all(~bad & (norms > 0.7)) & xp.all(sines > 0.7))
-        return X @ arrays.adjoint(inverse), arrays.adjoint(L) * kept[None, :], fine
+        sine = float(xp.min(xp.abs(xp.linalg.diagonal(L))))
+        cosine = 1.0 if bool(xp.any(bad)) else math.sqrt(max(1 - sine**2, 0.0))
+        return X @ arrays.adjoint(inverse), arrays.adjoint(L) * kept[None, :], cosine
     values, vectors = arrays.eigh(G)
     small = values[:1] * arrays.eps * X.shape[1]
     values = xp.where(values > small, values, small)
     roots = arrays.like(xp.sqrt(values))
     Q = X @ (vectors / roots[None, :])
     R = (roots[:, None] * arrays.adjoint(vectors)) * kept[None, :]
-    fine = arrays.peek(xp.all(values > 0.5) & xp.all(~bad & (norms > 0.7)))
-    return Q, R, fine
+    settled = arrays.peek(xp.all(values > 0.5) & xp.all(~bad))
+    return Q, R, None if settled is None else 0.5 if settled else 1.0

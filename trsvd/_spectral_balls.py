@@ -15,7 +15,6 @@ from trsvd._kinds import describe
 from trsvd._leading import LeadingPairs, leading_pairs
 from trsvd._lmo_result import LMOResult, LowRankTerm
 from trsvd._singular_values import leading_values, singular_values
-from trsvd.result import Subspace
 
 __all__ = ["KyFanBall", "KyFanDualBall", "NuclearBall", "RMSBall", "SpectralBall"]
 
@@ -223,7 +222,7 @@ def _result(pairs: LeadingPairs, scale: float) -> LMOResult:
         support=-scale * pairs.attained,
         gap=pairs.gap,
         gap_kind=pairs.gap_kind,
-        subspace=Subspace(pairs.U, pairs.Vh),
+        subspace=pairs.subspace,
         matvecs=pairs.matvecs,
         passes=pairs.passes,
         status=pairs.status,

@@ -29,21 +29,29 @@ class Subspace:
     ----------
     op : Metered
         The operator, m x n.
-    start : array of shape (n, w)
-        Right vectors to start from.
+    start : array of shape (n, w), or (m, w)
+        Right vectors to start from, or left ones.
     rng : numpy.random.Generator
         Source of the spare directions.
+    left : bool
+        Whether they are left vectors; `multiply_adjoint` comes first then.
     """
 
-    def __init__(self, op: Metered, start: Array, rng: np.random.Generator) -> None:
+    def __init__(
+        self, op: Metered, start: Array, rng: np.random.Generator, *, left: bool = False
+    ) -> None:
         arrays = op.arrays
         m, n = op.shape
         self.arrays = arrays
         width = int(start.shape[1])
-        self.spare_n = SpareVectors(arrays, arrays.gaussian(rng, n, width))
-        self.spare_m = SpareVectors(arrays, arrays.gaussian(rng, m, width))
-        self.U: Array | None = None
-        self.V, _, _ = orthonormalize(arrays, start, None, floor=0.0, spare=self.spare_n)
+        self.spare_n = SpareVectors(arrays, rng, n, width)
+        self.spare_m = SpareVectors(arrays, rng, m, width)
+        self.U: Array = None
+        self.V: Array = None
+        if left:
+            self.U, _, _ = orthonormalize(arrays, start, None, floor=0.0, spare=self.spare_m)
+        else:
+            self.V, _, _ = orthonormalize(arrays, start, None, floor=0.0, spare=self.spare_n)
         self.S: HostArray | None = None
         # Residual norms of the triplets before the last half step, absolute.
         self.residuals: HostArray | None = None
@@ -83,8 +91,8 @@ class Subspace:
     def widen(self, width: int, rng: np.random.Generator) -> None:
         """Add random columns on the right; the left side has to be multiplied anew."""
         arrays, n = self.arrays, self.V.shape[0]
-        self.spare_n = SpareVectors(arrays, arrays.gaussian(rng, n, width))
-        self.spare_m = SpareVectors(arrays, arrays.gaussian(rng, self.spare_m.length, width))
+        self.spare_n = SpareVectors(arrays, rng, n, width)
+        self.spare_m = SpareVectors(arrays, rng, self.spare_m.length, width)
         columns = Columns(arrays, n, width)
         columns.append(self.V)
         fresh, _, _ = orthonormalize(

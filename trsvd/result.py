@@ -9,7 +9,7 @@ from typing import Any
 from trsvd._arrays import Array, HostArray
 from trsvd._errors import Status
 
-__all__ = ["Completeness", "Info", "SVDResult", "Subspace"]
+__all__ = ["Completeness", "Info", "SVDResult", "Subspace", "Track"]
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,50 @@ class Completeness:
 
 
 @dataclass(frozen=True)
+class Track:
+    """How the last oracle left its subspace: what a warm step judges the next matrix by.
+
+    Attributes
+    ----------
+    k : int
+        The pairs that were asked for; the subspace has a few more.
+    left_is_newer : bool
+        Whether the last product was one with the matrix, and gave the left vectors.
+    gain : float
+        What a second product last added to the attained value, relative, or was expected to leave
+        behind, whichever is more; inf where unknown.
+    age : int
+        Steps since then, of one product each.
+    tail : float
+        Energy outside of the k pairs over that inside, when the spectrum was last looked at anew.
+    """
+
+    k: int
+    left_is_newer: bool
+    gain: float
+    age: int
+    tail: float
+
+
+@dataclass(frozen=True)
 class Subspace:
     """Leading singular vectors of one m x n matrix, to start from with the next.
 
     Attributes
     ----------
-    U : array of shape (m, k)
+    U : array of shape (m, p)
         Left vectors.
-    Vh : array of shape (k, n)
-        Right vectors, conjugate transposed.
+    Vh : array of shape (p, n)
+        Right vectors, conjugate transposed. An oracle leaves a few more than the k it was asked
+        for: they meet what moves into the first k.
+    track : Track or None
+        Where an oracle left it: what it knew of the matrix, by which a warm step sees whether the
+        next one is near enough.
     """
 
     U: Array
     Vh: Array
+    track: Track | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

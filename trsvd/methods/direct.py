@@ -87,7 +87,7 @@ class _DirectRun(Run):
         arrays = op.arrays
         if self.route == "gram":
             V = arrays.gram_eigh(A, self.k)
-            spare = SpareVectors(arrays, arrays.gaussian(self.rng, op.shape[0], self.k))
+            spare = SpareVectors(arrays, self.rng, op.shape[0], self.k)
             op.verifying = True
             self._triplets = rayleigh_ritz(op, V, spare, self.k)
             op.verifying = False

@@ -213,7 +213,7 @@ class _LanczosRun(Run):
 
     def _ritz_with_product(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
         arrays = op.arrays
-        spare = SpareVectors(arrays, arrays.gaussian(self.rng, op.shape[0], k))
+        spare = SpareVectors(arrays, self.rng, op.shape[0], k)
         return rayleigh_ritz(op, self.basis.right_vectors(k), spare, k)
 
     def escalate(self) -> bool:
