@@ -189,6 +189,11 @@ class Arrays:
             return bool(self.device.type == "cpu")
         return bool(is_numpy_namespace(self.xp))
 
+    @property
+    def loops_over_stacks(self) -> bool:
+        """Whether a product of stacks of matrices is a loop over them anyway."""
+        return bool(is_numpy_namespace(self.xp))
+
     # ---- to and fro -----------------------------------------------------------------
 
     def put(self, x: HostArray) -> Array:
@@ -342,7 +347,7 @@ class Arrays:
 
     def eigh(self, G: Array) -> tuple[Array, Array]:
         """Eigenvalues, descending, and eigenvectors of a small Hermitian matrix on the device."""
-        # NaN comes out as NaN, as it does on a GPU: who reads the numbers reports it.
+        # NaN comes out as NaN, as on a GPU: who reads the numbers reports it.
         try:
             values, vectors = self.xp.linalg.eigh(G)
         except (RuntimeError, np.linalg.LinAlgError):
@@ -388,8 +393,7 @@ class Arrays:
             G = G + self.adjoint_product(panel, panel)
         if is_numpy_namespace(xp):
             _, vectors = scipy.linalg.eigh(G, subset_by_index=(n - k, n - 1), check_finite=False)
-            if vectors.shape[1] < k:
-                # LAPACK's search by index can miss members of a cluster of eigenvalues.
+            if vectors.shape[1] < k:  # LAPACK's search by index can miss members of a cluster
                 _, vectors = scipy.linalg.eigh(G, check_finite=False)
         else:
             _, vectors = xp.linalg.eigh(G)
@@ -399,9 +403,8 @@ class Arrays:
         """Largest modulus in ``A`` (of real or imaginary parts); NaN or inf show up in it."""
         xp = self.xp
         parts = [xp.real(A), xp.imag(A)] if xp.isdtype(A.dtype, "complex floating") else [A]
-        ends = [end for part in parts for end in (xp.max(part), -xp.min(part))]
-        values = [float(end) for end in ends]
-        return float(np.max(values)) if not np.isnan(values).any() else float("nan")
+        ends = [float(end) for part in parts for end in (xp.max(part), -xp.min(part))]
+        return float("nan") if np.isnan(ends).any() else max(ends)
 
     def frobenius_norm(self, A: Array, scale: float = 1.0) -> float:
         """``||scale A||_F``, summed in double precision by row panels."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
+from trsvd._arrays import Arrays, is_array
+from trsvd._kinds import describe
 from trsvd._lmo_result import LMOResult
 from trsvd._singular_values import singular_values
 from trsvd._sum_gauge import sum_gauge
@@ -96,9 +99,63 @@ class Ball(ABC):
         """
         return self._minimize(G, Options(gap, tol, start, method, rng, certify))
 
+    def lmo_many(
+        self,
+        Gs: Any,
+        *,
+        gap: float | None = None,
+        tol: float | None = None,
+        start: Sequence[Any] | None = None,
+        method: str | Method | None = None,
+        rng: int | np.random.Generator | None = None,
+        certify: bool = False,
+    ) -> list[LMOResult]:
+        """`lmo` of many matrices; those of one shape together where the library gains by it.
+
+        Parameters
+        ----------
+        Gs : sequence of (m, n) arrays, or array of shape (..., m, n)
+            Matrices of any shapes; the leading dimensions of an array are taken in order.
+        gap, tol, method, rng, certify
+            As for `lmo`, for every matrix. (A seed is one for each of them.)
+        start : sequence, optional
+            A warm start for each matrix (or None): ``[result.subspace for result in results]``.
+
+        Returns
+        -------
+        list of LMOResult
+            One for each matrix, in order, each with its own gap and status.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `lmo`, and if ``start`` is not as long as ``Gs``.
+
+        Notes
+        -----
+        PyTorch's and CuPy's matrices of one shape are multiplied in batches: by their Gram
+        matrices, or with warm starts and ``gap`` by a warm step of all of them. What needs more
+        than the others is gone on with by itself. NumPy's are taken in a loop.
+        """
+        matrices = _matrices_of(Gs)
+        starts = [None] * len(matrices) if start is None else list(start)
+        if len(starts) != len(matrices):
+            msg = f"start has {len(starts)} entries for {len(matrices)} matrices; give one for each"
+            raise ValueError(msg)
+        return self._minimize_all(matrices, starts, Options(gap, tol, None, method, rng, certify))
+
     @abstractmethod
     def _minimize(self, G: Any, options: Options) -> LMOResult:
         """`lmo`, with its options together."""
+
+    def _minimize_all(
+        self, matrices: list[Any], starts: list[Any], options: Options
+    ) -> list[LMOResult]:
+        """`_minimize` of each matrix."""
+        return [
+            self._minimize(G, replace(options, start=start))
+            for G, start in zip(matrices, starts, strict=True)
+        ]
 
     def contains(self, X: Any, *, rtol: float | None = None) -> bool:
         """Whether X lies in the ball.
@@ -128,6 +185,24 @@ class Ball(ABC):
         if not isinstance(other, Ball):
             return NotImplemented
         return SumBall((*_parts(self), *_parts(other)))
+
+
+def _matrices_of(Gs: Any) -> list[Any]:
+    """The matrices of a sequence, or of an array with leading dimensions."""
+    if isinstance(Gs, (list, tuple)):
+        return list(Gs)
+    if not is_array(Gs) or Gs.ndim < 3:
+        msg = (
+            f"{describe(Gs)} is not a batch; pass a list of matrices, or an array of shape "
+            "(..., m, n) with at least three dimensions"
+        )
+        raise TypeError(msg)
+    if 0 in tuple(Gs.shape[-2:]):
+        msg = f"G has shape {tuple(Gs.shape)}; a batch needs matrices with rows and columns"
+        raise ValueError(msg)
+    count = math.prod(Gs.shape[:-2])
+    flat = Arrays.of_array(Gs).xp.reshape(Gs, (count, *Gs.shape[-2:]))
+    return [flat[i, :, :] for i in range(count)]
 
 
 def _parts(ball: Ball) -> tuple[tuple[float, Ball], ...]:
@@ -187,3 +262,13 @@ class SumBall(Ball):
         return LMOResult.total(
             [ball._minimize(G, options).times(radius) for radius, ball in self.parts]
         )
+
+    def _minimize_all(
+        self, matrices: list[Any], starts: list[Any], options: Options
+    ) -> list[LMOResult]:
+        """As `_minimize`, part by part."""
+        parts = [
+            [result.times(radius) for result in ball._minimize_all(matrices, starts, options)]
+            for radius, ball in self.parts
+        ]
+        return [LMOResult.total(list(row)) for row in zip(*parts, strict=True)]

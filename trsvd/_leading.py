@@ -18,7 +18,7 @@ from trsvd.methods import BlockKrylov, Direct, Method
 from trsvd.result import Subspace, SVDResult, Track
 from trsvd.stopping import Gap, Residual
 
-__all__ = ["LeadingPairs", "leading_pairs", "water_filling"]
+__all__ = ["LeadingPairs", "leading_pairs", "rounding_of", "water_filling"]
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _described(problem: Problem, result: SVDResult, stop: Gap | Residual) -> Lea
     S = problem.arrays.get(result.S).astype(np.float64)
     q = _numerical_rank(problem, S)
     attained = float(S[:q].sum())
-    rounding = _rounding(problem)
+    rounding = rounding_of(problem.arrays)
     run, subspace = result.state.run, Subspace(result.U, result.Vh)
     if run.exact:
         kind, gap = "exact", rounding
@@ -184,7 +184,7 @@ def _stepped(problem: Problem, step: Step, k: int) -> LeadingPairs:
         S[:q],
         subspace.Vh[:q, :],
         float(S[:q].sum()),
-        max(step.gap, _rounding(problem)),
+        max(step.gap, rounding_of(problem.arrays)),
         "estimate",
         problem.op.matvecs + problem.op.matvecs_verify,
         problem.op.passes,
@@ -206,9 +206,19 @@ def _numerical_rank(problem: Problem, S: HostArray) -> int:
     return int(np.sum(max(problem.shape) * problem.eps * S[0] < S))
 
 
-def _rounding(problem: Problem) -> float:
-    """About what rounding alone moves an attained value by, relative."""
-    return 100 * problem.eps
+def rounding_of(arrays: Arrays) -> float:
+    """About what rounding alone moves an attained value by, relative.
+
+    Parameters
+    ----------
+    arrays : Arrays
+        What the value was computed in.
+
+    Returns
+    -------
+    float
+    """
+    return 100 * arrays.eps
 
 
 def _bound(problem: Problem, result: SVDResult, wanted: bool) -> float | None:

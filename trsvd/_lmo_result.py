@@ -104,6 +104,15 @@ class LMOResult:
         return replace(self, terms=terms, support=self.support * factor)
 
     @staticmethod
+    def stacked(results: list[LMOResult]) -> Array:
+        """The updates of many matrices of one shape, in one array of shape (b, m, n)."""
+        total = None
+        for terms in zip(*[result.terms for result in results], strict=True):
+            part = _stacked(list(terms))
+            total = part if total is None else total + part
+        return total
+
+    @staticmethod
     def total(parts: list[LMOResult]) -> LMOResult:
         """The result for the Minkowski sum of the balls."""
         support = sum(part.support for part in parts)
@@ -122,3 +131,15 @@ class LMOResult:
             passes=sum(part.passes for part in parts),
             status=failed[0] if failed else Status.CONVERGED,
         )
+
+
+def _stacked(terms: list[LowRankTerm | DenseTerm]) -> Array:
+    """Terms in the same place of many results, in one array; by one batched product if they may."""
+    low = [term for term in terms if isinstance(term, LowRankTerm)]
+    arrays = low[0].arrays if low else None
+    if arrays is None or len(low) < len(terms) or len({tuple(term.U.shape) for term in low}) > 1:
+        parts = [term.dense() for term in terms]
+        return Arrays.of_array(parts[0]).xp.stack(parts)
+    xp = arrays.xp
+    product = xp.stack([term.U * term.scale for term in low]) @ xp.stack([t.Vh for t in low])
+    return arrays.hand_out(product)

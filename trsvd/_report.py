@@ -17,7 +17,7 @@ import trsvd
 if TYPE_CHECKING:
     from trsvd.table import Row
 
-__all__ = ["check_plot", "machine", "plot", "to_json"]
+__all__ = ["check_plot", "figure_class", "machine", "plot", "to_json"]
 
 
 def machine(backend: str = "numpy", device: str | None = None) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def plot(rows: Sequence[Row], path: str | Path) -> None:
     ImportError
         If matplotlib is not installed.
     """
-    Figure = _figure_class()
+    Figure = figure_class()
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.matrix, row.size, row.k, row.seed), []).append(row)
@@ -155,14 +155,25 @@ def check_plot(path: str | Path) -> None:
     ValueError
         If it does not know the format.
     """
-    known = sorted(_figure_class()().canvas.get_supported_filetypes())
+    known = sorted(figure_class()().canvas.get_supported_filetypes())
     ending = Path(path).suffix.lower().lstrip(".")
     if ending not in known:
         msg = f"{path}: pictures can be {', '.join(known)}"
         raise ValueError(msg)
 
 
-def _figure_class() -> Any:
+def figure_class() -> Any:
+    """`matplotlib.figure.Figure`, without the global state of pyplot.
+
+    Returns
+    -------
+    type
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

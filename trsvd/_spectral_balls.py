@@ -15,6 +15,7 @@ from trsvd._kinds import describe
 from trsvd._leading import LeadingPairs, leading_pairs
 from trsvd._lmo_result import LMOResult, LowRankTerm
 from trsvd._singular_values import leading_values, singular_values
+from trsvd._stack import all_leading_pairs
 
 __all__ = ["KyFanBall", "KyFanDualBall", "NuclearBall", "RMSBall", "SpectralBall"]
 
@@ -83,6 +84,18 @@ class KyFanDualBall(Ball):
         """``-U_k V_k^H``; see `Ball.lmo`."""
         k = min(self.k, *_shape(G))
         return _result(leading_pairs(G, k, **options.as_arguments()), -1.0)
+
+    def _minimize_all(
+        self, matrices: list[Any], starts: list[Any], options: Options
+    ) -> list[LMOResult]:
+        """As `_minimize`, in batches of one shape."""
+        for G in matrices:
+            _shape(G)
+        given = options.as_arguments()
+        del given["start"]
+        return [
+            _result(pairs, -1.0) for pairs in all_leading_pairs(matrices, self.k, starts, given)
+        ]
 
 
 def NuclearBall() -> KyFanDualBall:  # noqa: N802 - an alias that reads as the ball it makes

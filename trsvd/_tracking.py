@@ -28,7 +28,7 @@ from trsvd._problem import Problem
 from trsvd._subspace import Subspace as Iteration
 from trsvd.result import Subspace, Track
 
-__all__ = ["Step", "Watch", "guards", "tail_of", "track"]
+__all__ = ["Step", "Watch", "blended", "guards", "tail_of", "track"]
 
 
 def guards(k: int) -> int:
@@ -36,8 +36,8 @@ def guards(k: int) -> int:
     return 1 if k < 4 else 2
 
 
-# sin and cos of the angle at which it is.
-_BLEND = (0.3, math.sqrt(1 - 0.3**2))
+# Sine of the angle at which it is.
+_BLEND = 0.3
 # Products that a step makes before a Krylov space, which uses all of them, is the better way.
 _MOST_PRODUCTS = 4
 
@@ -98,16 +98,22 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
     watch = Watch(memory, norm, k, gap)
     left = memory.left_is_newer != problem.flipped
     iteration = Iteration(op, _block(problem, start, width), problem.rng, left=left)
+    S: HostArray = np.zeros(0)
     while not watch.over:
         (iteration.multiply_adjoint if left else iteration.multiply)(op)
         left = not left
+        assert iteration.S is not None
         S = iteration.S
-        assert S is not None
         if S[k - 1] == 0:
             return None
         watch.look(S)
     memory = replace(watch.memory, left_is_newer=left != problem.flipped)
     return Step(iteration.U, iteration.V, S, watch.gap, memory)
+
+
+def blended(columns: Array, fresh: Array) -> Array:
+    """Columns to spare, turned towards random ones of the same length."""
+    return math.sqrt(1 - _BLEND**2) * columns + _BLEND * fresh
 
 
 class Watch:
@@ -171,8 +177,7 @@ def _block(problem: Problem, start: Subspace, width: int) -> Array:
     fresh = arrays.gaussian(problem.rng, X.shape[0], width - min(int(X.shape[1]), width - 1))
     fresh = fresh / arrays.column_norms(fresh)
     if X.shape[1] >= width:
-        sine, cosine = _BLEND
-        fresh = cosine * X[:, width - 1 : width] + sine * fresh
+        fresh = blended(X[:, width - 1 : width], fresh)
     return arrays.xp.concat([X[:, : width - 1], fresh], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``trsvd table ...``."""
+"""The command line: ``trsvd table ...``, ``trsvd balls ...``."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ from typing import Any
 import numpy as np
 
 import trsvd
-from trsvd import table
+from trsvd import _arguments, _balls_command, table
+from trsvd._arguments import UsageError, check_directory
 from trsvd._display import Display, progress_on_stderr, title_of
 from trsvd._files import MatrixFileError, read_matrix
 from trsvd._matrices import SHIPPED, momentum_matrix
 
 __all__ = ["main"]
-
-
-class _UsageError(Exception):
-    """What was asked for cannot be done; the message is one line."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         return int(arguments.run(arguments))
-    except (_UsageError, MatrixFileError, table.Undefined) as error:
+    except (UsageError, MatrixFileError, table.Undefined) as error:
         return _fail(arguments, error, 2)
     except table.Irreproducible as error:
         return _fail(arguments, error, 1)
@@ -74,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"trsvd {trsvd.__version__}")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     _add_table(commands)
+    _balls_command.add(commands)
     return parser
 
 
@@ -116,7 +114,7 @@ def _add_table(commands: Any) -> None:
     what = parser.add_argument_group("what to run on")
     what.add_argument(
         "--sizes",
-        type=_size,
+        type=_arguments.size,
         nargs="+",
         metavar="N",
         help="Gaussian matrices N x N (or MxN, as 800x300)",
@@ -133,14 +131,14 @@ def _add_table(commands: Any) -> None:
     what.add_argument("--tensor", metavar="NAME", help="tensor to read from .safetensors files")
     what.add_argument(
         "--k",
-        type=_positive,
+        type=_arguments.positive,
         nargs="+",
         metavar="K",
         help="numbers of triplets (default: 5, and 50 for Gaussian 500 x 500)",
     )
     what.add_argument(
         "--seed",
-        type=_seed,
+        type=_arguments.seed,
         nargs="+",
         default=[_DEFAULT_SEED],
         metavar="SEED",
@@ -159,20 +157,20 @@ def _add_table(commands: Any) -> None:
     )
     how.add_argument(
         "--target",
-        type=_fraction,
+        type=_arguments.fraction,
         default=1e-2,
         metavar="TARGET",
         help="err1 to get below (default: %(default)s)",
     )
     how.add_argument(
         "--repeats",
-        type=_positive,
+        type=_arguments.positive,
         metavar="N",
         help="fresh runs to time (default: 5; 3 of over 0.5 s, 1 of over 5 s)",
     )
     how.add_argument(
         "--basis-size",
-        type=_positive,
+        type=_arguments.positive,
         metavar="P",
         help="vectors in TRLan's basis (default: 2k + 20, and 2k + 60 where min(m, n) > 1000)",
     )
@@ -191,40 +189,6 @@ def _add_table(commands: Any) -> None:
         metavar="OUT.png",
         help="err1 against products and against seconds (needs matplotlib: the extra 'plot')",
     )
-
-
-def _positive(text: str) -> int:
-    value = int(text) if text.isascii() and text.isdigit() else 0
-    if value < 1:
-        msg = f"{text!r} is not a whole number of at least 1"
-        raise argparse.ArgumentTypeError(msg)
-    return value
-
-
-def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        msg = f"{text!r} is not a whole number of at least 0"
-        raise argparse.ArgumentTypeError(msg)
-    return int(text)
-
-
-def _size(text: str) -> tuple[int, int]:
-    parts = [_positive(part) for part in text.lower().split("x")]
-    if len(parts) > 2:
-        msg = f"{text!r} is not a size; give N, or MxN"
-        raise argparse.ArgumentTypeError(msg)
-    return parts[0], parts[-1]
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1:
-        msg = f"{text!r} is not a number between 0 and 1"
-        raise argparse.ArgumentTypeError(msg)
-    return value
 
 
 def _methods(text: str) -> list[str]:
@@ -254,7 +218,7 @@ class _Source:
             return table.Case(self.name, table.gaussian(*self.size, seed), in_paper=True)
         except (MemoryError, ValueError) as error:
             msg = f"no Gaussian matrix of shape {self.size}: {error}"
-            raise _UsageError(msg) from error
+            raise UsageError(msg) from error
 
 
 def _run_table(arguments: argparse.Namespace) -> int:
@@ -323,7 +287,7 @@ def _run_group(
             raise
         except ValueError as error:
             msg = f"{case.name}: {error}"
-            raise _UsageError(msg) from error
+            raise UsageError(msg) from error
     display.group(title, rows)
     return rows
 
@@ -341,7 +305,7 @@ def _sources(arguments: argparse.Namespace) -> Iterator[_Source]:
         try:
             case = table.Case(title, A)
         except (TypeError, ValueError) as error:
-            raise _UsageError(str(error)) from error
+            raise UsageError(str(error)) from error
         yield _Source(title, case.size, case)
 
 
@@ -353,7 +317,7 @@ def _ranks(source: _Source, arguments: argparse.Namespace) -> list[int]:
     for k in ranks:
         if k > rank:
             msg = f"--k {k}: {source.name} of shape {source.size} has min(m, n) = {rank} triplets"
-            raise _UsageError(msg)
+            raise UsageError(msg)
         wanted = arguments.methods is None or "trlan" in arguments.methods
         if wanted and arguments.basis_size is not None:
             method = table.method_object("trlan", rank, k, arguments.basis_size)
@@ -361,7 +325,7 @@ def _ranks(source: _Source, arguments: argparse.Namespace) -> list[int]:
                 method.basis_for(k, rank)  # type: ignore[attr-defined]
             except ValueError as error:
                 msg = f"--basis-size: {error}"
-                raise _UsageError(msg) from error
+                raise UsageError(msg) from error
     return list(dict.fromkeys(ranks))
 
 
@@ -387,12 +351,10 @@ def _methods_for(
 def _check_outputs(arguments: argparse.Namespace, place: table.Place) -> None:
     """Find out what cannot work before anything runs."""
     for path in filter(None, (arguments.json, arguments.plot)):
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            msg = f"{path}: cannot be written: {'a' if path.is_dir() else 'no such'} directory"
-            raise _UsageError(msg)
+        check_directory(path)
     try:
         if arguments.plot:
             table.check_plot(arguments.plot)
         place.put(np.zeros((1, 1)))
     except (ImportError, ValueError) as error:
-        raise _UsageError(str(error)) from error
+        raise UsageError(str(error)) from error

@@ -14,6 +14,7 @@ import numpy as np
 
 from trsvd._arrays import Array, Arrays, is_array
 from trsvd._kinds import describe
+from trsvd._lmo_result import LMOResult
 from trsvd.balls import (
     Ball,
     ColumnBall,
@@ -59,14 +60,12 @@ def _update(ball: Ball, G: Array, radius: float, **options: Any) -> Array:
     if options.get("start") is not None:
         msg = "start= belongs to one matrix; call the oracle of each matrix of the batch by itself"
         raise ValueError(msg)
-    xp = Arrays.of_array(G).xp
     shape = tuple(G.shape)
-    flat = xp.reshape(G, (-1, *shape[-2:]))
     if 0 in shape:
         msg = f"G has shape {shape}; a batch needs a matrix, with rows and columns"
         raise ValueError(msg)
-    parts = [_update(ball, flat[i, :, :], radius, **options) for i in range(flat.shape[0])]
-    return xp.reshape(xp.stack(parts), shape)
+    updates = LMOResult.stacked((radius * ball).lmo_many(G, **options))
+    return Arrays.of_array(G).xp.reshape(updates, shape)
 
 
 def kyfan_dual_lmo(

@@ -1,0 +1,161 @@
+"""Many matrices at once: each as good as by itself, whatever its neighbours are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from checks import eps_of
+
+import trsvd
+from trsvd import FrobeniusBall, KyFanDualBall, MaxBall, SpectralBall
+
+SHAPES = [(40, 30), (30, 40)]
+on_shapes = pytest.mark.parametrize("shape", SHAPES, ids=["tall", "wide"])
+
+
+def true_gap(G, k, D):
+    wide = "complex128" if np.iscomplexobj(G) else "float64"
+    G, D = G.astype(wide), D.astype(wide)
+    support = np.linalg.svd(G, compute_uv=False)[:k].sum()
+    return 1 + float(np.real(np.vdot(D, G))) / support if support else 0.0
+
+
+def decaying(rng, shape, dtype="float64", scale=1.0):
+    U = np.linalg.qr(rng.standard_normal((shape[0], 30)))[0]
+    V = np.linalg.qr(rng.standard_normal((shape[1], 30)))[0]
+    G = (U * (scale / np.arange(1, 31))) @ V.T
+    if dtype.startswith("complex"):
+        G = G * np.exp(1j * rng.uniform(0, 6, (1, shape[1])))
+    return G.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("k", [1, 5, 12, 30])
+@on_shapes
+def test_exact(shape, k, dtype, backend, rng):
+    if dtype not in backend.dtypes:
+        pytest.skip("not a dtype of this library")
+    hosts = [decaying(rng, shape, dtype) for _ in range(4)]
+    results = KyFanDualBall(k).lmo_many([backend.asarray(G) for G in hosts])
+    for G, result in zip(hosts, results, strict=True):
+        assert backend.owns(result.update)
+        assert result.status.converged
+        assert result.gap_kind == "exact"
+        D = backend.to_numpy(result.update)
+        assert true_gap(G, k, D) <= result.gap
+        S = np.linalg.svd(D, compute_uv=False)
+        assert abs(S[:k] - 1).max() <= 100 * eps_of(dtype)
+        assert result.support == pytest.approx(
+            np.linalg.svd(G, compute_uv=False)[:k].sum(), rel=100 * eps_of(dtype)
+        )
+        assert result.matvecs > 0
+
+
+@on_shapes
+def test_warm_steps(shape, backend, rng):
+    ball, hosts = KyFanDualBall(4), [decaying(rng, shape) for _ in range(5)]
+    starts, passes = None, []
+    for step in range(6):
+        hosts = [G + 0.003 * decaying(rng, shape) for G in hosts]
+        if step == 4:  # one of them is another matrix from here on
+            hosts[2] = decaying(rng, shape)
+        results = ball.lmo_many(
+            [backend.asarray(G) for G in hosts], gap=1e-2, rng=step, start=starts
+        )
+        for G, result in zip(hosts, results, strict=True):
+            assert true_gap(G, 4, backend.to_numpy(result.update)) <= 1e-2
+            assert result.gap <= 1e-2
+            U, Vh = (backend.to_numpy(factor) for factor in result.factors)
+            assert abs(U.conj().T @ U - np.eye(4)).max() <= 1e-13
+            assert abs(Vh @ Vh.conj().T - np.eye(4)).max() <= 1e-13
+        starts = [result.subspace for result in results]
+        passes.append([result.passes for result in results])
+    # The others do not pay for the one that was lost.
+    assert max(passes[5]) <= 2
+    assert max(np.delete(passes[4], 2)) <= 2 < passes[4][2] or passes[4][2] == 1
+
+
+def test_shapes_and_libraries_in_any_order(backend, rng):
+    shapes = [(40, 30), (30, 40), (40, 30), (5, 7), (30, 40), (40, 30)]
+    hosts = [decaying(rng, s) if min(s) >= 30 else rng.standard_normal(s) for s in shapes]
+    given = [backend.asarray(G) for G in hosts[:-1]] + [hosts[-1]]
+    results = KyFanDualBall(3).lmo_many(given)
+    for G, A, result in zip(hosts, given, results, strict=True):
+        assert type(result.update) is type(A)
+        update = result.update if A is hosts[-1] else backend.to_numpy(result.update)
+        np.testing.assert_allclose(update, KyFanDualBall(3).lmo(G).update, atol=1e-10)
+
+
+@pytest.mark.parametrize("gap", [None, 1e-2])
+def test_members_that_are_special(gap, backend, rng):
+    hosts = [decaying(rng, (40, 30), "float32", scale) for scale in (1.0, 1e-30, 1e30, 1.0)]
+    hosts[3] = np.zeros((40, 30), "float32")
+    low = rng.standard_normal((40, 2)) @ rng.standard_normal((2, 30))
+    hosts.append(low.astype("float32"))
+    results = KyFanDualBall(4).lmo_many([backend.asarray(G) for G in hosts], gap=gap, rng=0)
+    for G, result in zip(hosts, results, strict=True):
+        D = backend.to_numpy(result.update)
+        assert true_gap(G, 4, D) <= (gap or 1e-5)
+    assert np.all(backend.to_numpy(results[3].update) == 0)
+    assert np.linalg.matrix_rank(backend.to_numpy(results[4].update)) == 2
+    starts = [result.subspace for result in results]
+    again = KyFanDualBall(4).lmo_many(
+        [backend.asarray(G) for G in hosts], gap=1e-2, rng=1, start=starts
+    )
+    for G, result in zip(hosts, again, strict=True):
+        assert true_gap(G, 4, backend.to_numpy(result.update)) <= 1e-2
+
+
+@on_shapes
+def test_one_call(shape, backend, rng):
+    hosts = np.stack([decaying(rng, shape) for _ in range(6)]).reshape(2, 3, *shape)
+    G = backend.asarray(hosts)
+    for update, ball in (
+        (trsvd.kyfan_dual_lmo(G, 3, radius=2.0), 2 * KyFanDualBall(3)),
+        (trsvd.spectral_lmo(G), SpectralBall()),
+        (trsvd.f_fanion_lmo(G, 3), 0.5 * KyFanDualBall(3) + 0.5 * FrobeniusBall()),
+        (trsvd.max_lmo(G), MaxBall()),
+    ):
+        assert backend.owns(update)
+        assert tuple(update.shape) == hosts.shape
+        D = backend.to_numpy(update)
+        for i in np.ndindex(2, 3):
+            np.testing.assert_allclose(D[i], ball.lmo(hosts[i]).update, atol=1e-11)
+
+
+def test_half_precision(rng):
+    torch = pytest.importorskip("torch")
+    G = torch.tensor(np.stack([decaying(rng, (40, 30)) for _ in range(3)])).to(torch.bfloat16)
+    update = trsvd.kyfan_dual_lmo(G, 3)
+    assert update.dtype == torch.bfloat16
+    for i in range(3):
+        assert true_gap(G[i].float().numpy(), 3, update[i].float().numpy()) <= 1e-2
+
+
+def test_certified(backend, rng):
+    hosts = [decaying(rng, (40, 30)) for _ in range(3)]
+    given = [backend.asarray(G) for G in hosts]
+    first = KyFanDualBall(3).lmo_many(given, gap=1e-2, rng=0)
+    for start in (None, [result.subspace for result in first]):
+        results = KyFanDualBall(3).lmo_many(given, gap=1e-2, rng=1, certify=True, start=start)
+        for G, result in zip(hosts, results, strict=True):
+            assert result.gap_kind in {"bound", "exact"}
+            assert true_gap(G, 3, backend.to_numpy(result.update)) - 1e-13 <= result.gap <= 1e-2
+
+
+def test_bad_input(backend, rng):
+    ball = KyFanDualBall(2)
+    G = [backend.asarray(decaying(rng, (40, 30))) for _ in range(3)]
+    bad = decaying(rng, (40, 30))
+    bad[3, 4] = np.nan
+    with pytest.raises(ValueError, match="NaN or inf"):
+        ball.lmo_many([*G, backend.asarray(bad)])
+    with pytest.raises(ValueError, match="2 entries for 3 matrices"):
+        ball.lmo_many(G, start=[None, None])
+    with pytest.raises(TypeError, match="not a batch"):
+        ball.lmo_many(G[0])
+    with pytest.raises(ValueError, match="not a matrix"):
+        ball.lmo_many([G[0], backend.asarray(np.zeros(3))])
+    with pytest.raises(ValueError, match="rows and columns"):
+        ball.lmo_many(backend.asarray(np.zeros((2, 0, 3))))
+    assert ball.lmo_many([]) == []

@@ -1,0 +1,279 @@
+"""The leading pairs of many matrices of one shape, in one set of batched products.
+
+On a device, or where a call costs more than the arithmetic, matrices of one shape are stacked and
+multiplied together:
+
+- without a start, by the Gram matrices of all and one Rayleigh-Ritz step (or the batched SVD where
+  many pairs are asked for), checked by residuals from products;
+- with the subspaces of the last step, by warm steps, judged one by one as `Watch` does.
+
+What cannot be settled in the stack (a rank below k, values too small for a Gram matrix, a subspace
+that was lost) is computed by itself. NumPy's matrices are taken one after the other: its batched
+products are a loop as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from trsvd._arrays import Array, Arrays, HostArray, is_array
+from trsvd._errors import Status
+from trsvd._leading import LeadingPairs, leading_pairs, rounding_of
+from trsvd._tracking import Watch, blended, guards, tail_of
+from trsvd.result import Subspace, Track
+
+__all__ = ["all_leading_pairs"]
+
+# Beyond this a batched factorization is no better than one at a time.
+_STACK_UP_TO = 512
+
+
+def all_leading_pairs(
+    matrices: Sequence[Any], k: int, starts: Sequence[Any], options: dict[str, Any]
+) -> list[LeadingPairs]:
+    """`leading_pairs` of each matrix; those of one shape together where that pays.
+
+    Parameters
+    ----------
+    matrices : sequence of (m, n) arrays, sparse matrices or operators
+        Of any shapes.
+    k : int
+        At least 1; a matrix of smaller rank has fewer pairs.
+    starts : sequence of Subspace or None
+        One for each matrix.
+    options : dict
+        The other arguments of `leading_pairs`.
+    """
+    found: dict[int, LeadingPairs] = {}
+    groups: dict[Any, list[int]] = {}
+    for index, G in enumerate(matrices):
+        key = _kind(G, starts[index], k, options)
+        if key is not None:
+            groups.setdefault(key, []).append(index)
+    for members in groups.values():
+        if len(members) > 1:
+            stack = _Stack([matrices[i] for i in members], min(k, *matrices[members[0]].shape))
+            given = [starts[i] for i in members]
+            settled = stack.exact() if given[0] is None else stack.warm(given, options)
+            found |= {members[place]: pairs for place, pairs in settled.items()}
+    for index, G in enumerate(matrices):
+        if index not in found:
+            rank = min(k, *G.shape)
+            found[index] = leading_pairs(G, rank, start=starts[index], **options)
+    return [found[index] for index in range(len(matrices))]
+
+
+def _kind(G: Any, start: Any, k: int, options: dict[str, Any]) -> Any:
+    """What matrices must have in common to be stacked; None for one that is not."""
+    if not is_array(G) or G.ndim != 2 or 0 in tuple(G.shape) or options["method"] is not None:
+        return None
+    arrays = Arrays.of_array(G)
+    if arrays.loops_over_stacks or min(G.shape) > _STACK_UP_TO:
+        return None
+    track = None
+    if start is not None:
+        warm = isinstance(start, Subspace) and options["gap"] is not None
+        if not warm or options["certify"] or start.track is None or start.track.k != k:
+            return None
+        if (start.U.shape[0], start.Vh.shape[1]) != tuple(G.shape):
+            return None
+        width = int(start.U.shape[1])
+        if width < k + guards(k) or 4 * width > 3 * min(G.shape):
+            return None
+        track = (start.track.left_is_newer, width)
+    out = str(arrays.out_dtype)
+    return (arrays.xp.__name__, str(arrays.device), arrays.dtype_name, out, tuple(G.shape), track)
+
+
+@dataclass(frozen=True)
+class _Triplets:
+    """A stack of triplets: U (b, m, p) and V (b, n, p) on the device, S (b, p) on the host."""
+
+    U: Array
+    S: HostArray
+    V: Array
+
+
+class _Stack:
+    """Matrices of one shape, scaled by powers of two to be near 1."""
+
+    def __init__(self, matrices: list[Array], k: int) -> None:
+        self.arrays = arrays = Arrays.of_array(matrices[0])
+        self.k = k
+        A = arrays.xp.stack([arrays.take(G) for G in matrices])
+        sizes = arrays.get(arrays.xp.max(arrays.xp.abs(A), axis=(1, 2))).astype(np.float64)
+        if not np.isfinite(sizes).all():
+            bad = int(np.argmin(np.isfinite(sizes)))
+            msg = (
+                f"matrix {bad} of those of shape {tuple(matrices[0].shape)} contains NaN or inf; "
+                "find where it comes from before making a step along it"
+            )
+            raise ValueError(msg)
+        exponents = np.where(sizes > 0, np.frexp(sizes)[1], 0)
+        # Two factors: one alone can leave the range of the dtype.
+        half = exponents // 2
+        for part in (half, exponents - half):
+            if part.any():
+                A = A * self._column(np.ldexp(1.0, -part))
+        self.A, self.units = A, np.ldexp(1.0, exponents)
+        self.shape = tuple(matrices[0].shape)
+
+    def _column(self, values: HostArray) -> Array:
+        """One number for each matrix, to multiply a stack by."""
+        return self.arrays.put(values)[:, None, None]
+
+    def _adjoint(self, X: Array) -> Array:
+        return self.arrays.conj(self.arrays.xp.matrix_transpose(X))
+
+    def _half(self, A: Array, X: Array) -> tuple[Array, HostArray, Array]:
+        """Rayleigh-Ritz with one batched product: ``A X W = Q diag(S)``, as ``Q, S, X W``."""
+        arrays = self.arrays
+        Q, R = arrays.xp.linalg.qr(A @ X)
+        host = arrays.get(R).astype(arrays.wide_dtype)
+        if not np.isfinite(host).all():
+            msg = "a batched product returned NaN or inf in the middle of the computation"
+            raise ValueError(msg)
+        P, S, Wh = np.linalg.svd(host)
+        W = np.conj(np.swapaxes(Wh, 1, 2))
+        return Q @ arrays.put(P), S, X @ arrays.put(W)
+
+    def _norms(self) -> HostArray:
+        """Frobenius norms of the scaled matrices."""
+        xp = self.arrays.xp
+        wide = xp.astype(xp.abs(self.A), xp.float64)
+        return np.sqrt(self.arrays.get(xp.sum(wide * wide, axis=(1, 2))))
+
+    # ---- from scratch -----------------------------------------------------------------------
+
+    def exact(self) -> dict[int, LeadingPairs]:
+        """The pairs from the whole spectra, of those matrices that have k that can be told."""
+        arrays, (m, n), k = self.arrays, self.shape, self.k
+        rank, more = min(m, n), min(k + guards(k), min(m, n))
+        A = self.A if m >= n else self._adjoint(self.A)
+        if 4 * k <= rank:
+            wide = arrays.xp.complex128 if arrays.is_complex else arrays.xp.float64
+            B = arrays.xp.astype(A, wide, copy=False)
+            _, vectors = arrays.xp.linalg.eigh(self._adjoint(B) @ B)
+            V = arrays.like(arrays.xp.flip(vectors[:, :, -more:], axis=2))
+            U, S, V = self._half(A, V)
+            W = self._adjoint(A) @ U[:, :, :k] - V[:, :, :k] * self._rows(S[:, :k])
+            residuals = np.sqrt(arrays.get(arrays.xp.sum(arrays.xp.abs(W) ** 2, axis=1)))
+            # A Gram matrix tells values apart down to sqrt(eps) of double precision.
+            told = S[:, k - 1] > 10 * np.finfo(np.float64).eps ** 0.5 * S[:, 0]
+            told &= residuals.max(axis=1) <= arrays.eps**0.75 * S[:, 0]
+        else:
+            U, S, Vh = arrays.xp.linalg.svd(A, full_matrices=False)
+            U, S, V = U[:, :, :more], arrays.get(S).astype(np.float64)[:, :more], self._adjoint(Vh)
+            V = V[:, :, :more]
+            told = S[:, k - 1] > max(m, n) * arrays.eps * S[:, 0]
+        energies = self._norms() ** 2
+        tracks = [
+            Track(k, False, math.inf, 0, tail_of(energy, row[:k]))
+            for energy, row in zip(energies, S, strict=True)
+        ]
+        found = _Triplets(U, S, V) if m >= n else _Triplets(V, S, U)
+        gaps = np.where(told, rounding_of(arrays), np.nan)
+        return self._handed_out(found, gaps, "exact", tracks, rank, 1, np.arange(len(S)))
+
+    def _rows(self, S: HostArray) -> Array:
+        return self.arrays.put(S)[:, None, :]
+
+    # ---- from the last step -----------------------------------------------------------------
+
+    def warm(self, starts: list[Subspace], options: dict[str, Any]) -> dict[int, LeadingPairs]:
+        """A warm step of each matrix, of those whose subspace could be followed."""
+        arrays, k = self.arrays, self.k
+        memories = [start.track for start in starts if start.track is not None]
+        norms = self._norms()
+        watches = [
+            Watch(memory, norm, k, options["gap"])
+            for memory, norm in zip(memories, norms, strict=True)
+        ]
+        left = memories[0].left_is_newer
+        X = self._blocks(starts, left, np.random.default_rng(options["rng"]))
+        A, places = self.A, np.flatnonzero(norms > 0)
+        A, X = self._chosen(A, places), self._chosen(X, places)
+        settled: dict[int, LeadingPairs] = {}
+        products = 0
+        while len(places):
+            Y, S, X = self._half(self._adjoint(A) if left else A, X)
+            left, products = not left, products + 1
+            for place, row in zip(places, S, strict=True):
+                watches[place].look(row)
+            triplets = _Triplets(Y, S, X) if left else _Triplets(X, S, Y)
+            gaps = [watches[place].gap for place in places]
+            tracks = [replace(watches[place].memory, left_is_newer=left) for place in places]
+            values = np.array([np.nan if gap is None else gap for gap in gaps])
+            width = X.shape[2]
+            settled |= self._handed_out(
+                triplets, values, "estimate", tracks, products * width, products, places
+            )
+            going = np.flatnonzero([not watches[place].over for place in places])
+            A, X, places = self._chosen(A, going), self._chosen(Y, going), places[going]
+        return settled
+
+    def _chosen(self, X: Array, places: HostArray) -> Array:
+        if len(places) == X.shape[0]:
+            return X
+        return self.arrays.xp.take(X, self._index(places), axis=0)
+
+    def _index(self, places: HostArray) -> Array:
+        xp = self.arrays.xp
+        return xp.asarray(places, dtype=xp.int64, device=self.arrays.device)
+
+    def _blocks(self, starts: list[Subspace], left: bool, rng: np.random.Generator) -> Array:
+        """The newer sides, the last column of each blended with a random one, orthonormal."""
+        arrays, k = self.arrays, self.k
+        width = k + guards(k)
+        sides = [
+            arrays.take(start.U) if left else arrays.adjoint(arrays.take(start.Vh))
+            for start in starts
+        ]
+        X = arrays.xp.stack([side[:, :width] for side in sides])
+        length = int(X.shape[1])
+        fresh = arrays.gaussian(rng, length, len(starts))
+        fresh = (fresh / arrays.column_norms(fresh)).T[:, :, None]
+        X = arrays.xp.concat([X[:, :, :-1], blended(X[:, :, -1:], fresh)], axis=2)
+        return arrays.xp.linalg.qr(X)[0]
+
+    # ---- out ----------------------------------------------------------------------------------
+
+    def _handed_out(
+        self,
+        found: _Triplets,
+        gaps: HostArray,
+        kind: str,
+        tracks: list[Track],
+        matvecs: int,
+        passes: int,
+        places: HostArray,
+    ) -> dict[int, LeadingPairs]:
+        """Pairs of those matrices whose gap is known, by their place in the stack."""
+        arrays, k = self.arrays, self.k
+        rounding, Vh = rounding_of(arrays), self._adjoint(found.V)
+        out = {}
+        for row, place in enumerate(places):
+            S = found.S[row] * self.units[place]
+            enough = S[k - 1] > max(self.shape) * arrays.eps * S[0]
+            if np.isnan(gaps[row]) or not enough:
+                continue
+            subspace = Subspace(found.U[row, :, :], Vh[row, :, :], tracks[row])
+            out[int(place)] = LeadingPairs(
+                subspace.U[:, :k],
+                S[:k],
+                subspace.Vh[:k, :],
+                float(S[:k].sum()),
+                max(float(gaps[row]), rounding),
+                kind,
+                matvecs,
+                passes,
+                Status.CONVERGED,
+                arrays,
+                subspace,
+            )
+        return out
