@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from trsvd.balls import (
     NuclearBall,
     RMSBall,
     RowBall,
+    SchattenBall,
     SpectralBall,
     SumBall,
 )
@@ -91,6 +93,23 @@ def ky_fan_case(k):
     return Case(KyFanBall(k), lambda G: dual(G, k), minimizer, lambda X: top(X, k))
 
 
+def schatten_case(p):
+    q = {1: np.inf, np.inf: 1}.get(p) or p / (p - 1)
+
+    def minimizer(G):
+        if p == 1:
+            return factors(G, 1)
+        U, S, Vh = np.linalg.svd(wide(G), full_matrices=False)
+        return -(U * (S / np.linalg.norm(S, q)) ** (q - 1)) @ Vh
+
+    return Case(
+        SchattenBall(p),
+        lambda G: np.linalg.norm(values(G), q),
+        minimizer,
+        lambda X: np.linalg.norm(values(X), p),
+    )
+
+
 def shape_scale(G):
     return float(np.sqrt(G.shape[0] / G.shape[1]))
 
@@ -139,6 +158,11 @@ SINGLE = {
         lambda G: factors(G, RANK, shape_scale(G)),
         lambda X: values(X)[0] / shape_scale(X),
     ),
+    "schatten-1": schatten_case(1),
+    "schatten-1.5": schatten_case(1.5),
+    "schatten-2": schatten_case(2),
+    "schatten-3": schatten_case(3.0),
+    "schatten-inf": schatten_case(np.inf),
     "frobenius": FROBENIUS,
     "max": MAX,
     "column": Case(
@@ -290,6 +314,9 @@ def test_identities(shape, rng):
         (KyFanDualBall(RANK), SpectralBall()),
         (KyFanDualBall(RANK + 5), SpectralBall()),
         (KyFanBall(1), SpectralBall()),
+        (SchattenBall(1), NuclearBall()),
+        (SchattenBall(2), FrobeniusBall()),
+        (SchattenBall(math.inf), SpectralBall()),
     ]
     for first, second in same:
         assert first.support(G) == pytest.approx(second.support(G), rel=1e-13)
@@ -754,6 +781,30 @@ def test_bad_k(make):
         with pytest.raises(TypeError, match="is not an integer"):
             make(k)
     assert make(np.int64(3)).gauge(np.eye(3)) > 0
+
+
+def test_bad_p():
+    for p in (0.9, 0, -1, -np.inf, np.nan):
+        with pytest.raises(ValueError, match="at least 1"):
+            SchattenBall(p)
+    for p in ("2", None, 1j):
+        with pytest.raises(TypeError, match="is not a number"):
+            SchattenBall(p)
+    assert SchattenBall(2) == SchattenBall(2.0)
+
+
+@pytest.mark.parametrize("p", [1 + 1e-12, 1.01, 100.0, 1e12])
+def test_extreme_schatten_norms(p, spectrum_matrix, rng):
+    """Powers beyond the range of numbers, and yet norms between their neighbours."""
+    G = spectrum_matrix(*SHAPES[0], SPECTRA["steep"], "float64", rng)
+    ball, limit = SchattenBall(p), SchattenBall(1 if p < 2 else np.inf)
+    result = ball.lmo(G)
+    assert ball.gauge(result.update) == pytest.approx(1, rel=100 * eps_of("float64"))
+    assert -inner(G, result.update) == pytest.approx(ball.support(G), rel=1e-13)
+    # Norms of r numbers differ by at most the power |1/p - 1/limit| of r.
+    power = RANK ** abs(1 / p - 1 / limit.p) * (1 + 1e-13)
+    assert limit.support(G) / power <= ball.support(G) <= limit.support(G) * power
+    assert limit.gauge(G) / power <= ball.gauge(G) <= limit.gauge(G) * power
 
 
 @all_cases

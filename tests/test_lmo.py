@@ -17,6 +17,7 @@ from trsvd.balls import (
     NuclearBall,
     RMSBall,
     RowBall,
+    SchattenBall,
     SpectralBall,
 )
 from trsvd.methods import Direct
@@ -31,6 +32,7 @@ ORACLES = {
     "nuclear_lmo": (lmo.nuclear_lmo, NuclearBall()),
     "spectral_lmo": (lmo.spectral_lmo, SpectralBall()),
     "rms_lmo": (lmo.rms_lmo, RMSBall()),
+    "schatten_lmo": (lambda G, **o: lmo.schatten_lmo(G, 3, **o), SchattenBall(3)),
     "frobenius_lmo": (lmo.frobenius_lmo, FrobeniusBall()),
     "max_lmo": (lmo.max_lmo, MaxBall()),
     "column_lmo": (lmo.column_lmo, ColumnBall()),

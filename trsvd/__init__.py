@@ -5,7 +5,9 @@ from __future__ import annotations
 from trsvd import operators
 from trsvd._errors import AdjointError, ConvergenceWarning, NotConverged, Status
 from trsvd._lmo_result import LMOResult
+from trsvd._polar_methods import NewtonSchulz, PolarExpress
 from trsvd._select import Selection, select_method
+from trsvd._spectral_function import spectral_function
 from trsvd._svds import svds, svds_above, svds_to_tolerance
 from trsvd.balls import (
     ColumnBall,
@@ -16,6 +18,7 @@ from trsvd.balls import (
     NuclearBall,
     RMSBall,
     RowBall,
+    SchattenBall,
     SpectralBall,
 )
 from trsvd.lmo import (
@@ -29,6 +32,7 @@ from trsvd.lmo import (
     rms_lmo,
     row_lmo,
     s_fanion_lmo,
+    schatten_lmo,
     spectral_lmo,
 )
 from trsvd.methods import (
@@ -65,13 +69,16 @@ __all__ = [
     "KyFanDualBall",
     "LMOResult",
     "MaxBall",
+    "NewtonSchulz",
     "NotConverged",
     "NuclearBall",
+    "PolarExpress",
     "PowerIteration",
     "RMSBall",
     "RandomizedSVD",
     "RowBall",
     "SVDResult",
+    "SchattenBall",
     "Selection",
     "SpectralBall",
     "Status",
@@ -99,7 +106,9 @@ __all__ = [
     "rms_norm",
     "row_lmo",
     "s_fanion_lmo",
+    "schatten_lmo",
     "select_method",
+    "spectral_function",
     "spectral_lmo",
     "spectral_norm",
     "svds",

@@ -185,13 +185,11 @@ class Arrays:
     @cached_property
     def reads_are_cheap(self) -> bool:
         """Whether a value can be looked at without waiting for a device."""
-        if is_torch_namespace(self.xp):
-            return bool(self.device.type == "cpu")
-        return bool(is_numpy_namespace(self.xp))
+        return self.device.type == "cpu" if is_torch_namespace(self.xp) else self.on_host
 
-    @property
-    def loops_over_stacks(self) -> bool:
-        """Whether a product of stacks of matrices is a loop over them anyway."""
+    @cached_property
+    def on_host(self) -> bool:
+        """Whether these are NumPy's own arrays."""
         return bool(is_numpy_namespace(self.xp))
 
     # ---- to and fro -----------------------------------------------------------------
@@ -199,7 +197,7 @@ class Arrays:
     def put(self, x: HostArray) -> Array:
         """Copy a host array to the device, in the compute dtype."""
         x = np.asarray(x).astype(self.host_dtype, copy=False)
-        if is_numpy_namespace(self.xp):
+        if self.on_host:
             return x
         return self.xp.asarray(np.ascontiguousarray(x), device=self.device)
 
@@ -368,7 +366,7 @@ class Arrays:
 
     def svd(self, A: Array) -> tuple[Array, HostArray, Array]:
         """Full thin SVD with the library's own LAPACK; S comes back on the host."""
-        if is_numpy_namespace(self.xp):
+        if self.on_host:
             try:
                 U, S, Vh = scipy.linalg.svd(A, full_matrices=False, check_finite=False)
             except scipy.linalg.LinAlgError:
@@ -422,10 +420,11 @@ class Arrays:
         return math.sqrt(total) * before * scale * after
 
     def _sum_of_squares(self, A: Array, before: float, after: float) -> float:
-        total = 0.0
+        xp, total = self.xp, 0.0
         for panel in _row_panels(A):
-            wide = self.xp.astype(self.xp.abs(panel), self.xp.float64) * before * after
-            total += float(self.xp.sum(wide * wide))
+            wide = xp.astype(xp.abs(panel) if self.is_complex else panel, xp.float64, copy=False)
+            wide = wide if before * after == 1 else wide * before * after
+            total += float(xp.sum(wide * wide))
         return total
 
 

@@ -6,15 +6,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from trsvd._arrays import Arrays, is_array
 from trsvd._kinds import describe
 from trsvd._lmo_result import LMOResult
+from trsvd._polar_methods import PolarIteration
 from trsvd._singular_values import singular_values
 from trsvd._sum_gauge import sum_gauge
+from trsvd._validate import check_number
 from trsvd.methods import Method
 from trsvd.operators import as_operator
 
@@ -28,9 +30,9 @@ class Options:
     gap: float | None
     tol: float | None
     start: Any
-    method: str | Method | None
+    method: str | Method | PolarIteration | None
     rng: int | np.random.Generator | None
-    certify: bool
+    certify: bool | str
 
     def __post_init__(self) -> None:
         if self.gap is not None and self.tol is not None:
@@ -38,6 +40,9 @@ class Options:
             raise ValueError(msg)
         if self.gap is not None and not 0 < self.gap < 1:
             msg = f"gap={self.gap}; a relative gap is a number between 0 and 1"
+            raise ValueError(msg)
+        if self.certify not in (True, False, "probable"):
+            msg = f"certify={self.certify!r}; it is True, False or 'probable'"
             raise ValueError(msg)
 
     def as_arguments(self) -> dict[str, Any]:
@@ -63,9 +68,9 @@ class Ball(ABC):
         gap: float | None = None,
         tol: float | None = None,
         start: Any = None,
-        method: str | Method | None = None,
+        method: str | Method | PolarIteration | None = None,
         rng: int | np.random.Generator | None = None,
-        certify: bool = False,
+        certify: bool | Literal["probable"] = False,
     ) -> LMOResult:
         """A minimizer of ``<G, X>`` over the ball: the update direction, already negative.
 
@@ -80,12 +85,14 @@ class Ball(ABC):
             Relative residual of the singular triplets, as for `trsvd.svds`.
         start : Subspace, SVDResult or array of shape (n, p), optional
             Warm start: ``result.subspace`` of a matrix near this one.
-        method : str or Method, optional
-            As for `trsvd.svds`.
+        method : str, Method, NewtonSchulz or PolarExpress, optional
+            As for `trsvd.svds`; the iterations are for the spectral ball.
         rng : int or numpy.random.Generator, optional
             Where random numbers come from.
-        certify : bool, default False
-            Whether the gap reported must be a bound or exact, rather than an estimate.
+        certify : bool or "probable", default False
+            Whether the gap reported must be a bound or exact, rather than an estimate; or at least
+            one that holds but with a stated probability, which takes fewer products where the
+            spectrum has a gap behind the k-th value.
 
         Returns
         -------
@@ -106,9 +113,9 @@ class Ball(ABC):
         gap: float | None = None,
         tol: float | None = None,
         start: Sequence[Any] | None = None,
-        method: str | Method | None = None,
+        method: str | Method | PolarIteration | None = None,
         rng: int | np.random.Generator | None = None,
-        certify: bool = False,
+        certify: bool | Literal["probable"] = False,
     ) -> list[LMOResult]:
         """`lmo` of many matrices; those of one shape together where the library gains by it.
 
@@ -210,7 +217,7 @@ def _parts(ball: Ball) -> tuple[tuple[float, Ball], ...]:
 
 
 def _positive(factor: float) -> float:
-    factor = float(factor)
+    factor = check_number("the factor of a ball", factor)
     if not (math.isfinite(factor) and factor >= 0):
         msg = f"a ball cannot be scaled by {factor}; use a finite number of at least 0"
         raise ValueError(msg)
@@ -237,7 +244,12 @@ class SumBall(Ball):
 
     def support(self, G: Any) -> float:
         """Sum of the parts' support functions."""
-        return sum(radius * ball.support(G) for radius, ball in self.parts)
+        return sum(radius * ball.support(G) for radius, ball in self._present)
+
+    @property
+    def _present(self) -> tuple[tuple[float, Ball], ...]:
+        """The parts that are more than the point 0; the first of all where none is."""
+        return tuple(part for part in self.parts if part[0] > 0) or self.parts[:1]
 
     def gauge(self, X: Any) -> float:
         """``min { max_i gauge_i(X_i) / a_i : sum_i X_i = X }``.
@@ -260,7 +272,7 @@ class SumBall(Ball):
     def _minimize(self, G: Any, options: Options) -> LMOResult:
         """Sum of the parts' minimizers; see `Ball.lmo`."""
         return LMOResult.total(
-            [ball._minimize(G, options).times(radius) for radius, ball in self.parts]
+            [ball._minimize(G, options).times(radius) for radius, ball in self._present]
         )
 
     def _minimize_all(
@@ -269,6 +281,6 @@ class SumBall(Ball):
         """As `_minimize`, part by part."""
         parts = [
             [result.times(radius) for result in ball._minimize_all(matrices, starts, options)]
-            for radius, ball in self.parts
+            for radius, ball in self._present
         ]
         return [LMOResult.total(list(row)) for row in zip(*parts, strict=True)]

@@ -38,6 +38,11 @@ class Columns:
         """Columns ``start`` to ``stop`` (all that there are, by default) as a matrix."""
         return self._rows[start : self.count if stop is None else stop, :].T
 
+    def rows(self, capacity: int) -> Array:
+        """The buffer, a column a row, with room for ``capacity`` of them; to be written to."""
+        self.grow(capacity)
+        return self._rows
+
     def append(self, X: Array) -> None:
         """Add columns behind the last."""
         self.overwrite(X, self.count)

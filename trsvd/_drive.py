@@ -85,6 +85,7 @@ class _Driver:
         callback: Callback | None,
     ) -> None:
         self.problem, self.run, self.stop = problem, run, stop
+        run.single_steps = callback is not None or cap < _usual_cap(problem.rank, k)
         self.k, self.limit, self.cap, self.callback = k, limit, cap, callback
         self.target = k
         self.truncated = False
@@ -193,7 +194,7 @@ def solve(
         How many triplets to aim at first, and at most.
     """
     op, rank = problem.op, problem.rank
-    cap = max(200 * rank, 1000 * k)
+    cap = _usual_cap(rank, k)
     if request.max_matvecs is not None:
         cap = check_cap(request.max_matvecs)
     run = _begin(problem, method, k, stop.tol, request.start, cap)
@@ -235,6 +236,11 @@ def solve(
         before, latest, width = outcome, None, min(2 * width, max(1, driver.k))
         driver = _restarted(driver, method, outcome, missed)
     return _finish(driver, method, outcome, status, completeness, request.on_failure)
+
+
+def _usual_cap(rank: int, k: int) -> int:
+    """Products that no run should need."""
+    return max(200 * rank, 1000 * k)
 
 
 def _begin(problem: Problem, method: Method, k: int, tol: float, start: Any, cap: int) -> Run:

@@ -28,7 +28,7 @@ from trsvd._arrays import Array, Arrays, HostArray
 from trsvd._columns import Columns
 from trsvd._errors import AdjointError
 from trsvd._metered import Metered
-from trsvd._orthonormalize import SpareVectors, orthonormalize
+from trsvd._orthonormalize import SpareVectors, largest_norm, orthonormalize
 from trsvd._ritz import Ritz, check_finite, small_svd
 
 __all__ = ["GolubKahan", "narrow"]
@@ -141,10 +141,10 @@ class GolubKahan:
 
     def forward(self, op: Metered) -> None:
         """The first half of an expansion, ``A W``: now ``A V = U B`` with W in the basis."""
-        arrays, xp = self.arrays, self.arrays.xp
+        arrays = self.arrays
         j = self.size
         Y = op.matmat(self.V.view(j))
-        self.anorm = xp.max(xp.concat([self.anorm[None], arrays.column_norms(Y)]))
+        self.anorm = largest_norm(arrays, self.anorm, Y)
         floor = 4 * arrays.eps * self.anorm
         basis = self.U.view() if j else None
         H: Array | None = None
@@ -169,7 +169,7 @@ class GolubKahan:
         w, n = self._open, self.shape[1]
         j = self.size - w
         Z = op.rmatmat(self.U.view(j))
-        self.anorm = arrays.xp.max(arrays.xp.concat([self.anorm[None], arrays.column_norms(Z)]))
+        self.anorm = largest_norm(arrays, self.anorm, Z)
         self._open = 0
         room = n - j - w
         if room == 0:
@@ -292,6 +292,8 @@ class GolubKahan:
         """Singular triplets P, S, Q of B, S descending; the locked ones as they are."""
         a = self.locked
         P, S, Qh = small_svd(B[a:, a:])
+        if a == 0:
+            return P, S, Qh.conj().T
         S = np.concatenate([self.S_locked, S])
         order = np.argsort(-S, kind="stable")
         P, Q = (scipy.linalg.block_diag(np.eye(a), X)[:, order] for X in (P, Qh.conj().T))

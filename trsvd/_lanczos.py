@@ -17,9 +17,10 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._columns import Columns
+from trsvd._compiled import gram_lanczos
 from trsvd._golub_kahan import narrow
-from trsvd._metered import Metered
-from trsvd._orthonormalize import SpareVectors, orthonormalize
+from trsvd._metered import Metered, Turned
+from trsvd._orthonormalize import SpareVectors, largest_norm, orthonormalize
 from trsvd._ritz import Ritz, small_eigh
 
 __all__ = ["GramLanczos"]
@@ -38,13 +39,21 @@ class GramLanczos:
         Number of columns that V has room for, beside the next block.
     rng : numpy.random.Generator
         Source of the spare directions.
+    locked : tuple (S, V), optional
+        Values and right vectors to work in the complement of.
     """
 
     two_sided = True  # there is one side only, and it is orthogonalized
     loss = 0.0
 
     def __init__(
-        self, op: Metered, start: Array, *, capacity: int, rng: np.random.Generator
+        self,
+        op: Metered | Turned,
+        start: Array,
+        *,
+        capacity: int,
+        rng: np.random.Generator,
+        locked: tuple[HostArray, Array] | None = None,
     ) -> None:
         arrays, n = op.arrays, op.shape[1]
         self.arrays, self.shape = arrays, op.shape
@@ -52,12 +61,24 @@ class GramLanczos:
         width = min(int(start.shape[1]), n)
         self.V = Columns(arrays, n, self.capacity + width)
         self.spare_n = SpareVectors(arrays, rng, n, int(start.shape[1]))
-        W, _, _ = orthonormalize(arrays, start, None, floor=0.0, spare=self.spare_n, width=width)
+        S = np.zeros(0)
+        if locked is not None:
+            S = np.asarray(locked[0], dtype=np.float64)
+            self.V.append(locked[1])
+        self.size = self.locked = len(S)
+        W, _, _ = orthonormalize(
+            arrays,
+            start,
+            self.V.view() if self.locked else None,
+            floor=0.0,
+            spare=self.spare_n,
+            width=min(width, n - self.locked),
+        )
         self.V.append(W)
-        self.size, self.locked = 0, 0
-        self.T = np.zeros((0, 0), dtype=arrays.wide_dtype)
-        self.C = np.zeros((width, 0), dtype=arrays.wide_dtype)
-        self.anorm = arrays.xp.zeros((), dtype=arrays.real_dtype, device=arrays.device)
+        self.T = np.diag(S**2).astype(arrays.wide_dtype)
+        self.C = np.zeros((self.width, self.size), dtype=arrays.wide_dtype)
+        largest = float(S.max(initial=0.0)) ** 2
+        self.anorm = arrays.xp.asarray(largest, dtype=arrays.real_dtype, device=arrays.device)
         self._pending: list[tuple[Array, Array]] = []
 
     @property
@@ -75,12 +96,45 @@ class GramLanczos:
         """Whether V spans the whole space."""
         return self.width == 0
 
-    def expand(self, op: Metered) -> None:
+    def expand_by(self, op: Metered | Turned, count: int) -> int:
+        """Up to ``count`` expansions, in one compiled call where that is possible; how many."""
+        kernel = gram_lanczos() if self.width == 1 else None
+        rows = None if kernel is None else op.rows_in_memory()
+        count = min(count, self.capacity - self.size, self.shape[1] - self.size - 1)
+        if kernel is None or rows is None or rows[1] or count < 1:
+            self.expand(op)
+            return 1
+        self.sync()
+        j, arrays = self.size, self.arrays
+        H, C = np.zeros((count, j + count)), np.zeros((2, count))
+        V, largest = self.V.rows(j + count + 1), float(self.anorm)
+        made = kernel(rows[0], V, j, H, C, 4 * arrays.eps, largest)
+        op.count(2 * made, 2 * made)
+        T = np.zeros((j + made, j + made), dtype=arrays.wide_dtype)
+        T[:j, :j] = self.T
+        for step in range(made):
+            column = H[step, : j + step + 1]
+            T[: j + step + 1, j + step] = column
+            T[j + step, : j + step + 1] = column
+        self.T, self.size = T, j + made
+        self.V.count = j + made + 1
+        if made:
+            self.C = np.zeros((1, j + made), dtype=arrays.wide_dtype)
+            self.C[0, -1] = C[0, made - 1]
+            self.anorm = max(largest, float(C[1, :made].max()))
+        if (
+            made < count
+        ):  # nothing was left of a product: the next vector has to come from elsewhere
+            self.expand(op)
+            made += 1
+        return made
+
+    def expand(self, op: Metered | Turned) -> None:
         """Add the next block to the basis: two products of its width."""
-        arrays, xp = self.arrays, self.arrays.xp
+        arrays = self.arrays
         j, w, n = self.size, self.width, self.shape[1]
         Z = op.rmatmat(op.matmat(self.V.view(j)))
-        self.anorm = xp.max(xp.concat([self.anorm[None], arrays.column_norms(Z)]))
+        self.anorm = largest_norm(arrays, self.anorm, Z)
         room = n - j - w
         if room == 0:
             H, C = arrays.adjoint_product(self.V.view(), Z), arrays.zeros(0, w)
@@ -145,6 +199,11 @@ class GramLanczos:
         self.sync()
         _, Q = small_eigh(self.T)
         return self.V.view(0, self.size) @ self.arrays.put(Q[:, :k])
+
+    def ritz_complement(self, count: int) -> tuple[HostArray, Array]:
+        """Leading Ritz values and right vectors of what is not locked."""
+        S, Q = self._eigh()
+        return S[:count], self.V.view(self.locked, self.size) @ self.arrays.put(Q[:, :count])
 
     def compress(self, keep: int, *, drop: float = 0.0, block_size: int | None = None) -> None:
         """Thick restart: keep the leading Ritz vectors (and what is locked)."""

@@ -11,6 +11,7 @@ import numpy as np
 from trsvd._arrays import Array, Arrays, HostArray
 from trsvd._drive import Request, solve
 from trsvd._errors import Status
+from trsvd._probable import FAILURE, probable_bound
 from trsvd._problem import Problem
 from trsvd._tracking import Step, guards, tail_of, track
 from trsvd._validate import check_k, check_tol, named_method
@@ -34,7 +35,7 @@ class LeadingPairs:
     gap : float
         Relative distance of ``attained`` to the Ky Fan k-norm.
     gap_kind : str
-        ``"exact"``, ``"bound"`` or ``"estimate"``.
+        ``"exact"``, ``"bound"``, ``"probable"`` or ``"estimate"``.
     matvecs, passes : int
         Products with G or G^H, in vectors and in blocks, those of checks included.
     status : Status
@@ -43,6 +44,8 @@ class LeadingPairs:
         What G lives in.
     subspace : Subspace
         To start from next time.
+    failure_probability : float
+        Of a probable gap.
     """
 
     U: Array
@@ -56,6 +59,7 @@ class LeadingPairs:
     status: Status
     arrays: Arrays
     subspace: Subspace
+    failure_probability: float = 0.0
 
 
 # Columns beyond k of a block from scratch: they meet what a warm start does not contain.
@@ -72,11 +76,12 @@ def leading_pairs(
     start: Any,
     method: str | Method | None,
     rng: Any,
-    certify: bool,
+    certify: bool | str,
 ) -> LeadingPairs:
     """The k leading pairs of G, to a residual ``tol`` or to a relative ``gap``.
 
-    With ``certify`` the gap is a bound, or exact where the bound is not good enough.
+    With ``certify`` the gap is a bound, or exact where the bound is not good enough; with
+    ``"probable"`` it may also be a bound that holds but with a stated probability.
     """
     problem = Problem(G, rng, None, in_compute_dtype=True)
     k = check_k(k, problem.rank)
@@ -89,8 +94,7 @@ def leading_pairs(
             step = track(problem, start, k, gap)
             if step is not None and step.gap is not None:
                 pairs = _stepped(problem, step, k)
-                bound = _raised(problem, step.S, k) if certify else None
-                return _certified(pairs, bound, G, k, gap, rng, certify)
+                return _certified(problem, pairs, step.S, k, gap, certify)
             if step is not None:
                 start = _subspace(problem, step.U, step.V, None)
         stop = Gap(k, gap, warm=start is not None)
@@ -99,27 +103,51 @@ def leading_pairs(
             aim = min(k + guards(k), problem.rank)
     result = solve(problem, chosen, stop, Request(start, None, None, "return", gap is None), aim, k)
     pairs = _described(problem, result, stop)
-    return _certified(pairs, _bound(problem, result, certify), G, k, gap, rng, certify)
+    ritz = result.state.run.report(now=True) if certify else None
+    return _certified(problem, pairs, None if ritz is None else ritz.latest, k, gap, certify)
 
 
 def _certified(
+    problem: Problem,
     pairs: LeadingPairs,
-    bound: float | None,
-    G: Any,
+    values: HostArray | None,
     k: int,
     gap: float | None,
-    rng: Any,
-    certify: bool,
+    certify: bool | str,
 ) -> LeadingPairs:
-    """The pairs with a gap that is proven: by an upper bound of the norm, or by the spectrum."""
+    """The pairs with a gap that is proven: by an upper bound of the norm, or by the spectrum.
+
+    ``values`` are those of a projection that has the pairs, where one is known.
+    """
     if not certify or pairs.gap_kind == "exact":
         return pairs
-    if bound is not None and gap is not None:
-        proven = (1 - pairs.attained / bound if bound else 0.0) + 100 * pairs.arrays.eps
-        if proven <= gap:
-            return replace(pairs, gap=proven, gap_kind="bound")
-    exact = _exact(G, k, rng)
-    return replace(exact, matvecs=pairs.matvecs + exact.matvecs, passes=pairs.passes + exact.passes)
+    bound = None if values is None else _raised(problem, values, k)
+    proven = _gap_below(pairs, bound)
+    if gap is not None and proven <= gap:
+        return replace(pairs, gap=proven, gap_kind="bound")
+    if certify == "probable" and pairs.U.shape[1] == k:
+        X, Y = pairs.subspace.U[:, :k], problem.arrays.adjoint(pairs.subspace.Vh[:k, :])
+        U, V = (Y, X) if problem.flipped else (X, Y)
+        enough = pairs.attained / (1 - gap) / problem.unit if gap else 0.0
+        bound = probable_bound(problem.op, U, V, enough, problem.rng)
+        proven = _gap_below(pairs, None if bound is None else bound * problem.unit)
+        pairs = replace(pairs, matvecs=_all_products(problem), passes=problem.op.passes)
+        if proven <= (gap or 1):
+            return replace(pairs, gap=proven, gap_kind="probable", failure_probability=FAILURE)
+    exact = _exact(problem, k)
+    return replace(
+        exact,
+        matvecs=pairs.matvecs + exact.matvecs,
+        passes=pairs.passes + exact.passes,
+        subspace=pairs.subspace,
+    )
+
+
+def _gap_below(pairs: LeadingPairs, bound: float | None) -> float:
+    """The relative gap where the norm is at most ``bound``; inf without one."""
+    if bound is None:
+        return math.inf
+    return (1 - pairs.attained / bound if bound else 0.0) + rounding_of(pairs.arrays)
 
 
 def _method_for_gap(method: str | Method | None, rank: int, k: int) -> Method:
@@ -130,8 +158,8 @@ def _method_for_gap(method: str | Method | None, rank: int, k: int) -> Method:
     return BlockKrylov(oversampling=_OVERSAMPLING - guards(k))
 
 
-def _exact(G: Any, k: int, rng: Any) -> LeadingPairs:
-    problem = Problem(G, rng, None, in_compute_dtype=True)
+def _exact(given: Problem, k: int) -> LeadingPairs:
+    problem = Problem(given.user_op, given.rng, None, in_compute_dtype=True)
     stop = Residual(k, check_tol(None, problem.eps))
     result = solve(problem, Direct(), stop, Request(None, None, None, "return", False), k, k)
     return _described(problem, result, stop)
@@ -165,7 +193,7 @@ def _described(problem: Problem, result: SVDResult, stop: Gap | Residual) -> Lea
         attained,
         gap,
         kind,
-        result.matvecs + result.matvecs_verify,
+        _all_products(problem),
         result.passes,
         result.status,
         problem.user_op.arrays,
@@ -186,7 +214,7 @@ def _stepped(problem: Problem, step: Step, k: int) -> LeadingPairs:
         float(S[:q].sum()),
         max(step.gap, rounding_of(problem.arrays)),
         "estimate",
-        problem.op.matvecs + problem.op.matvecs_verify,
+        _all_products(problem),
         problem.op.passes,
         Status.CONVERGED,
         problem.user_op.arrays,
@@ -206,6 +234,10 @@ def _numerical_rank(problem: Problem, S: HostArray) -> int:
     return int(np.sum(max(problem.shape) * problem.eps * S[0] < S))
 
 
+def _all_products(problem: Problem) -> int:
+    return int(problem.op.matvecs + problem.op.matvecs_verify)
+
+
 def rounding_of(arrays: Arrays) -> float:
     """About what rounding alone moves an attained value by, relative.
 
@@ -219,14 +251,6 @@ def rounding_of(arrays: Arrays) -> float:
     float
     """
     return 100 * arrays.eps
-
-
-def _bound(problem: Problem, result: SVDResult, wanted: bool) -> float | None:
-    """An upper bound of the Ky Fan norm from a run that knows a projection of the matrix."""
-    ritz = result.state.run.report(now=True) if wanted else None
-    if ritz is None or ritz.latest is None:
-        return None
-    return _raised(problem, ritz.latest, int(result.S.shape[0]))
 
 
 def _raised(problem: Problem, values: HostArray, k: int) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from trsvd._arrays import Array, Arrays
 from trsvd._errors import Status
+from trsvd._kinds import dtype_name
 from trsvd.result import Subspace
 
 __all__ = ["DenseTerm", "LMOResult", "LowRankTerm"]
@@ -29,7 +30,7 @@ class LowRankTerm:
 
     def dense(self) -> Array:
         """As an array."""
-        return self.arrays.hand_out((self.U @ self.Vh) * self.scale)
+        return self.arrays.hand_out(_scaled(self.U @ self.Vh, self.scale))
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class DenseTerm:
 
     def dense(self) -> Array:
         """As an array."""
-        return self.form() * self.scale
+        return _scaled(self.form(), self.scale)
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,17 @@ class LMOResult:
         ``(support(G) + <G, D>) / support(G)``, relative.
     gap_kind : str
         ``"exact"``: the spectrum that it needs was computed in full (and the gap is what rounding
-        leaves). ``"bound"``: an inequality that always holds. ``"estimate"``: from Ritz values and
-        their trend, or from residuals.
+        leaves). ``"bound"``: an inequality that always holds. ``"probable"``: one that holds but
+        with ``failure_probability``. ``"estimate"``: from Ritz values and their trend, or from
+        residuals.
     subspace : Subspace or None
         To hand back as ``start=`` for the next matrix.
     matvecs, passes : int
         Products with G or G^H, counted in vectors and in blocks.
     status : Status
         How the computation ended.
+    failure_probability : float
+        Probability, over the random numbers drawn, that a probable gap does not hold; else 0.
     """
 
     terms: tuple[LowRankTerm | DenseTerm, ...]
@@ -81,6 +85,7 @@ class LMOResult:
     matvecs: int
     passes: int
     status: Status
+    failure_probability: float = 0.0
 
     @cached_property
     def update(self) -> Array:
@@ -130,7 +135,21 @@ class LMOResult:
             matvecs=sum(part.matvecs for part in parts),
             passes=sum(part.passes for part in parts),
             status=failed[0] if failed else Status.CONVERGED,
+            failure_probability=min(1.0, sum(part.failure_probability for part in parts)),
         )
+
+
+def _scaled(X: Array, scale: float) -> Array:
+    """``scale * X``, for X with entries of at most about 1; ValueError if that leaves the range."""
+    largest = float(Arrays.of_array(X).xp.finfo(X.dtype).max)
+    if not abs(scale) <= largest:
+        msg = (
+            f"the update is {scale:.3g} times one with entries of order 1, which exceeds the range "
+            f"of {dtype_name(X.dtype)} ({largest:.3g}); use a wider dtype, a larger lam or a "
+            "smaller radius"
+        )
+        raise ValueError(msg)
+    return X * scale
 
 
 def _stacked(terms: list[LowRankTerm | DenseTerm]) -> Array:
@@ -141,5 +160,7 @@ def _stacked(terms: list[LowRankTerm | DenseTerm]) -> Array:
         parts = [term.dense() for term in terms]
         return Arrays.of_array(parts[0]).xp.stack(parts)
     xp = arrays.xp
-    product = xp.stack([term.U * term.scale for term in low]) @ xp.stack([t.Vh for t in low])
+    product = xp.stack([_scaled(term.U, term.scale) for term in low]) @ xp.stack(
+        [term.Vh for term in low]
+    )
     return arrays.hand_out(product)

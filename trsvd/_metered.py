@@ -11,7 +11,7 @@ from trsvd._arrays import Array
 from trsvd._kinds import split_power
 from trsvd._operator import MatrixOperator
 
-__all__ = ["Metered"]
+__all__ = ["Metered", "Turned"]
 
 
 class Metered(MatrixOperator):
@@ -72,8 +72,37 @@ class Metered(MatrixOperator):
         norm = self.op.frobenius_norm(scale * self._before)
         return None if norm is None else norm * self._after
 
+    def rows_in_memory(self) -> tuple[Array, bool] | None:
+        """That of the operator, where it is not scaled."""
+        return self.op.rows_in_memory() if self.scale_exponent == 0 else None
+
     def scaled_dense(self) -> Array:
         """``scale * A`` as an array; counts min(m, n) products."""
         self.count(min(self.shape), 1)
         dense = self.op.dense()
         return dense if self.scale_exponent == 0 else dense * self._before * self._after
+
+
+class Turned(MatrixOperator):
+    """The adjoint of a metered operator; its products are counted there."""
+
+    def __init__(self, op: Metered) -> None:
+        self.op, self.arrays = op, op.arrays
+        self.shape = (op.shape[1], op.shape[0])
+
+    def matmat(self, X: Array) -> Array:
+        """``A^H @ X``, counted."""
+        return self.op.rmatmat(X)
+
+    def rmatmat(self, X: Array) -> Array:
+        """``A @ X``, counted."""
+        return self.op.matmat(X)
+
+    def count(self, matvecs: int, passes: int) -> None:
+        """Add products to the books."""
+        self.op.count(matvecs, passes)
+
+    def rows_in_memory(self) -> tuple[Array, bool] | None:
+        """That of the operator, turned."""
+        rows = self.op.rows_in_memory()
+        return None if rows is None else (rows[0], not rows[1])

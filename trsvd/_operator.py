@@ -77,6 +77,10 @@ class MatrixOperator(ABC):
         del scale
         return None
 
+    def rows_in_memory(self) -> tuple[Array, bool] | None:
+        """A real NumPy array with contiguous rows that is this matrix, or (True) its transpose."""
+        return None
+
     def dense(self) -> Array:
         """The matrix as an array; costs min(m, n) products where entries are not at hand."""
         m, n = self.shape
@@ -109,6 +113,13 @@ class _ArrayMatrix(MatrixOperator):
 
     def frobenius_norm(self, scale: float = 1.0) -> float:
         return self.arrays.frobenius_norm(self._A, scale)
+
+    def rows_in_memory(self) -> tuple[Array, bool] | None:
+        if not self.arrays.on_host or self.arrays.is_complex:
+            return None
+        turned = not self._A.flags.c_contiguous
+        rows = self._A.T if turned else self._A
+        return (rows, turned) if rows.flags.c_contiguous else None
 
     def dense(self) -> Array:
         return self._A

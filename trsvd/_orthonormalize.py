@@ -103,6 +103,8 @@ def orthonormalize(
     R : array of shape (width, w)
         Coefficients in Q.
     """
+    if X.shape[1] == 1 and arrays.on_host:
+        return _one_column(arrays, X[:, 0], basis, float(floor), spare)
     H: Array | None = None
     R: Array | None = None
     # After the first sweep the columns are near unit length. What a second projection takes down
@@ -137,6 +139,52 @@ def orthonormalize(
         elif sweep > 0 and cosine < 0.7 and bool(arrays.xp.all(norms > 0.7)):
             break
     return X, H, R
+
+
+def _one_column(
+    arrays: Arrays, x: Array, basis: Array | None, floor: float, spare: SpareVectors
+) -> tuple[Array, Array | None, Array]:
+    """`orthonormalize` of a single column in memory, where each call counts.
+
+    A projection that leaves 0.7 of the length leaves no more of the basis than rounding does: then
+    one is enough (Daniel, Gragg, Kaufman and Stewart, doi:10.1090/S0025-5718-1976-0431641-8).
+    """
+    H: Array | None = None
+    coefficient = 1.0
+    noise = 4 * arrays.eps**0.5
+    before = norm_of(x)
+    for sweep in range(8):
+        if basis is not None:
+            part = arrays.conj(arrays.conj(x) @ basis)
+            x = x - basis @ part
+            H = part if H is None else H + part * coefficient
+        norm = norm_of(x) if basis is not None or sweep > 0 else before
+        if sweep == 0:
+            bad = norm <= floor
+        else:
+            bad = sweep < 7 and (norm <= noise or (norm < 0.01 and norm * coefficient <= floor))
+        if bad:
+            x, coefficient, before = spare(1)[:, 0], 0.0, 1.0
+            continue
+        x, coefficient = x / norm, coefficient * norm
+        if basis is None or not norm <= 0.7 * before:
+            break
+        before = 1.0
+    R = arrays.put(np.asarray([[coefficient]]))
+    return x[:, None], None if H is None else H[:, None], R
+
+
+def norm_of(x: Array) -> float:
+    """2-norm of a vector in memory."""
+    return math.sqrt(np.vdot(x, x).real)
+
+
+def largest_norm(arrays: Arrays, so_far: Array, X: Array) -> Array:
+    """The largest norm of a column of X, if it exceeds the one so far; no wait for a device."""
+    if arrays.on_host:
+        norms = norm_of(X[:, 0]) if X.shape[1] == 1 else float(arrays.column_norms(X).max())
+        return max(norms, float(so_far)) if norms == norms else norms
+    return arrays.xp.max(arrays.xp.concat([so_far[None], arrays.column_norms(X)]))
 
 
 def _dominant(arrays: Arrays, X: Array, width: int) -> tuple[Array, Array]:

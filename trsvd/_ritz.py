@@ -13,6 +13,7 @@ import numpy as np
 
 from trsvd._arrays import Array, Arrays, HostArray
 from trsvd._metered import Metered
+from trsvd._operator import MatrixOperator
 from trsvd._orthonormalize import SpareVectors, orthonormalize
 
 __all__ = ["Ritz", "check_finite", "rayleigh_ritz", "residual_norms", "small_eigh", "small_svd"]
@@ -102,7 +103,7 @@ def check_finite(B: HostArray) -> None:
 
 
 def rayleigh_ritz(
-    op: Metered, V: Array, spare: SpareVectors, k: int
+    op: MatrixOperator, V: Array, spare: SpareVectors, k: int
 ) -> tuple[Array, HostArray, Array]:
     """The best k triplets with right vectors in the span of the orthonormal ``V``.
 

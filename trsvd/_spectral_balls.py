@@ -14,10 +14,21 @@ from trsvd._ball import Ball, Options
 from trsvd._kinds import describe
 from trsvd._leading import LeadingPairs, leading_pairs
 from trsvd._lmo_result import LMOResult, LowRankTerm
+from trsvd._polar_lmo import polar_minimizer
+from trsvd._polar_methods import PolarIteration
 from trsvd._singular_values import leading_values, singular_values
+from trsvd._spectral_function import whole_method
 from trsvd._stack import all_leading_pairs
+from trsvd._validate import check_number
 
-__all__ = ["KyFanBall", "KyFanDualBall", "NuclearBall", "RMSBall", "SpectralBall"]
+__all__ = [
+    "KyFanBall",
+    "KyFanDualBall",
+    "NuclearBall",
+    "RMSBall",
+    "SchattenBall",
+    "SpectralBall",
+]
 
 
 def _check_k(k: int) -> None:
@@ -83,12 +94,22 @@ class KyFanDualBall(Ball):
     def _minimize(self, G: Any, options: Options) -> LMOResult:
         """``-U_k V_k^H``; see `Ball.lmo`."""
         k = min(self.k, *_shape(G))
+        if isinstance(options.method, PolarIteration):
+            if k < min(_shape(G)):
+                msg = (
+                    f"{options.method} computes the polar factor, all min(m, n) = "
+                    f"{min(_shape(G))} pairs, and k is {k}; name a method of trsvd.svds, or None"
+                )
+                raise ValueError(msg)
+            return _polar(G, options, 1.0)
         return _result(leading_pairs(G, k, **options.as_arguments()), -1.0)
 
     def _minimize_all(
         self, matrices: list[Any], starts: list[Any], options: Options
     ) -> list[LMOResult]:
         """As `_minimize`, in batches of one shape."""
+        if isinstance(options.method, PolarIteration):
+            return super()._minimize_all(matrices, starts, options)
         for G in matrices:
             _shape(G)
         given = options.as_arguments()
@@ -156,6 +177,23 @@ class SpectralBall(Ball):
     """The unit ball of the spectral norm, on which Muon is built.
 
     ``gauge(X) = s_1``, ``support(G) = sum_i s_i``, ``lmo(G) = -U V^H`` (minus the polar factor).
+
+    Notes
+    -----
+    ``method=`` of its oracle, besides the methods of `trsvd.svds`:
+
+    - ``"exact"`` (the default) and ``"svd"``: the full SVD.
+    - ``"gram"``: ``G (G^H G)^(-1/2)`` by the eigenvalues of the Gram matrix of the smaller side, in
+      double precision; the full SVD follows where small singular values do not survive the
+      squaring.
+    - `NewtonSchulz` or `PolarExpress`: products only, in a precision of choice. What comes out is
+      divided by a bound of its largest singular value, so that it lies in the ball. The gap is a
+      bound (it holds for every matrix of which the oracle knows as much); an estimate where the
+      products are in half precision. A ``gap`` that it does not reach leads to a
+      `ConvergenceWarning`, with ``certify=True`` to the full SVD.
+
+    With the others ``gap`` changes nothing, the whole spectrum is computed; ``start`` changes
+    nothing with any.
     """
 
     def support(self, G: Any) -> float:
@@ -171,8 +209,8 @@ class SpectralBall(Ball):
         return float(S.max())
 
     def _minimize(self, G: Any, options: Options) -> LMOResult:
-        """``-U V^H`` by an SVD; see `Ball.lmo`."""
-        return _result(_whole(G, options), -1.0)
+        """``-U V^H``; see `Ball.lmo`."""
+        return _polar(G, options, 1.0)
 
 
 @dataclass(frozen=True)
@@ -180,7 +218,7 @@ class RMSBall(Ball):
     """The unit ball of the RMS-to-RMS operator norm: Muon with its shape scaling.
 
     ``gauge(X) = sqrt(n / m) s_1``, ``support(G) = sqrt(m / n) sum_i s_i``,
-    ``lmo(G) = -sqrt(m / n) U V^H``.
+    ``lmo(G) = -sqrt(m / n) U V^H``. Its oracle takes the methods of `SpectralBall`.
     """
 
     def support(self, G: Any) -> float:
@@ -196,7 +234,88 @@ class RMSBall(Ball):
     def _minimize(self, G: Any, options: Options) -> LMOResult:
         """``-sqrt(m / n) U V^H``; see `Ball.lmo`."""
         m, n = _shape(G)
-        return _result(_whole(G, options), -math.sqrt(m / n))
+        return _polar(G, options, math.sqrt(m / n))
+
+
+@dataclass(frozen=True)
+class SchattenBall(Ball):
+    """The unit ball of the Schatten p-norm, between the nuclear and the spectral one.
+
+    ``gauge(X) = (sum_i s_i^p)^(1/p)``, ``support(G) = (sum_i s_i^q)^(1/q)`` with
+    ``1/p + 1/q = 1``, ``lmo(G) = -U W V^H`` with the weights ``w_i = (s_i / ||s||_q)^(q - 1)``.
+    p = 1 is the nuclear ball, p = 2 the Frobenius ball, p = inf the spectral one.
+
+    Parameters
+    ----------
+    p : float
+        At least 1; ``math.inf`` too.
+
+    Notes
+    -----
+    For 1 < p < inf all pairs take part: they are computed by an SVD, or by a method that is named,
+    and ``gap`` and ``start`` change nothing. For p = 1 and inf the options are those of
+    `NuclearBall` and `SpectralBall`.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> ball = trsvd.SchattenBall(3)
+    >>> ball.lmo(np.diag([4.0, 1.0])).update.round(4) + 0.0
+    array([[-0.9615,  0.    ],
+           [ 0.    , -0.4807]])
+    >>> round(ball.support(np.diag([4.0, 1.0])), 6) == round(9 ** (2 / 3), 6)
+    True
+    """
+
+    p: float
+
+    def __post_init__(self) -> None:
+        p = check_number("p", self.p)
+        if not p >= 1:
+            msg = f"p={p}; a Schatten norm takes a number of at least 1, math.inf included"
+            raise ValueError(msg)
+        object.__setattr__(self, "p", p)
+
+    def support(self, G: Any) -> float:
+        """``(sum_i s_i^q)^(1/q)``."""
+        # p / (p - 1), written so that inf is 1.
+        q = math.inf if self.p == 1 else 1 + 1 / (self.p - 1)
+        return _schatten(singular_values(G), q)
+
+    def gauge(self, X: Any) -> float:
+        """``(sum_i s_i^p)^(1/p)``."""
+        return self.gauge_of_values(singular_values(X))
+
+    def gauge_of_values(self, S: HostArray) -> float:
+        """The gauge of a matrix with singular values S."""
+        return _schatten(S, self.p)
+
+    def _minimize(self, G: Any, options: Options) -> LMOResult:
+        """``-U W V^H``; see `Ball.lmo`."""
+        if self.p == 1:
+            return NuclearBall()._minimize(G, options)
+        if self.p == math.inf:
+            return SpectralBall()._minimize(G, options)
+        pairs = _whole(G, options)
+        if not len(pairs.S):
+            return _result(pairs, -1.0)
+        # ||s||_q^(q - 1) is the p-norm of these powers: the weights have norm 1 as they are made.
+        powers = (pairs.S / pairs.S[0]) ** (1 / (self.p - 1))
+        weights = powers / _schatten(powers, self.p)
+        weighted = replace(
+            pairs,
+            U=pairs.U * pairs.arrays.put(weights)[None, :],
+            attained=float(np.sum(weights * pairs.S)),
+        )
+        return _result(weighted, -1.0)
+
+
+def _schatten(S: HostArray, p: float) -> float:
+    """The p-norm of non-negative numbers, whatever their size."""
+    largest = float(S.max())
+    if p == math.inf or largest == 0:
+        return largest
+    return float(largest * np.sum((S / largest) ** p) ** (1 / p))
 
 
 def _shape(G: Any) -> tuple[int, int]:
@@ -210,9 +329,15 @@ def _shape(G: Any) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
+def _polar(G: Any, options: Options, radius: float) -> LMOResult:
+    """``-radius U V^H`` by the method that is asked for."""
+    _shape(G)
+    return polar_minimizer(G, options, radius, lambda given: _result(_whole(G, given), -radius))
+
+
 def _whole(G: Any, options: Options) -> LeadingPairs:
     """All pairs of G, by a dense factorization unless a method is named."""
-    whole = replace(options, gap=None, start=None, certify=False, method=options.method or "direct")
+    whole = replace(options, gap=None, start=None, method=whole_method(options.method))
     return leading_pairs(G, min(_shape(G)), **whole.as_arguments())
 
 
@@ -239,4 +364,5 @@ def _result(pairs: LeadingPairs, scale: float) -> LMOResult:
         matvecs=pairs.matvecs,
         passes=pairs.passes,
         status=pairs.status,
+        failure_probability=pairs.failure_probability,
     )

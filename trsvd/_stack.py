@@ -73,7 +73,7 @@ def _kind(G: Any, start: Any, k: int, options: dict[str, Any]) -> Any:
     if not is_array(G) or G.ndim != 2 or 0 in tuple(G.shape) or options["method"] is not None:
         return None
     arrays = Arrays.of_array(G)
-    if arrays.loops_over_stacks or min(G.shape) > _STACK_UP_TO:
+    if arrays.on_host or min(G.shape) > _STACK_UP_TO:
         return None
     track = None
     if start is not None:
@@ -83,7 +83,7 @@ def _kind(G: Any, start: Any, k: int, options: dict[str, Any]) -> Any:
         if (start.U.shape[0], start.Vh.shape[1]) != tuple(G.shape):
             return None
         width = int(start.U.shape[1])
-        if width < k + guards(k) or 4 * width > 3 * min(G.shape):
+        if width < k + guards(k) or 2 * width > min(G.shape):
             return None
         track = (start.track.left_is_newer, width)
     out = str(arrays.out_dtype)
@@ -187,7 +187,7 @@ class _Stack:
 
     def warm(self, starts: list[Subspace], options: dict[str, Any]) -> dict[int, LeadingPairs]:
         """A warm step of each matrix, of those whose subspace could be followed."""
-        arrays, k = self.arrays, self.k
+        k = self.k
         memories = [start.track for start in starts if start.track is not None]
         norms = self._norms()
         watches = [

@@ -88,7 +88,7 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
     memory, op = start.track, problem.op
     width = min(k + guards(k), problem.rank)
     # Where two products with so wide a block cost as much as all of A, that is the better way.
-    if memory is None or memory.k != k or 4 * width > 3 * problem.rank:
+    if memory is None or memory.k != k or 2 * width > problem.rank:
         return None
     if (start.U.shape[0], start.Vh.shape[1]) != problem.shape or start.U.shape[1] < k:
         return None

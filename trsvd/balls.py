@@ -16,7 +16,14 @@ from __future__ import annotations
 
 from trsvd._ball import Ball, SumBall
 from trsvd._entrywise_balls import ColumnBall, FrobeniusBall, MaxBall, RowBall
-from trsvd._spectral_balls import KyFanBall, KyFanDualBall, NuclearBall, RMSBall, SpectralBall
+from trsvd._spectral_balls import (
+    KyFanBall,
+    KyFanDualBall,
+    NuclearBall,
+    RMSBall,
+    SchattenBall,
+    SpectralBall,
+)
 
 __all__ = [
     "Ball",
@@ -28,6 +35,7 @@ __all__ = [
     "NuclearBall",
     "RMSBall",
     "RowBall",
+    "SchattenBall",
     "SpectralBall",
     "SumBall",
 ]

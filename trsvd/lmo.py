@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from trsvd._arrays import Array, Arrays, is_array
-from trsvd._kinds import describe
-from trsvd._lmo_result import LMOResult
+from trsvd._arrays import Array
+from trsvd._one_call import minimizers
+from trsvd._polar_methods import PolarIteration
+from trsvd._validate import check_number
 from trsvd.balls import (
-    Ball,
     ColumnBall,
     FrobeniusBall,
     KyFanBall,
@@ -25,6 +25,7 @@ from trsvd.balls import (
     NuclearBall,
     RMSBall,
     RowBall,
+    SchattenBall,
     SpectralBall,
 )
 from trsvd.methods import Method
@@ -40,32 +41,9 @@ __all__ = [
     "rms_lmo",
     "row_lmo",
     "s_fanion_lmo",
+    "schatten_lmo",
     "spectral_lmo",
 ]
-
-
-def _update(ball: Ball, G: Array, radius: float, **options: Any) -> Array:
-    """The minimizer over ``radius * ball``, of each matrix of a batch."""
-    if not is_array(G):
-        msg = (
-            f"G is {describe(G)}; a function that returns an array takes one of shape (..., m, n) "
-            "(use the lmo of a ball for sparse matrices and operators)"
-        )
-        raise TypeError(msg)
-    if G.ndim < 2:
-        msg = f"G has shape {tuple(G.shape)}; a matrix has two dimensions: reshape it"
-        raise ValueError(msg)
-    if G.ndim == 2:
-        return (radius * ball).lmo(G, **options).update
-    if options.get("start") is not None:
-        msg = "start= belongs to one matrix; call the oracle of each matrix of the batch by itself"
-        raise ValueError(msg)
-    shape = tuple(G.shape)
-    if 0 in shape:
-        msg = f"G has shape {shape}; a batch needs a matrix, with rows and columns"
-        raise ValueError(msg)
-    updates = LMOResult.stacked((radius * ball).lmo_many(G, **options))
-    return Arrays.of_array(G).xp.reshape(updates, shape)
 
 
 def kyfan_dual_lmo(
@@ -127,7 +105,7 @@ def kyfan_dual_lmo(
            [ 0.,  0.,  0.]])
     """
     ball = KyFanDualBall(k)
-    return _update(ball, G, radius, method=method, tol=tol, gap=gap, start=start, rng=rng)
+    return minimizers(ball, G, radius, method=method, tol=tol, gap=gap, start=start, rng=rng)
 
 
 def kyfan_lmo(G: Array, k: int, *, radius: float = 1.0) -> Array:
@@ -154,7 +132,7 @@ def kyfan_lmo(G: Array, k: int, *, radius: float = 1.0) -> Array:
     ValueError
         If G is not finite, has fewer than two dimensions or is empty.
     """
-    return _update(KyFanBall(k), G, radius)
+    return minimizers(KyFanBall(k), G, radius)
 
 
 def nuclear_lmo(
@@ -188,11 +166,17 @@ def nuclear_lmo(
     ValueError
         If G is not finite, has fewer than two dimensions or is empty.
     """
-    return _update(NuclearBall(), G, radius, tol=tol, gap=gap, rng=rng)
+    return minimizers(NuclearBall(), G, radius, tol=tol, gap=gap, rng=rng)
 
 
-def spectral_lmo(G: Array, *, radius: float = 1.0) -> Array:
-    """``-radius * U V^H``: the argmin over the spectral norm ball (Muon, exactly).
+def spectral_lmo(
+    G: Array,
+    *,
+    radius: float = 1.0,
+    method: str | Method | PolarIteration | None = None,
+    gap: float | None = None,
+) -> Array:
+    """``-radius * U V^H``: the argmin over the spectral norm ball (Muon).
 
     Parameters
     ----------
@@ -200,6 +184,10 @@ def spectral_lmo(G: Array, *, radius: float = 1.0) -> Array:
         The gradient or momentum; leading dimensions are a batch.
     radius : float, default 1
         Of the ball.
+    method : str, Method, NewtonSchulz or PolarExpress, optional
+        As for `SpectralBall`: exactly, by an SVD, by default.
+    gap : float, optional
+        Relative gap, between 0 and 1, that an iteration is warned about if it misses it.
 
     Returns
     -------
@@ -209,14 +197,20 @@ def spectral_lmo(G: Array, *, radius: float = 1.0) -> Array:
     Raises
     ------
     TypeError
-        If G is not an array.
+        If G is not an array, or its library lacks the dtype of the method.
     ValueError
         If G is not finite, has fewer than two dimensions or is empty.
     """
-    return _update(SpectralBall(), G, radius)
+    return minimizers(SpectralBall(), G, radius, method=method, gap=gap)
 
 
-def rms_lmo(G: Array, *, radius: float = 1.0) -> Array:
+def rms_lmo(
+    G: Array,
+    *,
+    radius: float = 1.0,
+    method: str | Method | PolarIteration | None = None,
+    gap: float | None = None,
+) -> Array:
     """``-radius * sqrt(m / n) U V^H``: the argmin over the RMS-to-RMS operator norm ball.
 
     Parameters
@@ -225,6 +219,8 @@ def rms_lmo(G: Array, *, radius: float = 1.0) -> Array:
         The gradient or momentum; leading dimensions are a batch.
     radius : float, default 1
         Of the ball.
+    method, gap
+        As for `spectral_lmo`.
 
     Returns
     -------
@@ -233,12 +229,37 @@ def rms_lmo(G: Array, *, radius: float = 1.0) -> Array:
 
     Raises
     ------
-    TypeError
-        If G is not an array.
-    ValueError
-        If G is not finite, has fewer than two dimensions or is empty.
+    TypeError, ValueError
+        As `spectral_lmo`.
     """
-    return _update(RMSBall(), G, radius)
+    return minimizers(RMSBall(), G, radius, method=method, gap=gap)
+
+
+def schatten_lmo(G: Array, p: float, *, radius: float = 1.0) -> Array:
+    """``-radius * U W V^H``: the argmin over the Schatten p-norm ball.
+
+    The weights are ``w_i = (s_i / ||s||_q)^(q - 1)`` with ``1/p + 1/q = 1``.
+
+    Parameters
+    ----------
+    G : array of shape (..., m, n)
+        The gradient or momentum; leading dimensions are a batch.
+    p : float
+        At least 1, ``math.inf`` included.
+    radius : float, default 1
+        Of the ball.
+
+    Returns
+    -------
+    array of shape (..., m, n)
+        In G's dtype (float64 for integers), namespace and device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kyfan_dual_lmo`, with p for k.
+    """
+    return minimizers(SchattenBall(p), G, radius)
 
 
 def frobenius_lmo(G: Array, *, radius: float = 1.0) -> Array:
@@ -263,7 +284,7 @@ def frobenius_lmo(G: Array, *, radius: float = 1.0) -> Array:
     ValueError
         If G is not finite, has fewer than two dimensions or is empty.
     """
-    return _update(FrobeniusBall(), G, radius)
+    return minimizers(FrobeniusBall(), G, radius)
 
 
 def max_lmo(G: Array, *, radius: float = 1.0) -> Array:
@@ -288,7 +309,7 @@ def max_lmo(G: Array, *, radius: float = 1.0) -> Array:
     ValueError
         If G is not finite, has fewer than two dimensions or is empty.
     """
-    return _update(MaxBall(), G, radius)
+    return minimizers(MaxBall(), G, radius)
 
 
 def column_lmo(G: Array, *, radius: float = 1.0) -> Array:
@@ -313,7 +334,7 @@ def column_lmo(G: Array, *, radius: float = 1.0) -> Array:
     ValueError
         If G is not finite, has fewer than two dimensions or is empty.
     """
-    return _update(ColumnBall(), G, radius)
+    return minimizers(ColumnBall(), G, radius)
 
 
 def row_lmo(G: Array, *, radius: float = 1.0) -> Array:
@@ -338,14 +359,15 @@ def row_lmo(G: Array, *, radius: float = 1.0) -> Array:
     ValueError
         If G is not finite, has fewer than two dimensions or is empty.
     """
-    return _update(RowBall(), G, radius)
+    return minimizers(RowBall(), G, radius)
 
 
 def _check_alpha(alpha: float) -> float:
+    alpha = check_number("alpha", alpha)
     if not 0 <= alpha <= 1:
         msg = f"alpha={alpha}; the weight of the spectral part is between 0 and 1"
         raise ValueError(msg)
-    return float(alpha)
+    return alpha
 
 
 def f_fanion_lmo(
@@ -383,7 +405,7 @@ def f_fanion_lmo(
     ball = (alpha * kyfan_scale) * KyFanDualBall(k) + (
         (1 - alpha) * frobenius_scale
     ) * FrobeniusBall()
-    return _update(ball, G, radius, **options)
+    return minimizers(ball, G, radius, **options)
 
 
 def s_fanion_lmo(
@@ -422,4 +444,4 @@ def s_fanion_lmo(
     """
     alpha = _check_alpha(alpha)
     ball = (alpha * kyfan_scale) * KyFanDualBall(k) + ((1 - alpha) * eta * sign_scale) * MaxBall()
-    return _update(ball, G, radius, **options)
+    return minimizers(ball, G, radius, **options)

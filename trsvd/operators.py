@@ -56,6 +56,11 @@ class AdjointOperator(MatrixOperator):
         """That of ``A``."""
         return self.A.frobenius_norm(scale)
 
+    def rows_in_memory(self) -> tuple[Array, bool] | None:
+        """That of ``A``, turned."""
+        rows = self.A.rows_in_memory()
+        return None if rows is None else (rows[0], not rows[1])
+
     def dense(self) -> Array:
         """``A^H`` as an array."""
         return self.arrays.adjoint(self.A.dense())

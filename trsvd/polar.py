@@ -1,4 +1,8 @@
-"""Approximate polar factors by Newton-Schulz iteration: products of matrices only."""
+"""Approximate polar factors by iterations of odd polynomials: products of matrices only.
+
+`newton_schulz` is the bare iteration; `trsvd.NewtonSchulz` and `trsvd.PolarExpress` are methods of
+the spectral ball's oracle, with an error that is bounded.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from trsvd._arrays import Array, Arrays, is_array
 from trsvd._kinds import describe
+from trsvd._polynomials import checked_coefficients, polynomial_step
 
 __all__ = [
     "CUBIC",
@@ -112,16 +117,10 @@ def newton_schulz_iterates(G: Array, *, coefficients: Sequence[float] = CUBIC) -
         As `newton_schulz`, when the first iterate is asked for.
     """
     arrays, X = _normalized(G)
-    a, *others = _checked(coefficients)
-    wide = X.shape[0] < X.shape[1]
+    polynomial = checked_coefficients(coefficients)
     while True:
         yield arrays.hand_out(X)
-        # Powers of the Gram matrix of the smaller side, by Horner's rule.
-        gram = X @ arrays.adjoint(X) if wide else arrays.adjoint_product(X, X)
-        power = others[-1] * gram
-        for coefficient in reversed(others[:-1]):
-            power = coefficient * gram + power @ gram
-        X = a * X + (power @ X if wide else X @ power)
+        X = polynomial_step(arrays, X, polynomial)
 
 
 def newton_schulz_matvecs(
@@ -149,7 +148,7 @@ def newton_schulz_matvecs(
     >>> newton_schulz_matvecs((500, 500), 27)
     27000
     """
-    return len(_checked(coefficients)) * min(shape) * steps
+    return len(checked_coefficients(coefficients)) * min(shape) * steps
 
 
 def _normalized(G: Array) -> tuple[Arrays, Array]:
@@ -168,11 +167,3 @@ def _normalized(G: Array) -> tuple[Arrays, Array]:
         raise ValueError(msg)
     X = X / (size or 1.0)
     return arrays, X / (arrays.frobenius_norm(X) or 1.0)
-
-
-def _checked(coefficients: Sequence[float]) -> list[float]:
-    values = [float(value) for value in coefficients]
-    if len(values) < 2 or not all(map(math.isfinite, values)):
-        msg = f"coefficients={coefficients!r}; give at least two finite numbers, as (1.5, -0.5)"
-        raise ValueError(msg)
-    return values

@@ -9,6 +9,7 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._metered import Metered
+from trsvd._operator import MatrixOperator
 from trsvd._ritz import Ritz
 
 __all__ = ["Method", "Run", "pad_block"]
@@ -29,10 +30,13 @@ class Run(ABC):
         The full spectrum was computed.
     rng : numpy.random.Generator
         Where the run takes random numbers from when it has to.
+    single_steps : bool
+        Somebody looks at every iteration, or counts the products: none may be made in one go.
     """
 
     rng: np.random.Generator
 
+    single_steps: bool = False
     iterations: int = 0
     finished: bool = False
     meets_all_copies: bool = False
@@ -100,7 +104,9 @@ class Method(Protocol):
         ...
 
 
-def pad_block(op: Metered, start: Array | None, width: int, rng: np.random.Generator) -> Array:
+def pad_block(
+    op: MatrixOperator, start: Array | None, width: int, rng: np.random.Generator
+) -> Array:
     """``start`` filled up with random columns to ``width``, or a random block."""
     arrays, n = op.arrays, op.shape[1]
     if start is None:

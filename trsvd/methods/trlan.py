@@ -10,9 +10,10 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from trsvd._arrays import Array, HostArray
+from trsvd._compiled import gram_lanczos
 from trsvd._golub_kahan import GolubKahan
 from trsvd._lanczos import GramLanczos
-from trsvd._metered import Metered
+from trsvd._metered import Metered, Turned
 from trsvd._orthonormalize import SpareVectors
 from trsvd._ritz import Ritz, rayleigh_ritz
 from trsvd.methods._protocol import Run, pad_block
@@ -99,6 +100,22 @@ class ThickRestartLanczos:
         return _LanczosRun(self, op, k, tol, start, rng)
 
 
+def _rows_are_long(op: Metered, basis_size: int) -> bool:
+    """Whether the rows in memory are those of the adjoint, and worth working with as they are.
+
+    A compiled Gram product wants contiguous rows; the vectors are longer on that side, and the
+    basis is that of a matrix of lower rank than there are columns.
+    """
+    rows = op.rows_in_memory()
+    m, n = op.shape
+    return (
+        rows is not None
+        and rows[1]
+        and gram_lanczos() is not None
+        and (m <= 8 * n and 2 * basis_size <= n)
+    )
+
+
 class _LanczosRun(Run):
     def __init__(
         self,
@@ -114,32 +131,58 @@ class _LanczosRun(Run):
         self.eps = op.arrays.eps
         self.may_repair = method.reorthogonalize == "auto"
         one_sided = method.reorthogonalize == "one-sided" or (self.may_repair and m >= 2 * n)
-        block = pad_block(op, start, min(method.block_size, n), rng)
+        self.turned = method.gram and _rows_are_long(op, method.basis_for(k, n))
+        if self.turned and start is not None:
+            start = op.matmat(start)
+        view = self._view(op)
+        block = pad_block(view, start, min(method.block_size, n), rng)
         capacity = max(method.basis_for(k, n), k + 2 * int(block.shape[1]))
         self.basis: GolubKahan | GramLanczos
         if method.gram:
-            self.basis = GramLanczos(op, block, capacity=capacity, rng=rng)
+            self.basis = GramLanczos(view, block, capacity=capacity, rng=rng)
         else:
             self.basis = GolubKahan(op, block, capacity=capacity, rng=rng, two_sided=not one_sided)
         self.meets_all_copies = start is None and method.block_size >= k
         self.scale, self.rng = 0.0, rng
         self._last_look = (0, 0.0)
         self._look_at = 0
+        self._leave_gram = False
+
+    def _view(self, op: Metered) -> Metered | Turned:
+        """The operator as the Gram operator is made of it."""
+        return Turned(op) if self.turned else op
 
     @property
     def next_cost(self) -> int:
-        return self.basis.width * (2 if self.method.gram else 1)
+        if isinstance(self.basis, GramLanczos):
+            return 2 * self.basis.width * (self._burst() if self.basis.width == 1 else 1)
+        return self.basis.width
+
+    def _burst(self) -> int:
+        """Expansions to make before the next look."""
+        if self.single_steps:
+            return 1
+        start = self.k + 2 - self.basis.size
+        return max(1, min(max(start, self._look_at - self.iterations), self._room()))
+
+    def _room(self) -> int:
+        return self.basis.capacity - self.basis.size
 
     @property
     def available(self) -> int:
         return self.basis.size
 
     def step(self, op: Metered) -> None:
+        if self._leave_gram:
+            _, _, V = self._ritz_with_product(op, self.k)
+            capacity = self.basis.capacity
+            self.basis = GolubKahan(op, V, capacity=capacity, rng=self.rng, two_sided=True)
+            self._leave_gram = False
         if self.basis.full:
             self._restart(op)
         basis = self.basis
         if isinstance(basis, GramLanczos):
-            basis.expand(op)
+            self.iterations += basis.expand_by(self._view(op), self._burst()) - 1
         elif not basis.halfway:
             basis.forward(op)
             return
@@ -175,7 +218,7 @@ class _LanczosRun(Run):
 
     def report(self, *, now: bool = False) -> Ritz | None:
         basis = self.basis
-        if isinstance(basis, GolubKahan) and basis.halfway:
+        if self._leave_gram or (isinstance(basis, GolubKahan) and basis.halfway):
             return None
         due = basis.full or basis.exhausted
         if basis.arrays.reads_are_cheap:
@@ -212,19 +255,24 @@ class _LanczosRun(Run):
             return self._ritz_with_product(op, k)
 
     def _ritz_with_product(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
-        arrays = op.arrays
-        spare = SpareVectors(arrays, self.rng, op.shape[0], k)
-        return rayleigh_ritz(op, self.basis.right_vectors(k), spare, k)
+        turned = self.turned and isinstance(self.basis, GramLanczos)
+        view = self._view(op) if turned else op
+        spare = SpareVectors(op.arrays, self.rng, view.shape[0], k)
+        U, S, V = rayleigh_ritz(view, self.basis.right_vectors(k), spare, k)
+        return (V, S, U) if turned else (U, S, V)
 
     def escalate(self) -> bool:
-        if isinstance(self.basis, GramLanczos) or self.basis.careful:
+        if isinstance(self.basis, GramLanczos):
+            self._leave_gram = not self.finished
+            return self._leave_gram
+        if self.basis.careful:
             return False
         self.basis.careful = True
         return True
 
     @property
     def extract_cost(self) -> int:
-        return self.k if self.method.gram else 0
+        return self.k if isinstance(self.basis, GramLanczos) else 0
 
     def retarget(self, k: int) -> None:
         self.k = k

@@ -1,0 +1,27 @@
+"""The compiled loops, where there are any: Numba is optional, and never the only way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import cast
+
+__all__ = ["gram_lanczos"]
+
+
+@cache
+def gram_lanczos() -> Callable[..., int] | None:
+    """`trsvd._numba_kernels.gram_lanczos`, or None.
+
+    There is none where Numba is not installed (or does not know the NumPy that is), and where the
+    environment variable ``TRSVD_COMPILED`` is ``0``. The first call ever compiles, for a few
+    seconds; the result is kept beside the package or in the user's cache directory.
+    """
+    if os.environ.get("TRSVD_COMPILED", "1") == "0":
+        return None
+    try:
+        from trsvd import _numba_kernels
+    except Exception:  # absent, too old for this NumPy, or without a place to keep what it compiles
+        return None
+    return cast("Callable[..., int]", _numba_kernels.gram_lanczos)

@@ -1,0 +1,52 @@
+"""The oracle of a ball in one call: an array in, an array out, of one matrix or of a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trsvd._arrays import Array, Arrays, is_array
+from trsvd._kinds import describe
+from trsvd._lmo_result import LMOResult
+from trsvd.balls import Ball
+
+__all__ = ["minimizers"]
+
+
+def minimizers(ball: Ball, G: Array, radius: float, **options: Any) -> Array:
+    """The minimizer over ``radius * ball``, of each matrix of a batch.
+
+    Parameters
+    ----------
+    ball : Ball
+        Over which.
+    G : array of shape (..., m, n)
+        The leading dimensions are a batch.
+    radius : float
+        What the ball is multiplied by.
+    **options
+        As for `Ball.lmo`.
+
+    Returns
+    -------
+    array of shape (..., m, n)
+    """
+    if not is_array(G):
+        msg = (
+            f"G is {describe(G)}; a function that returns an array takes one of shape (..., m, n) "
+            "(use the lmo of a ball for sparse matrices and operators)"
+        )
+        raise TypeError(msg)
+    if G.ndim < 2:
+        msg = f"G has shape {tuple(G.shape)}; a matrix has two dimensions: reshape it"
+        raise ValueError(msg)
+    if G.ndim == 2:
+        return (radius * ball).lmo(G, **options).update
+    if options.get("start") is not None:
+        msg = "start= belongs to one matrix; call the oracle of each matrix of the batch by itself"
+        raise ValueError(msg)
+    shape = tuple(G.shape)
+    if 0 in shape:
+        msg = f"G has shape {shape}; a batch needs a matrix, with rows and columns"
+        raise ValueError(msg)
+    updates = LMOResult.stacked((radius * ball).lmo_many(G, **options))
+    return Arrays.of_array(G).xp.reshape(updates, shape)

@@ -1,0 +1,276 @@
+"""The oracle of the spectral ball: minus the polar factor, by an SVD, a Gram matrix, iterations.
+
+An iteration is not exact, and its result need not lie in the ball. It is divided by a bound of its
+largest singular value, and what it attains is compared with a bound of the nuclear norm; both come
+from what the polynomials do to singular values (`_polar_bounds`).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from trsvd._arrays import Array, Arrays, is_array
+from trsvd._ball import Options
+from trsvd._errors import ConvergenceWarning, Status
+from trsvd._kinds import dtype_name, is_sparse
+from trsvd._leading import rounding_of
+from trsvd._lmo_result import DenseTerm, LMOResult
+from trsvd._polar_bounds import scalar_map
+from trsvd._polar_methods import HALF, UNITS, PolarIteration
+from trsvd._polynomials import polynomial_step
+from trsvd._problem import Problem
+from trsvd._spectral_function import WHOLE
+from trsvd.methods import METHODS
+
+__all__ = ["polar_minimizer"]
+
+# Entries of a panel of rows that inner products are summed over.
+_PANEL = 1 << 21
+
+
+def polar_minimizer(
+    G: Any, options: Options, radius: float, by_svd: Callable[[Options], LMOResult]
+) -> LMOResult:
+    """``-radius U V^H`` for ``G = U S V^H``, or near it, by the method of the options.
+
+    Parameters
+    ----------
+    G : array, sparse matrix or operator of shape (m, n)
+        The matrix.
+    options : Options
+        Of the oracle.
+    radius : float
+        What the spectral ball is multiplied by.
+    by_svd : callable
+        The minimizer by all singular pairs, for options with another method.
+
+    Returns
+    -------
+    LMOResult
+    """
+    method: Any = options.method
+    if isinstance(method, PolarIteration):
+        return _by_iteration(G, method, options, radius, by_svd)
+    if isinstance(method, str):
+        if method == "gram":
+            return _by_gram(G, options, radius, by_svd)
+        if method not in METHODS and method not in WHOLE:
+            msg = (
+                f"method={method!r} is not known; name one of {sorted([*METHODS, *WHOLE])} or pass "
+                "an object, as trsvd.NewtonSchulz()"
+            )
+            raise ValueError(msg)
+    return by_svd(options)
+
+
+class _Dense:
+    """A matrix at least as tall as wide, scaled, and the minimizer that is made from it."""
+
+    def __init__(self, G: Any, options: Options, radius: float) -> None:
+        self.problem = problem = Problem(G, options.rng, None, in_compute_dtype=True)
+        self.arrays, self.radius = problem.arrays, radius
+        self.A = problem.op.scaled_dense()
+        # What is known by its products only took min(m, n) of them to write down.
+        formed = not (is_array(G) or is_sparse(G))
+        self.matvecs = problem.op.matvecs_verify + (problem.rank if formed else 0)
+        self.passes = int(formed)
+
+    def count(self, matvecs: int, passes: int) -> None:
+        """Add products to the books."""
+        self.matvecs += matvecs
+        self.passes += passes
+
+    def result(self, X: Array, upper: float | None) -> LMOResult:
+        """``-radius X``, and its gap to an upper bound of ``||G||_*``; exact where that is None."""
+        problem, arrays = self.problem, self.arrays
+        D = problem.user_op.arrays.hand_out(X)
+        attained = _inner(arrays, self.A, D)
+        gap = rounding_of(arrays)
+        if upper is not None:
+            gap = max(gap, 1 - attained / upper) if upper else 0.0
+        if problem.flipped:
+            D = arrays.adjoint(D)
+        return LMOResult(
+            terms=(DenseTerm(-self.radius, lambda: D),),
+            support=self.radius * attained * problem.unit,
+            gap=gap,
+            gap_kind="exact" if upper is None else "bound",
+            subspace=None,
+            matvecs=self.matvecs,
+            passes=self.passes,
+            status=Status.CONVERGED,
+        )
+
+    def instead(self, other: LMOResult) -> LMOResult:
+        """Another result, with the products that were made in vain on its bill."""
+        return replace(
+            other, matvecs=self.matvecs + other.matvecs, passes=self.passes + other.passes
+        )
+
+
+# ---- iterations -----------------------------------------------------------------------------
+
+
+def _by_iteration(
+    G: Any,
+    method: PolarIteration,
+    options: Options,
+    radius: float,
+    by_svd: Callable[[Options], LMOResult],
+) -> LMOResult:
+    """The last iterate, divided by a bound of its largest singular value."""
+    if options.tol is not None:
+        msg = (
+            f"tol={options.tol} is a residual of singular triplets, which {method} does not "
+            "compute; ask for a gap, or take another method"
+        )
+        raise ValueError(msg)
+    dense = _Dense(G, options, radius)
+    precision = method.dtype or _precision_of(dense.arrays)
+    X, upper = _iterated(dense, method, precision)
+    result = dense.result(X, upper)
+    if precision in HALF:
+        result = replace(result, gap_kind="estimate")
+    missed = options.gap is not None and result.gap > options.gap
+    if options.certify and (missed or result.gap_kind == "estimate"):
+        return dense.instead(by_svd(replace(options, method=None)))
+    if missed:
+        result = replace(result, status=Status.MAX_ITERATIONS)
+        msg = (
+            f"{method} came to a gap of {result.gap:.2e} ({result.gap_kind}), where "
+            f"{options.gap:.2e} was asked for; give it more steps, or take trsvd.PolarExpress or "
+            "method='exact'"
+        )
+        warnings.warn(msg, ConvergenceWarning, stacklevel=6)
+    return result
+
+
+def _iterated(dense: _Dense, method: PolarIteration, precision: str) -> tuple[Array, float]:
+    """The last iterate, brought into the ball, and an upper bound of ``||A||_*``."""
+    arrays, A = dense.arrays, dense.A
+    dtype = _dtype(arrays, precision, method)
+    half, eps = precision in HALF, UNITS[precision]
+    norm = arrays.frobenius_norm(A)
+    if norm == 0:
+        return A, 0.0
+    norm *= 1 + eps  # rounded to the dtype, the largest singular value is still at most 1
+    X = arrays.xp.astype(A * (1 / norm), dtype)
+    polynomials = method.polynomials(precision)
+    for polynomial in polynomials:
+        X = polynomial_step(arrays, X, polynomial)
+    dense.count(method.matvecs(dense.problem.shape), sum(map(len, polynomials)))
+    X = arrays.like(X)
+    known = scalar_map(polynomials, 0.0 if half else eps)
+    largest, slack = known.largest, 100 * eps
+    if half:
+        slack = 4 * eps
+        largest = max(largest * (1 + 2 * eps), _norm_estimate(arrays, X, method) * (1 + eps))
+    attained = _inner(arrays, A, X) / norm
+    upper = norm * (1 + slack) * known.sum_at_most(attained, dense.problem.rank)
+    # The last rounding is that of what is handed out.
+    largest *= 1 + UNITS[_precision_of(dense.problem.user_op.arrays)]
+    return (X * (1 / largest) if largest > 1 else X), upper
+
+
+def _precision_of(arrays: Arrays) -> str:
+    """The precision of what is handed out."""
+    name = dtype_name(arrays.out_dtype)
+    return {"complex64": "float32", "complex128": "float64"}.get(name, name)
+
+
+def _dtype(arrays: Arrays, precision: str, method: PolarIteration) -> Any:
+    """The dtype of the products as the library spells it."""
+    name = precision
+    if arrays.is_complex:
+        if precision in HALF:
+            msg = (
+                f"G is complex ({arrays.dtype_name}), and there are no complex numbers in "
+                f"{precision}; leave dtype of {method} out, or give 'float32' or 'float64'"
+            )
+            raise TypeError(msg)
+        name = {"float32": "complex64", "float64": "complex128"}[precision]
+    dtype = getattr(arrays.xp, name, None)
+    if dtype is None:
+        msg = (
+            f"{arrays.xp.__name__.removeprefix('array_api_compat.')} has no {name}; leave dtype of "
+            f"{method} out, or give 'float32' or 'float64'"
+        )
+        raise TypeError(msg)
+    return dtype
+
+
+def _norm_estimate(arrays: Arrays, X: Array, method: PolarIteration) -> float:
+    """The largest singular value by a few power iterations, from below.
+
+    In half precision rounding can make an iteration diverge, and no polynomial tells of it.
+    """
+    size = arrays.max_abs(X)
+    if not math.isfinite(size):
+        msg = (
+            f"{method} left the range of its dtype: rounding made it diverge; leave safety and "
+            "cushion to their defaults, or compute in 'float32'"
+        )
+        raise ValueError(msg)
+    X = X * (1 / (size or 1.0))
+    V = arrays.gaussian(np.random.default_rng(0), X.shape[1], 4)
+    lengths = arrays.column_norms(V)
+    for _ in range(6):
+        V = arrays.adjoint_product(X, X @ (V / arrays.like(lengths)))
+        lengths = arrays.column_norms(V) + arrays.eps
+    return size * math.sqrt(float(arrays.get(arrays.xp.max(lengths))))
+
+
+# ---- Gram matrix ----------------------------------------------------------------------------
+
+
+def _by_gram(
+    G: Any, options: Options, radius: float, by_svd: Callable[[Options], LMOResult]
+) -> LMOResult:
+    """``A (A^H A)^(-1/2)`` in double precision, where the squares of the singular values survive.
+
+    The squares are known to about ``eps s_1^2`` of double precision. How far the columns of the
+    result are from orthonormal, which is about as far as it is from the polar factor, is measured,
+    and may be no more than the root of the rounding unit of G's dtype; a Newton-Schulz step then
+    squares it. What ``<G, D>`` loses is of second order as well.
+    """
+    dense = _Dense(G, options, radius)
+    arrays, n = _double(dense.arrays), dense.problem.rank
+    A = arrays.like(dense.A)
+    squares, V = arrays.eigh(arrays.adjoint_product(A, A))
+    dense.count(n, 1)
+    values = arrays.get(squares).astype(np.float64)
+    # Singular values that count as zero are left out of the minimizer: that takes pairs.
+    zero = max(dense.problem.shape) * dense.arrays.eps
+    if values[-1] > zero**2 * values[0]:
+        X = A @ ((V * arrays.put(values**-0.5)) @ arrays.adjoint(V))
+        identity = arrays.xp.eye(n, dtype=arrays.dtype, device=arrays.device)
+        gram = arrays.adjoint_product(X, X)
+        dense.count(2 * n, 2)
+        if arrays.frobenius_norm(gram - identity) ** 2 <= dense.arrays.eps:
+            dense.count(n, 1)
+            return dense.result(dense.arrays.like(X @ (1.5 * identity - 0.5 * gram)), None)
+    return dense.instead(by_svd(replace(options, method=None)))
+
+
+# ---- helpers --------------------------------------------------------------------------------
+
+
+def _double(arrays: Arrays) -> Arrays:
+    return replace(arrays, dtype_name="complex128" if arrays.is_complex else "float64")
+
+
+def _inner(arrays: Arrays, X: Array, Y: Array) -> float:
+    """``Re <X, Y>`` of two arrays of any precision, in double precision, by panels of rows."""
+    wide, (m, n) = _double(arrays), X.shape
+    rows = max(1, _PANEL // n)
+    total = 0.0
+    for start in range(0, m, rows):
+        stop = min(start + rows, m)
+        total += wide.real_inner(wide.like(X[start:stop, :]), wide.like(Y[start:stop, :]))
+    return total
