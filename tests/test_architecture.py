@@ -21,7 +21,7 @@ MODULES = sorted(
 
 FLOORS = [
     # 0: what everything stands on
-    {"_kinds", "_arrays", "_errors", "_compiled", "_numba_kernels"},
+    {"_kinds", "_arrays", "_errors", "_compiled", "_numba_kernels", "_reductions"},
     # 1: matrices as operators
     {"_operator", "operators", "_probe", "_metered"},
     # 2: kernels
@@ -83,6 +83,20 @@ FLOORS = [
         "_arguments",
         "_balls_command",
         "table",
+        "_race_statistics",
+        "_race_solvers",
+        "_race_subjects",
+        "_race_cells",
+        "_race_judges",
+        "_race_clock",
+        "_race_peers",
+        "_race_own",
+        "_race_trials",
+        "_race_worker",
+        "_race_store",
+        "_race_summary",
+        "_race_display",
+        "_race_command",
         "race",
         "compat",
         "cli",
@@ -92,7 +106,8 @@ FLOORS = [
 
 # Which neighbours on its own floor a module may import.
 NEIGHBOURS = {
-    "_arrays": {"_kinds"},
+    "_arrays": {"_kinds", "_reductions"},
+    "_reductions": {"_kinds"},
     "_compiled": {"_numba_kernels"},
     "_operator": {"_probe"},
     "operators": {"_operator"},
@@ -171,8 +186,41 @@ NEIGHBOURS = {
     "optim.__init__": {"optim.rules"},
     "optim.torch": {"optim.rules"},
     "table": {"_matrices", "_report", "testing"},
-    "race": {"_matrices", "_report", "testing"},
-    "_display": {"race", "table"},
+    "_race_subjects": {"_matrices", "testing"},
+    "_race_cells": {"_race_subjects"},
+    "_race_judges": {"_race_cells", "_race_subjects", "testing"},
+    "_race_clock": {"_race_subjects"},
+    "_race_peers": {"_race_cells", "_race_judges", "_race_solvers", "_race_subjects"},
+    "_race_own": {"_race_cells", "_race_judges", "_race_peers", "_race_subjects"},
+    "_race_trials": {
+        "_race_clock",
+        "_race_judges",
+        "_race_own",
+        "_race_peers",
+        "_race_statistics",
+    },
+    "_race_worker": {
+        "_race_cells",
+        "_race_clock",
+        "_race_judges",
+        "_race_own",
+        "_race_peers",
+        "_race_subjects",
+        "_race_trials",
+    },
+    "_race_store": {"_report"},
+    "_race_summary": {"_race_statistics"},
+    "_race_display": {"_race_summary", "_report"},
+    "race": {
+        "_race_cells",
+        "_race_store",
+        "_race_subjects",
+        "_race_summary",
+        "_race_trials",
+        "_race_worker",
+    },
+    "_race_command": {"_arguments", "_race_display", "_report", "race"},
+    "_display": {"table"},
     "_pictures": {"_report", "_shapes"},
     "_balls_command": {"_arguments", "_pictures", "_report", "_shapes"},
     "cli": {
@@ -181,8 +229,8 @@ NEIGHBOURS = {
         "_display",
         "_files",
         "_matrices",
+        "_race_command",
         "_report",
-        "race",
         "table",
         "testing",
     },
@@ -193,7 +241,16 @@ NEIGHBOURS = {
 LIBRARIES = {"torch", "cupy", "cupyx", "jax", "dask", "array_api_compat", "array_api_strict"}
 ASKING = re.compile(r"\bis_(numpy|torch|cupy|jax|dask|array_api)\w*")
 # Floor 5 embeds the oracles into a library's own optimizers; floor 6 may start and time them.
-LIBRARY_MODULES = {"_arrays", "optim.torch", "race", "table", "cli"}
+LIBRARY_MODULES = {
+    "_arrays",
+    "optim.torch",
+    "table",
+    "cli",
+    "_race_cells",
+    "_race_peers",
+    "_race_solvers",
+    "_race_store",
+}
 
 LONGEST = 450
 

@@ -399,8 +399,9 @@ def test_no_product_is_hidden(method, shape, verify):
     result = svds(operator, 3, method=METHODS[method], rng=0, verify=verify)
     assert result.matvecs + result.matvecs_verify == operator.seen
     assert result.passes <= operator.calls
-    # The adjoint check (2) and the residuals (2 k) are always made.
-    assert result.matvecs_verify >= 2 + 2 * 3
+    # The adjoint check (2) and the residuals (2 k) are always made; where the triplets end with a
+    # product (Lanczos on the Gram operator), one side of the residuals is known.
+    assert result.matvecs_verify >= 2 + (3 if method == "trlan-gram" else 2 * 3)
 
 
 @pytest.mark.parametrize("shape", [(60, 50), (50, 60)])
@@ -636,8 +637,9 @@ def test_resuming_gives_what_one_run_gives(method, shape):
     assert second.iterations >= first.iterations
     # A Lanczos run looks at its residuals when they may have arrived, as far as it can tell from
     # those it saw, and one that is cut short looks once more; the others look after every step.
+    # (Where steps are compiled and cheaper than a look, up to eight are made between two.)
     spent = first.matvecs + second.matvecs
-    assert spent <= one.matvecs + (4 if method == "trlan-gram" else 0)
+    assert spent <= one.matvecs + (4 + 2 * 8 if method == "trlan-gram" else 0)
     assert spent == one.matvecs or method.startswith("trlan")
     assert np.abs(second.S - one.S).max() <= value_bound(4, default_tol("float64"), shape, A.dtype)
 

@@ -8,8 +8,7 @@ every library; factorizations of small matrices are done on the host, in double 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,15 +27,14 @@ from array_api_compat import (
 )
 from array_api_compat import device as device_of
 
-from trsvd._kinds import COMPUTE, describe, dtype_name, is_sparse, split_power
+from trsvd._kinds import COMPUTE, describe, dtype_name, is_sparse
+from trsvd._reductions import Reductions, row_panels
 
 Array = Any
 
 __all__ = ["Array", "Arrays", "HostArray", "is_array"]
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
-
-_PANEL_BYTES = 1 << 24
 
 
 def is_array(A: object) -> bool:
@@ -46,7 +44,7 @@ def is_array(A: object) -> bool:
 
 
 @dataclass(frozen=True)
-class Arrays:
+class Arrays(Reductions):
     """A namespace, a device and a dtype to compute in.
 
     Parameters
@@ -377,16 +375,18 @@ class Arrays:
             U, S, Vh = self.xp.linalg.svd(A, full_matrices=False)
         return U, self.get(S).astype(np.float64), Vh
 
-    def gram_eigh(self, A: Array, k: int) -> Array:
+    def gram_eigh(self, A: Array, k: int, *, double: bool = True) -> Array:
         """Eigenvectors of ``A^H A`` of its k largest eigenvalues, descending.
 
-        The Gram matrix is formed and solved in double precision, by row panels of A, whatever the
-        dtype of A: in float32 half of the digits of the small ones would be lost.
+        The Gram matrix is formed by row panels of A, and solved, in double precision whatever the
+        dtype of A: in float32 half of the digits of the small ones would be lost. (Or in that of A,
+        where these are not needed.)
         """
         xp, n = self.xp, A.shape[1]
         wide = xp.complex128 if self.is_complex else xp.float64
+        wide = wide if double else self.dtype
         G = xp.zeros((n, n), dtype=wide, device=self.device)
-        for panel in _row_panels(A, least=n):
+        for panel in row_panels(A, least=n):
             panel = xp.astype(panel, wide, copy=False)
             G = G + self.adjoint_product(panel, panel)
         if is_numpy_namespace(xp):
@@ -396,44 +396,6 @@ class Arrays:
         else:
             _, vectors = xp.linalg.eigh(G)
         return self.like(xp.flip(vectors[:, -k:], axis=1))
-
-    def max_abs(self, A: Array) -> float:
-        """Largest modulus in ``A`` (of real or imaginary parts); NaN or inf show up in it."""
-        xp = self.xp
-        parts = [xp.real(A), xp.imag(A)] if xp.isdtype(A.dtype, "complex floating") else [A]
-        ends = [float(end) for part in parts for end in (xp.max(part), -xp.min(part))]
-        return float("nan") if np.isnan(ends).any() else max(ends)
-
-    def frobenius_norm(self, A: Array, scale: float = 1.0) -> float:
-        """``||scale A||_F``, summed in double precision by row panels."""
-        with np.errstate(over="ignore"):
-            total = self._sum_of_squares(A, scale, 1.0)
-        if 1e-280 < total < math.inf:
-            return math.sqrt(total)
-        # Squares left the range of float64: bring the largest entry to 1 first.
-        size = self.max_abs(A)
-        if size == 0 or not math.isfinite(size):
-            return size
-        exponent = math.frexp(size)[1]
-        total = self._sum_of_squares(A, *split_power(-exponent))
-        before, after = split_power(exponent)
-        return math.sqrt(total) * before * scale * after
-
-    def _sum_of_squares(self, A: Array, before: float, after: float) -> float:
-        xp, total = self.xp, 0.0
-        for panel in _row_panels(A):
-            wide = xp.astype(xp.abs(panel) if self.is_complex else panel, xp.float64, copy=False)
-            wide = wide if before * after == 1 else wide * before * after
-            total += float(xp.sum(wide * wide))
-        return total
-
-
-def _row_panels(A: Array, least: int = 1) -> Iterator[Array]:
-    """``A`` cut into panels of rows that stay in cache."""
-    m, n = A.shape
-    rows = max(least, _PANEL_BYTES // (8 * n))
-    for start in range(0, m, rows):
-        yield A[start : min(start + rows, m), :]
 
 
 def _namespace(name: str) -> Any:

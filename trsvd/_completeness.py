@@ -12,7 +12,8 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._golub_kahan import GolubKahan
-from trsvd._metered import Metered
+from trsvd._lanczos import GramLanczos
+from trsvd._metered import Metered, Turned
 from trsvd.methods import Run
 from trsvd.result import Completeness
 from trsvd.stopping import Stop
@@ -72,7 +73,9 @@ def check_completeness(
     k, n = len(S), op.shape[1]
     if run.exact or k == n:
         return Completeness("exact"), None
-    norm = op.frobenius_norm()
+    hint = op.norm_hint
+    hopeless = k > 0 and hint is not None and 0.99 * hint**2 - float(np.sum(S**2)) > float(S[-1]) ** 2
+    norm = None if hopeless else op.frobenius_norm()
     if norm is not None and k:
         rest = norm**2 - float(np.sum(S**2)) + 10 * op.arrays.eps * norm**2
         if rest < float(S[-1]) ** 2:
@@ -83,21 +86,31 @@ def check_completeness(
         return Completeness("random start"), None
     width = min(width, n - k)
     steps = min(steps_for(n, _ETA, _FAILURE_PROBABILITY), max(_LEAST_STEPS, op.matvecs // 20))
-    complement = GolubKahan(
-        op,
-        op.arrays.gaussian(rng, n, width),
-        capacity=min(n, k + width * steps),
-        rng=rng,
-        locked=triplets,
-    )
-    for _ in range(steps):
-        if complement.exhausted or complement.full:
-            break
-        complement.expand(op)
+    start, capacity = op.arrays.gaussian(rng, n, width), min(n, k + width * steps)
+    complement: GolubKahan | GramLanczos
+    rows = op.rows_in_memory()
+    turned = rows is not None and rows[1]
+    # Values squared and back are known to sqrt(eps) s_1: enough where s_k is far above that.
+    if rows is not None and width == 1 and k and S[-1] > 100 * op.arrays.eps**0.5 * S[0]:
+        view, locked = (Turned(op), (S, U)) if turned else (op, (S, V))
+        if turned:
+            start = op.arrays.gaussian(rng, op.shape[0], width)
+        complement = GramLanczos(view, start, capacity=capacity, rng=rng, locked=locked)
+        for _ in range(steps):
+            if complement.size < capacity and not complement.exhausted:
+                complement.expand_by(view, capacity - complement.size)
+    else:
+        complement = GolubKahan(op, start, capacity=capacity, rng=rng, locked=triplets)
+        for _ in range(steps):
+            if not (complement.exhausted or complement.full):
+                complement.expand(op)
     values, vectors = complement.ritz_complement(width)
     missing = [i for i, s in enumerate(values) if stop.missed(S * unit, k, float(s) * unit)]
     if missing:
-        return Completeness("unchecked"), vectors[:, : len(missing)]
+        vectors = vectors[:, : len(missing)]
+        if turned and isinstance(complement, GramLanczos):
+            vectors = op.rmatmat(vectors)
+        return Completeness("unchecked"), vectors
     if complement.exhausted:
         return Completeness("exact"), None
     eta = certified_eta(n, steps, _FAILURE_PROBABILITY)

@@ -284,7 +284,7 @@ def _examine(problem: Problem, driver: _Driver) -> _Outcome | None:
     if isinstance(driver.stop, Gap):
         return _Outcome((U, S, V), np.full(k, np.nan))
     op.verifying = True
-    residuals = residual_norms(op, U, S, V)
+    residuals = residual_norms(op, U, S, V, exact=run.exact_side)
     op.verifying = False
     if not np.isfinite(residuals).all():
         msg = (

@@ -32,6 +32,7 @@ class Metered(MatrixOperator):
     def __init__(self, op: MatrixOperator, size: float | None) -> None:
         self.op = op
         self.arrays, self.shape = op.arrays, op.shape
+        self.norm_hint: float | None = None  # rough norm, where it was asked for
         # Outside of this window sums of squares of entries come near overflow or underflow.
         safe = float(np.finfo(self.arrays.host_dtype).tiny) ** -0.2
         size = size or 1.0

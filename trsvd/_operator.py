@@ -77,6 +77,10 @@ class MatrixOperator(ABC):
         del scale
         return None
 
+    def rough_norm(self) -> float | None:
+        """``||A||_F`` to three digits; None where it takes more than a pass over the entries."""
+        return None
+
     def rows_in_memory(self) -> tuple[Array, bool] | None:
         """A real NumPy array with contiguous rows that is this matrix, or (True) its transpose."""
         return None
@@ -113,6 +117,9 @@ class _ArrayMatrix(MatrixOperator):
 
     def frobenius_norm(self, scale: float = 1.0) -> float:
         return self.arrays.frobenius_norm(self._A, scale)
+
+    def rough_norm(self) -> float | None:
+        return self.arrays.rough_norm(self._A)
 
     def rows_in_memory(self) -> tuple[Array, bool] | None:
         if not self.arrays.on_host or self.arrays.is_complex:

@@ -46,7 +46,13 @@ class Problem:
         self.flipped = self.shape[0] < self.shape[1]
         self.rank = min(self.shape)
         op = AdjointOperator(self.user_op) if self.flipped else self.user_op
-        size = op.max_abs()
+        # A norm of moderate size says that all entries are finite, and that squares of them stay in
+        # range: the largest is at most the norm, and at least its root mean square.
+        norm = op.rough_norm()
+        mean = None if norm is None else norm / math.sqrt(self.shape[0] * self.shape[1])
+        if norm is None or mean is None or not (mean > 1e-6 and norm < 1e6):
+            norm, mean = None, op.max_abs()
+        size = mean
         checked = 0
         if size is None:
             size, checked = probe(op, self.rng), 2
@@ -57,6 +63,7 @@ class Problem:
             )
             raise ValueError(msg)
         self.op = Metered(op, size)
+        self.op.norm_hint = norm
         self.op.matvecs_verify = checked
         self.state = self._checked_state(state)
 

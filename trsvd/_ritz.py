@@ -120,12 +120,22 @@ def rayleigh_ritz(
     return Q @ arrays.put(P[:, :k]), S[:k], V @ arrays.put(W[:, :k])
 
 
-def residual_norms(op: Metered, U: Array, S: HostArray, V: Array) -> HostArray:
-    """``max(||A v_i - s_i u_i||, ||A^H u_i - s_i v_i||)``, by 2 k products with A."""
+def residual_norms(
+    op: Metered, U: Array, S: HostArray, V: Array, *, exact: str | None = None
+) -> HostArray:
+    """``max(||A v_i - s_i u_i||, ||A^H u_i - s_i v_i||)``, by 2 k products with A.
+
+    Or by k of them, where one side was made of a product with the other: ``exact`` names it.
+    """
     arrays = op.arrays
     s = arrays.put(S)[None, :]
-    left = arrays.column_norms(op.matmat(V) - U * s)
-    right = arrays.column_norms(op.rmatmat(U) - V * s)
+    left = right = None
+    if exact != "left":
+        left = arrays.column_norms(op.matmat(V) - U * s)
+    if exact != "right":
+        right = arrays.column_norms(op.rmatmat(U) - V * s)
+    if left is None or right is None:
+        return arrays.get(right if left is None else left).astype(np.float64)
     return np.maximum(*_both(arrays, left, right))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trsvd._arrays import is_array
+from trsvd._compiled import gram_lanczos
 from trsvd._operator import MatrixOperator, as_operator
 from trsvd._validate import check_cap, check_k, check_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
@@ -60,14 +61,13 @@ def select_method(
     Examples
     --------
     >>> import numpy as np, trsvd
-    >>> print(trsvd.select_method(np.zeros((300, 200)), 5))
-    Direct(route='auto'): min(m, n) = 200 is small: a dense factorization costs least
+    >>> print(trsvd.select_method(np.zeros((100, 50)), 5))
+    Direct(route='auto'): min(m, n) = 50 is small: a dense factorization costs least
     """
     op = as_operator(A)
     m, n = op.shape
     rank = min(m, n)
     k = check_k(k, rank)
-    check_tol(tol, op.arrays.eps)
     max_matvecs = None if max_matvecs is None else check_cap(max_matvecs)
     entries = op.max_abs.__func__ is not MatrixOperator.max_abs  # type: ignore[attr-defined]
     dense = is_array(getattr(op, "_A", None))
@@ -78,7 +78,8 @@ def select_method(
         return Selection(iterative, f"max_matvecs = {max_matvecs} is less than min(m, n) = {rank}")
     if bytes_dense > _DENSE_BYTES and not dense:
         return Selection(iterative, "as a dense array the matrix would take over 2 GiB")
-    if rank <= 64 or (dense and rank <= SMALL):
+    tol = check_tol(tol, op.arrays.eps)
+    if rank <= 64 or (dense and rank <= SMALL and not _compiled_pays(op, k, tol)):
         return Selection(
             Direct(), f"min(m, n) = {rank} is small: a dense factorization costs least"
         )
@@ -89,6 +90,12 @@ def select_method(
             "costs one pass",
         )
     share = k / rank
+    if dense and _compiled_pays(op, k, tol):
+        return Selection(
+            ThickRestartLanczos(gram=True),
+            f"k = {k} of min(m, n) = {rank}, rows in memory: compiled Lanczos steps on the Gram "
+            "operator cost least",
+        )
     if share > ((0.02 if rank <= 2048 else 0.05) if dense else 0.25):
         return Selection(
             Direct(),
@@ -100,3 +107,20 @@ def select_method(
         iterative,
         f"k = {k} of min(m, n) = {rank}, {kind}: Lanczos takes the fewest products",
     )
+
+
+def _compiled_pays(op: MatrixOperator, k: int, tol: float) -> bool:
+    """Whether Lanczos on the Gram operator, in compiled code, costs less than the Gram matrix.
+
+    By measurements (one thread; 64 to 4096 rows and columns; Gaussian, and with s_i = 1/i): the
+    Gram matrix costs ``m n^2`` whatever k is, Lanczos about ``k m n``, twice as much in double
+    precision, where it waits for memory. Squares keep half of the digits.
+    """
+    if gram_lanczos() is None or op.rows_in_memory() is None or tol < 1000 * op.arrays.eps:
+        return False
+    long, rank = max(op.shape), min(op.shape)
+    # (A loose tolerance lets the Gram matrix of float32 be one in float32.)
+    size = op.arrays.host_dtype.itemsize
+    share = 0.09 if size == 4 and tol >= 100 * op.arrays.eps else 0.6 / size
+    most = max(share * rank**2 / long, 1)
+    return rank >= 192 and long < 8 * rank and k <= most

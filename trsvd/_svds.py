@@ -60,9 +60,10 @@ def svds(
         Seed or generator of all random numbers; with None each call draws its own.
     max_matvecs : int, optional
         Hard cap on the products with A or A^H, in vectors, that the method makes in this call;
-        ``max(200 min(m, n), 1000 k)`` by default. Residuals of what is returned take 2 k products
-        more, the check for missed singular values a few tens (``verify=False`` leaves it out), and
-        what is known by products only two at the start; they are counted as ``matvecs_verify``.
+        ``max(200 min(m, n), 1000 k)`` by default. Residuals of what is returned take up to 2 k
+        products more, the check for missed singular values a few tens (``verify=False`` leaves it
+        out), and what is known by products only two at the start; they are counted as
+        ``matvecs_verify``.
     callback : callable, optional
         Called as ``callback(info)`` after each step with an `Info`; True ends the run. A step is
         an iteration, or half of one (a single product) for Golub-Kahan Lanczos.

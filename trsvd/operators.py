@@ -56,6 +56,10 @@ class AdjointOperator(MatrixOperator):
         """That of ``A``."""
         return self.A.frobenius_norm(scale)
 
+    def rough_norm(self) -> float | None:
+        """That of ``A``."""
+        return self.A.rough_norm()
+
     def rows_in_memory(self) -> tuple[Array, bool] | None:
         """That of ``A``, turned."""
         rows = self.A.rows_in_memory()

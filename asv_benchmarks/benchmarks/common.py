@@ -73,3 +73,22 @@ def assert_accurate(S: np.ndarray, exact: np.ndarray, residuals: np.ndarray, tol
     if not (residual <= tol and error <= allowed):
         msg = f"residual {residual:.1e} (tol {tol:.1e}), error of S {error:.1e} ({allowed:.1e})"
         raise AssertionError(msg)
+
+
+def assert_orthonormal(Q: np.ndarray) -> None:
+    """Raise unless the columns of Q are orthonormal to rounding."""
+    eps = np.finfo(Q.dtype).eps
+    error = np.abs(Q.T @ Q - np.eye(Q.shape[1])).max()
+    allowed = 10 * len(Q) ** 0.5 * eps
+    if not error <= allowed:
+        msg = f"orthonormal to {error:.1e} only ({allowed:.1e})"
+        raise AssertionError(msg)
+
+
+def assert_small_gap(D: np.ndarray, G: np.ndarray, support: float, gap: float) -> float:
+    """The true gap of an update; raise unless it is as small as ``gap`` asks."""
+    true = 1 + np.vdot(D, G) / support
+    if not abs(true) <= gap:
+        msg = f"gap {true:.1e} ({gap:.1e})"
+        raise AssertionError(msg)
+    return float(true)

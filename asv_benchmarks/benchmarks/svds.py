@@ -36,6 +36,9 @@ class _Svds:
     def time_svds(self, backend, method):
         self.run(method)
 
+    def peakmem_svds(self, backend, method):
+        self.run(method)
+
     def track_matvecs(self, backend, method):
         return self.run(method).matvecs
 

@@ -53,6 +53,11 @@ class Run(ABC):
         return 0
 
     @property
+    def exact_side(self) -> str | None:
+        """``"left"`` where `extract` makes U S of a product with V, ``"right"`` where V S of U."""
+        return None
+
+    @property
     @abstractmethod
     def available(self) -> int:
         """How many triplets can be extracted now."""

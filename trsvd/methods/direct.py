@@ -25,7 +25,8 @@ class Direct:
     ----------
     route : {"auto", "svd", "gram"}, default "auto"
         ``"svd"``: the library's full thin SVD. ``"gram"``: the k leading eigenvectors of A^H A,
-        formed in double precision, and one Rayleigh-Ritz step with A; where s_k is too small to
+        formed in double precision (in float32 for a loose tolerance, as far as that will do),
+        and one Rayleigh-Ritz step with A; where s_k is too small to
         survive the squaring, or residuals do not meet the tolerance, the full SVD follows.
         ``"auto"``: the Gram route where k is at most a quarter of min(m, n).
 
@@ -67,6 +68,8 @@ class _DirectRun(Run):
         if route == "auto":
             route = "gram" if 4 * k <= n else "svd"
         self.route = route
+        # Half of the digits are enough for a loose tolerance; the others are asked for if not.
+        self.double = tol < 100 * op.arrays.eps or op.arrays.eps < 1e-10
         self._triplets: tuple[Array, HostArray, Array] | None = None
         self._dense: Array | None = None
 
@@ -86,26 +89,31 @@ class _DirectRun(Run):
         self.finished = True
         arrays = op.arrays
         if self.route == "gram":
-            V = arrays.gram_eigh(A, self.k)
-            spare = SpareVectors(arrays, self.rng, op.shape[0], self.k)
-            op.verifying = True
-            self._triplets = rayleigh_ritz(op, V, spare, self.k)
-            op.verifying = False
-            if self._resolved(self._triplets[1], arrays.eps):
+            if not self.double and self._by_gram(op, A):
+                return
+            self.double = True
+            if self._by_gram(op, A):
                 return
             self.route = "svd"
         U, S, Vh = arrays.svd(A)
         self._triplets = U, S, arrays.adjoint(Vh)
         self._dense = None
 
-    def _resolved(self, S: HostArray, eps: float) -> bool:
-        """Whether the Gram matrix tells the k-th value from those behind it to the tolerance.
+    def _by_gram(self, op: Metered, A: Array) -> bool:
+        """Triplets by the Gram matrix; whether it tells the k-th value from those behind it.
 
-        Its eigenvalues are known to about ``eps s_1^2`` of double precision, s_k then to
+        Its eigenvalues are known to about ``eps s_1^2`` of its precision, s_k then to
         ``eps s_1^2 / s_k``; residuals cannot see what was passed over.
         """
-        double = float(np.finfo(np.float64).eps)
-        least = 10 * max(double**0.5, double / max(self.tol, eps))
+        arrays = op.arrays
+        V = arrays.gram_eigh(A, self.k, double=self.double)
+        spare = SpareVectors(arrays, self.rng, op.shape[0], self.k)
+        op.verifying = True
+        self._triplets = rayleigh_ritz(op, V, spare, self.k)
+        op.verifying = False
+        S = self._triplets[1]
+        eps = float(np.finfo(np.float64).eps) if self.double else arrays.eps
+        least = 10 * max(eps**0.5, eps / max(self.tol, arrays.eps))
         return bool(S[-1] > least * S[0])
 
     def report(self, *, now: bool = False) -> Ritz | None:
@@ -129,7 +137,9 @@ class _DirectRun(Run):
     def escalate(self) -> bool:
         if self.route == "svd":
             return False
-        self.route, self._triplets, self.finished = "svd", None, False
+        if self.double:
+            self.route = "svd"
+        self.double, self._triplets, self.finished = True, None, False
         return True
 
     def copy(self) -> _DirectRun:

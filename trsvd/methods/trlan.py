@@ -36,7 +36,7 @@ class ThickRestartLanczos:
         products.
     basis_size : int, optional
         Largest number of columns of each of the two bases; ``max(2 k + 20, k + 3 block_size)`` by
-        default, and never more than min(m, n).
+        default (a few more in compiled code), and never more than min(m, n).
     reorthogonalize : {"auto", "one-sided", "two-sided"}, default "auto"
         Whether the basis on the longer side is orthogonalized explicitly too. One-sided saves half
         of the work beside the products; what orthogonality is lost is measured and repaired at each
@@ -80,11 +80,11 @@ class ThickRestartLanczos:
     def basis_for(self, k: int, rank: int) -> int:
         """Number of basis columns for k triplets; ValueError if the one given is too small."""
         least = k + self.block_size + 1
-        size = (
-            self.basis_size
-            if self.basis_size is not None
-            else max(2 * k + 20, k + 3 * self.block_size)
-        )
+        size = self.basis_size
+        if size is None:
+            size = max(2 * k + 20, k + 3 * self.block_size)
+            if self.gram and gram_lanczos() is not None:  # compiled steps: a restart costs more
+                size = max(size, min(2 * k + 70, rank // 2))
         if size < min(least, rank):
             msg = (
                 f"basis_size={size} is too small for k={k} with block_size={self.block_size}; "
@@ -145,7 +145,7 @@ class _LanczosRun(Run):
         self.meets_all_copies = start is None and method.block_size >= k
         self.scale, self.rng = 0.0, rng
         self._last_look = (0, 0.0)
-        self._look_at = 0
+        self._look_at = k + 2 if method.gram else 0
         self._leave_gram = False
 
     def _view(self, op: Metered) -> Metered | Turned:
@@ -162,11 +162,8 @@ class _LanczosRun(Run):
         """Expansions to make before the next look."""
         if self.single_steps:
             return 1
-        start = self.k + 2 - self.basis.size
-        return max(1, min(max(start, self._look_at - self.iterations), self._room()))
-
-    def _room(self) -> int:
-        return self.basis.capacity - self.basis.size
+        room = self.basis.capacity - self.basis.size
+        return max(1, min(self._look_at - self.iterations, room))
 
     @property
     def available(self) -> int:
@@ -238,12 +235,27 @@ class _LanczosRun(Run):
         """
         worst = float(ritz.residuals[: self.k].max(initial=0.0)) / (ritz.scale or 1.0)
         at, wait = self.iterations, max(2, (self.basis.capacity - self.k) // 8)
+        if isinstance(self.basis, GramLanczos):
+            wait = 2
         before, worst_before = self._last_look
         self._last_look = (at, worst)
         if at > before and self.tol < worst < worst_before and self.tol > 0:
             slope = math.log(worst_before / worst) / (at - before)
-            wait = min(wait, max(1, int(0.5 * math.log(worst / self.tol) / slope)))
-        self._look_at = at + wait
+            half = int(0.5 * math.log(worst / self.tol) / slope)
+            # Compiled steps may take less than a look does.
+            most = max(2, self.basis.size // 5) if isinstance(self.basis, GramLanczos) else wait
+            wait = min(most, max(1, half))
+        self._look_at = at + max(wait, self._steps_per_look())
+
+    def _steps_per_look(self) -> int:
+        """Steps of compiled code that take about as long as one look, at most a few."""
+        basis = self.basis
+        if not isinstance(basis, GramLanczos) or gram_lanczos() is None:
+            return 1
+        m, n = basis.shape
+        look = 6e-5 + 1.5e-9 * basis.size**3
+        step = 1e-10 * 4 * n * (2 * basis.size + m)
+        return max(1, min(int(0.5 * look / step), 8))
 
     def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
         if isinstance(self.basis, GramLanczos):
@@ -269,6 +281,12 @@ class _LanczosRun(Run):
             return False
         self.basis.careful = True
         return True
+
+    @property
+    def exact_side(self) -> str | None:
+        if not isinstance(self.basis, GramLanczos):
+            return None
+        return "right" if self.turned else "left"
 
     @property
     def extract_cost(self) -> int:

@@ -1,0 +1,87 @@
+"""Numbers that one pass over a whole array gives: its largest entry, its norm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trsvd._kinds import split_power
+
+__all__ = ["Reductions", "row_panels"]
+
+Array = Any
+
+_PANEL_BYTES = 1 << 24
+_SMALL_PANEL = 1 << 19
+
+
+class Reductions:
+    """What `Arrays` knows of whole arrays; it says the namespace and the dtype."""
+
+    xp: Any
+
+    if TYPE_CHECKING:
+
+        @property
+        def is_complex(self) -> bool: ...
+
+        @property
+        def on_host(self) -> bool: ...
+
+        @property
+        def reads_are_cheap(self) -> bool: ...
+
+    def max_abs(self, A: Array) -> float:
+        """Largest modulus in ``A`` (of real or imaginary parts); NaN or inf show up in it."""
+        xp = self.xp
+        parts = [xp.real(A), xp.imag(A)] if xp.isdtype(A.dtype, "complex floating") else [A]
+        ends = [float(end) for part in parts for end in (xp.max(part), -xp.min(part))]
+        return float("nan") if np.isnan(ends).any() else max(ends)
+
+    def frobenius_norm(self, A: Array, scale: float = 1.0) -> float:
+        """``||scale A||_F``, summed in double precision by row panels."""
+        with np.errstate(over="ignore"):
+            total = self._sum_of_squares(A, scale, 1.0)
+        if 1e-280 < total < math.inf:
+            return math.sqrt(total)
+        # Squares left the range of float64: bring the largest entry to 1 first.
+        size = self.max_abs(A)
+        if size == 0 or not math.isfinite(size):
+            return size
+        exponent = math.frexp(size)[1]
+        total = self._sum_of_squares(A, *split_power(-exponent))
+        before, after = split_power(exponent)
+        return math.sqrt(total) * before * scale * after
+
+    def _sum_of_squares(self, A: Array, before: float, after: float) -> float:
+        xp, total = self.xp, 0.0
+        for panel in row_panels(A, bytes_each=_SMALL_PANEL if self.reads_are_cheap else None):
+            wide = xp.astype(xp.abs(panel) if self.is_complex else panel, xp.float64, copy=False)
+            wide = wide if before * after == 1 else wide * before * after
+            total += float(xp.sum(wide * wide))
+        return total
+
+    def rough_norm(self, A: Array) -> float | None:
+        """``||A||_F`` to three digits at least, at the speed of memory; None where it is not known.
+
+        Where it is None (another library, strides, squares out of range) `frobenius_norm` knows.
+        """
+        if not self.on_host or not (A.flags.c_contiguous or A.flags.f_contiguous):
+            return None
+        flat = A.ravel(order="K")
+        step = _SMALL_PANEL // 8
+        with np.errstate(over="ignore", invalid="ignore"):
+            parts = [flat[i : i + step] for i in range(0, len(flat), step)]
+            total = sum(float(np.vdot(part, part).real) for part in parts)
+        return math.sqrt(total) if 1e-30 < total < 1e30 else None
+
+
+def row_panels(A: Array, least: int = 1, bytes_each: int | None = None) -> Iterator[Array]:
+    """``A`` cut into panels of rows that stay in cache."""
+    m, n = A.shape
+    rows = max(least, (bytes_each or _PANEL_BYTES) // (8 * n))
+    for start in range(0, m, rows):
+        yield A[start : min(start + rows, m), :]
