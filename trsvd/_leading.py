@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from trsvd._arrays import Array, Arrays, HostArray
+from trsvd._arrays import Array, Arrays, HostArray, is_array
 from trsvd._drive import Request, solve
-from trsvd._errors import Status
+from trsvd._errors import NotConverged, Status
 from trsvd._probable import FAILURE, probable_bound
 from trsvd._problem import Problem
 from trsvd._tracking import Step, guards, tail_of, track
@@ -65,6 +65,8 @@ class LeadingPairs:
 # Columns beyond k of a block from scratch: they meet what a warm start does not contain.
 _OVERSAMPLING = 4
 _EXACT_UP_TO = 64
+_DENSE_UP_TO = 4096
+_SHARE = 0.4
 
 
 def leading_pairs(
@@ -98,10 +100,19 @@ def leading_pairs(
             if step is not None:
                 start = _subspace(problem, step.U, step.V, None)
         stop = Gap(k, gap, warm=start is not None)
-        chosen = _method_for_gap(method, problem.rank, k)
+        chosen = _method_for_gap(method, problem, k)
         if method is None:
             aim = min(k + guards(k), problem.rank)
-    result = solve(problem, chosen, stop, Request(start, None, None, "return", gap is None), aim, k)
+    # A Krylov space that has not got there for two fifths of the products of a dense factorization
+    # gives way to it.
+    limited = gap is not None and method is None and _is_dense(problem)
+    most = int(_SHARE * problem.rank) if limited and isinstance(chosen, BlockKrylov) else None
+    failing = "return" if most is None else "raise"
+    try:
+        request = Request(start, most, None, failing, gap is None)
+        result = solve(problem, chosen, stop, request, aim, k)
+    except NotConverged:
+        result = solve(problem, Direct(), stop, Request(None, None, None, "return", False), aim, k)
     pairs = _described(problem, result, stop)
     ritz = result.state.run.report(now=True) if certify else None
     return _certified(problem, pairs, None if ritz is None else ritz.latest, k, gap, certify)
@@ -150,12 +161,20 @@ def _gap_below(pairs: LeadingPairs, bound: float | None) -> float:
     return (1 - pairs.attained / bound if bound else 0.0) + rounding_of(pairs.arrays)
 
 
-def _method_for_gap(method: str | Method | None, rank: int, k: int) -> Method:
+def _method_for_gap(method: str | Method | None, problem: Problem, k: int) -> Method:
     if method is not None:
         return named_method(method)
-    if rank <= _EXACT_UP_TO or 4 * k >= rank:
+    rank = problem.rank
+    # Two expansions by a block are the least that an estimate can be made of.
+    too_wide = 4 * (k + _OVERSAMPLING) > _SHARE * rank and _is_dense(problem)
+    if rank <= _EXACT_UP_TO or 4 * k >= rank or too_wide:
         return Direct()
     return BlockKrylov(oversampling=_OVERSAMPLING - guards(k))
+
+
+def _is_dense(problem: Problem) -> bool:
+    """Whether the matrix is an array, of a size that a dense factorization suits."""
+    return is_array(getattr(problem.user_op, "_A", None)) and problem.rank <= _DENSE_UP_TO
 
 
 def _exact(given: Problem, k: int) -> LeadingPairs:

@@ -92,7 +92,7 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
         return None
     if (start.U.shape[0], start.Vh.shape[1]) != problem.shape or start.U.shape[1] < k:
         return None
-    norm = op.frobenius_norm()
+    norm = op.norm_hint or op.frobenius_norm()
     if norm is None or norm == 0:
         return None
     watch = Watch(memory, norm, k, gap)
