@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import cache
-from typing import cast
+from typing import Any
 
-__all__ = ["gram_lanczos"]
+__all__ = ["kernels"]
 
 
 @cache
-def gram_lanczos() -> Callable[..., int] | None:
-    """`trsvd._numba_kernels.gram_lanczos`, or None.
+def kernels() -> Any:
+    """The module `trsvd._numba_kernels`, or None.
 
     There is none where Numba is not installed (or does not know the NumPy that is), and where the
     environment variable ``TRSVD_COMPILED`` is ``0``. The first call ever compiles, for a few
@@ -24,4 +23,4 @@ def gram_lanczos() -> Callable[..., int] | None:
         from trsvd import _numba_kernels
     except Exception:  # absent, too old for this NumPy, or without a place to keep what it compiles
         return None
-    return cast("Callable[..., int]", _numba_kernels.gram_lanczos)
+    return _numba_kernels

@@ -17,8 +17,9 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._columns import Columns
-from trsvd._compiled import gram_lanczos
+from trsvd._compiled import kernels
 from trsvd._golub_kahan import narrow
+from trsvd._kinds import is_sparse
 from trsvd._metered import Metered, Turned
 from trsvd._orthonormalize import SpareVectors, largest_norm, orthonormalize
 from trsvd._ritz import Ritz, small_eigh
@@ -98,17 +99,22 @@ class GramLanczos:
 
     def expand_by(self, op: Metered | Turned, count: int) -> int:
         """Up to ``count`` expansions, in one compiled call where that is possible; how many."""
-        kernel = gram_lanczos() if self.width == 1 else None
-        rows = None if kernel is None else op.rows_in_memory()
+        compiled = kernels() if self.width == 1 else None
+        rows = None if compiled is None else op.rows_in_memory()
         count = min(count, self.capacity - self.size, self.shape[1] - self.size - 1)
-        if kernel is None or rows is None or rows[1] or count < 1:
+        if compiled is None or rows is None or rows[1] or count < 1:
             self.expand(op)
             return 1
         self.sync()
         j, arrays = self.size, self.arrays
         H, C = np.zeros((count, j + count)), np.zeros((2, count))
         V, largest = self.V.rows(j + count + 1), float(self.anorm)
-        made = kernel(rows[0], V, j, H, C, 4 * arrays.eps, largest)
+        rest = (V, j, H, C, 4 * arrays.eps, largest)
+        M = rows[0]
+        if is_sparse(M):
+            made = int(compiled.sparse_gram_lanczos(M.data, M.indices, M.indptr, *rest))
+        else:
+            made = int(compiled.gram_lanczos(M, *rest))
         op.count(2 * made, 2 * made)
         T = np.zeros((j + made, j + made), dtype=arrays.wide_dtype)
         T[:j, :j] = self.T

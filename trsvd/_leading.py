@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,12 +11,12 @@ import numpy as np
 
 from trsvd._arrays import Array, Arrays, HostArray, is_array
 from trsvd._drive import Request, solve
-from trsvd._errors import NotConverged, Status
+from trsvd._errors import ConvergenceWarning, NotConverged, Status
 from trsvd._probable import FAILURE, probable_bound
 from trsvd._problem import Problem
-from trsvd._tracking import Step, guards, tail_of, track
+from trsvd._tracking import Step, guards, outside_of, track
 from trsvd._validate import check_k, check_tol, named_method
-from trsvd.methods import BlockKrylov, Direct, Method
+from trsvd.methods import BlockKrylov, Direct, Method, ThickRestartLanczos
 from trsvd.result import Subspace, SVDResult, Track
 from trsvd.stopping import Gap, Residual
 
@@ -96,7 +97,7 @@ def leading_pairs(
             step = track(problem, start, k, gap)
             if step is not None and step.gap is not None:
                 pairs = _stepped(problem, step, k)
-                return _certified(problem, pairs, step.S, k, gap, certify)
+                return _judged(_certified(problem, pairs, step.S, k, gap, certify), gap)
             if step is not None:
                 start = _subspace(problem, step.U, step.V, None)
         stop = Gap(k, gap, warm=start is not None)
@@ -109,13 +110,28 @@ def leading_pairs(
     most = int(_SHARE * problem.rank) if limited and isinstance(chosen, BlockKrylov) else None
     failing = "return" if most is None else "raise"
     try:
-        request = Request(start, most, None, failing, gap is None)
+        # A block as wide as the pairs meets all copies of a multiple value; Lanczos may not.
+        verify = gap is None or isinstance(chosen, ThickRestartLanczos)
+        request = Request(start, most, None, failing, verify)
         result = solve(problem, chosen, stop, request, aim, k)
     except NotConverged:
         result = solve(problem, Direct(), stop, Request(None, None, None, "return", False), aim, k)
     pairs = _described(problem, result, stop)
     ritz = result.state.run.report(now=True) if certify else None
-    return _certified(problem, pairs, None if ritz is None else ritz.latest, k, gap, certify)
+    values = None if ritz is None else ritz.latest
+    return _judged(_certified(problem, pairs, values, k, gap, certify), gap)
+
+
+def _judged(pairs: LeadingPairs, gap: float | None) -> LeadingPairs:
+    """The pairs, with a status and a warning where the gap reported is not the one asked for."""
+    if gap is None or pairs.gap <= gap or not pairs.status.converged:
+        return pairs
+    msg = (
+        f"the gap is {pairs.gap:.2e}, {pairs.gap_kind}, and {gap:.2e} was asked for: rounding in "
+        f"{pairs.arrays.dtype_name} and values that count as zero do not allow less"
+    )
+    warnings.warn(msg, ConvergenceWarning, stacklevel=5)
+    return replace(pairs, status=Status.ROUNDING_FLOOR)
 
 
 def _certified(
@@ -189,7 +205,9 @@ def _described(problem: Problem, result: SVDResult, stop: Gap | Residual) -> Lea
     S = problem.arrays.get(result.S).astype(np.float64)
     q = _numerical_rank(problem, S)
     attained = float(S[:q].sum())
-    rounding = rounding_of(problem.arrays)
+    # Values that count as zero are left out of the pairs, and not of the gap.
+    dropped = float(S[q:].sum()) / float(S.sum()) if S[0] > 0 else 0.0
+    rounding = rounding_of(problem.arrays) + dropped
     run, subspace = result.state.run, Subspace(result.U, result.Vh)
     if run.exact:
         kind, gap = "exact", rounding
@@ -203,7 +221,10 @@ def _described(problem: Problem, result: SVDResult, stop: Gap | Residual) -> Lea
         norm, k = problem.op.frobenius_norm(), stop.k
         U, values, V = run.extract(problem.op, min(k + guards(k), run.available))
         # Without the norm nothing would tell whether the next matrix is near.
-        trail = None if norm is None else Track(k, False, math.inf, 0, tail_of(norm**2, values[:k]))
+        trail = None
+        if norm is not None:
+            outside = outside_of(norm, values[:k]) * problem.unit
+            trail = Track(k, False, math.inf, 0, values * problem.unit, outside)
         subspace = _subspace(problem, U, V, trail)
     return LeadingPairs(
         result.U[:, :q],
@@ -231,7 +252,7 @@ def _stepped(problem: Problem, step: Step, k: int) -> LeadingPairs:
         S[:q],
         subspace.Vh[:q, :],
         float(S[:q].sum()),
-        max(step.gap, rounding_of(problem.arrays)),
+        max(step.gap, rounding_of(problem.arrays)) + float(S[q:].sum()) / float(S.sum()),
         "estimate",
         _all_products(problem),
         problem.op.passes,

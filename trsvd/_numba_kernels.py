@@ -11,7 +11,7 @@ from typing import Any
 
 from numba import njit
 
-__all__ = ["gram_lanczos"]
+__all__ = ["gram_lanczos", "sparse_gram_lanczos"]
 
 # Sums may be reordered, so that they use vector instructions; NaN and inf keep their meaning.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -86,6 +86,28 @@ def _project_out(V: Any, count: int, w: Any, h: Any) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
+def _finish_step(V: Any, j: int, h: Any) -> tuple[float, float]:
+    """Orthogonalize row ``j + 1`` of V against those before it: its norm before and after."""
+    w = V[j + 1]
+    size = _norm(w)
+    before = left = size
+    h[:] = 0.0
+    for _ in range(4):
+        _project_out(V, j + 1, w, h)
+        left = _norm(w)
+        if not left <= 0.7 * before:
+            break
+        before = left
+    return size, left
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _scale(w: Any, left: float) -> None:
+    for i in range(w.shape[0]):
+        w[i] /= left
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
 def gram_lanczos(M: Any, V: Any, first: int, H: Any, C: Any, floor: float, largest: float) -> int:
     """Lanczos steps on ``M^T M``, as many as H has rows; how many were made.
 
@@ -113,23 +135,56 @@ def gram_lanczos(M: Any, V: Any, first: int, H: Any, C: Any, floor: float, large
     """
     for step in range(H.shape[0]):
         j = first + step
-        w = V[j + 1]
-        _gram_product(M, V[j], w)
-        before = _norm(w)
-        C[1, step] = before
-        largest = max(largest, before)
-        h = H[step]
-        h[:] = 0.0
-        left = before
-        for _ in range(4):
-            _project_out(V, j + 1, w, h)
-            left = _norm(w)
-            if not left <= 0.7 * before:
-                break
-            before = left
-        C[0, step] = left
+        _gram_product(M, V[j], V[j + 1])
+        size, left = _finish_step(V, j, H[step])
+        C[0, step], C[1, step] = left, size
+        largest = max(largest, size)
         if not left > floor * largest or not left < math.inf:
             return step
-        for i in range(w.shape[0]):
-            w[i] /= left
+        _scale(V[j + 1], left)
+    return len(H)
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def sparse_gram_lanczos(
+    data: Any,
+    indices: Any,
+    indptr: Any,
+    V: Any,
+    first: int,
+    H: Any,
+    C: Any,
+    floor: float,
+    largest: float,
+) -> int:
+    """`gram_lanczos` for a matrix by compressed rows.
+
+    Parameters
+    ----------
+    data, indices, indptr : arrays
+        The matrix, as `scipy.sparse.csr_array` has it.
+    V, first, H, C, floor, largest
+        As for `gram_lanczos`.
+
+    Returns
+    -------
+    int
+        As for `gram_lanczos`.
+    """
+    for step in range(H.shape[0]):
+        j = first + step
+        x, w = V[j], V[j + 1]
+        w[:] = w.dtype.type(0)
+        for i in range(indptr.shape[0] - 1):
+            total = w.dtype.type(0)
+            for p in range(indptr[i], indptr[i + 1]):
+                total += data[p] * x[indices[p]]
+            for p in range(indptr[i], indptr[i + 1]):
+                w[indices[p]] += total * data[p]
+        size, left = _finish_step(V, j, H[step])
+        C[0, step], C[1, step] = left, size
+        largest = max(largest, size)
+        if not left > floor * largest or not left < math.inf:
+            return step
+        _scale(w, left)
     return len(H)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -82,8 +83,16 @@ class MatrixOperator(ABC):
         return None
 
     def rows_in_memory(self) -> tuple[Array, bool] | None:
-        """A real NumPy array with contiguous rows that is this matrix, or (True) its transpose."""
+        """A real matrix of the host by rows that is this one, or (True) its transpose.
+
+        A NumPy array with contiguous rows, or a sparse matrix of scipy by compressed rows.
+        """
         return None
+
+    def columns_in_memory(self) -> tuple[Array, bool] | None:
+        """`rows_in_memory` of the adjoint."""
+        rows = self.rows_in_memory()
+        return None if rows is None else (rows[0], not rows[1])
 
     def dense(self) -> Array:
         """The matrix as an array; costs min(m, n) products where entries are not at hand."""
@@ -146,6 +155,17 @@ class _SparseMatrix(MatrixOperator):
     def rmatmat(self, X: Array) -> Array:
         conj = self.arrays.conj
         return conj(self.arrays.sparse_product(self._A.T, conj(X)))
+
+    def rows_in_memory(self) -> tuple[Array, bool] | None:
+        return (self._A, False) if self.arrays.on_host and not self.arrays.is_complex else None
+
+    def columns_in_memory(self) -> tuple[Array, bool] | None:
+        return None if self.rows_in_memory() is None else (self._by_columns, False)
+
+    @cached_property
+    def _by_columns(self) -> Any:
+        """The transpose by compressed rows; a copy."""
+        return self._A.T.tocsr()
 
     def max_abs(self) -> float:
         return self.arrays.max_abs(self._A.data) if self._A.nnz else 0.0

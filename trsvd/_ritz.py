@@ -62,7 +62,11 @@ class Ritz:
     def times(self, unit: float) -> Ritz:
         """The same for a matrix multiplied by ``unit``."""
         K = None if self.couplings is None else self.couplings * unit
-        return replace(self, S=self.S * unit, residuals=self.residuals * unit, couplings=K)
+        trail = self.trail
+        if trail is not None:
+            trail = (trail[0] * unit, trail[1] * unit, trail[2])
+        S, residuals = self.S * unit, self.residuals * unit
+        return replace(self, S=S, residuals=residuals, couplings=K, trail=trail)
 
 
 def small_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:

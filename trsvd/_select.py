@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trsvd._arrays import is_array
-from trsvd._compiled import gram_lanczos
+from trsvd._compiled import kernels
 from trsvd._operator import MatrixOperator, as_operator
 from trsvd._validate import check_cap, check_k, check_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
@@ -103,6 +103,12 @@ def select_method(
             "are columns",
         )
     kind = "dense" if dense else "sparse" if entries else "known by its products"
+    if kind == "sparse" and _has_compiled_steps(op, tol):
+        return Selection(
+            ThickRestartLanczos(gram=True),
+            f"k = {k} of min(m, n) = {rank}, sparse: compiled Lanczos steps on the Gram operator "
+            "keep no basis on the longer side",
+        )
     return Selection(
         iterative,
         f"k = {k} of min(m, n) = {rank}, {kind}: Lanczos takes the fewest products",
@@ -116,7 +122,7 @@ def _compiled_pays(op: MatrixOperator, k: int, tol: float) -> bool:
     Gram matrix costs ``m n^2`` whatever k is, Lanczos about ``k m n``, twice as much in double
     precision, where it waits for memory. Squares keep half of the digits.
     """
-    if gram_lanczos() is None or op.rows_in_memory() is None or tol < 1000 * op.arrays.eps:
+    if not _has_compiled_steps(op, tol):
         return False
     long, rank = max(op.shape), min(op.shape)
     # (A loose tolerance lets the Gram matrix of float32 be one in float32.)
@@ -124,3 +130,8 @@ def _compiled_pays(op: MatrixOperator, k: int, tol: float) -> bool:
     share = 0.09 if size == 4 and tol >= 100 * op.arrays.eps else 0.6 / size
     most = max(share * rank**2 / long, 1)
     return rank >= 192 and long < 8 * rank and k <= most
+
+
+def _has_compiled_steps(op: MatrixOperator, tol: float) -> bool:
+    """Whether there are compiled Lanczos steps on the Gram operator, and half of the digits do."""
+    return kernels() is not None and op.rows_in_memory() is not None and tol >= 1000 * op.arrays.eps

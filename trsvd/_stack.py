@@ -24,7 +24,7 @@ import numpy as np
 from trsvd._arrays import Array, Arrays, HostArray, is_array
 from trsvd._errors import Status
 from trsvd._leading import LeadingPairs, leading_pairs, rounding_of
-from trsvd._tracking import Watch, blended, guards, tail_of
+from trsvd._tracking import Watch, blended, guards, kept_values, outside_of
 from trsvd.result import Subspace, Track
 
 __all__ = ["all_leading_pairs"]
@@ -171,10 +171,9 @@ class _Stack:
             U, S, V = U[:, :, :more], arrays.get(S).astype(np.float64)[:, :more], self._adjoint(Vh)
             V = V[:, :, :more]
             told = S[:, k - 1] > max(m, n) * arrays.eps * S[:, 0]
-        energies = self._norms() ** 2
         tracks = [
-            Track(k, False, math.inf, 0, tail_of(energy, row[:k]))
-            for energy, row in zip(energies, S, strict=True)
+            Track(k, False, math.inf, 0, row * unit, outside_of(norm, row[:k]) * unit)
+            for norm, row, unit in zip(self._norms(), S, self.units, strict=True)
         ]
         found = _Triplets(U, S, V) if m >= n else _Triplets(V, S, U)
         gaps = np.where(told, rounding_of(arrays), np.nan)
@@ -191,18 +190,24 @@ class _Stack:
         memories = [start.track for start in starts if start.track is not None]
         norms = self._norms()
         watches = [
-            Watch(memory, norm, k, options["gap"])
-            for memory, norm in zip(memories, norms, strict=True)
+            Watch(memory, norm, k, options["gap"], unit)
+            for memory, norm, unit in zip(memories, norms, self.units, strict=True)
         ]
         left = memories[0].left_is_newer
         X = self._blocks(starts, left, np.random.default_rng(options["rng"]))
-        A, places = self.A, np.flatnonzero(norms > 0)
+        known = np.array([memory.values[0] > 0 for memory in memories])
+        A, places = self.A, np.flatnonzero((norms > 0) & known)
         A, X = self._chosen(A, places), self._chosen(X, places)
         settled: dict[int, LeadingPairs] = {}
         products = 0
         while len(places):
             Y, S, X = self._half(self._adjoint(A) if left else A, X)
             left, products = not left, products + 1
+            if products == 1:
+                U, V = (Y, X) if left else (X, Y)
+                kept = self._kept(starts, places, U, S, V)
+                for place, row in zip(places, kept, strict=True):
+                    watches[place].kept = row
             for place, row in zip(places, S, strict=True):
                 watches[place].look(row)
             triplets = _Triplets(Y, S, X) if left else _Triplets(X, S, Y)
@@ -216,6 +221,16 @@ class _Stack:
             going = np.flatnonzero([not watches[place].over for place in places])
             A, X, places = self._chosen(A, going), self._chosen(Y, going), places[going]
         return settled
+
+    def _kept(
+        self, starts: list[Subspace], places: HostArray, U: Array, S: HostArray, V: Array
+    ) -> HostArray:
+        """What became of the old pairs; see `kept_values`."""
+        arrays, k = self.arrays, self.k
+        P = arrays.xp.stack([arrays.take(starts[place].U)[:, :k] for place in places])
+        Q = arrays.xp.stack([arrays.take(starts[place].Vh)[:k, :] for place in places])
+        inner = arrays.get(self._adjoint(U) @ P), arrays.get(self._adjoint(V) @ self._adjoint(Q))
+        return kept_values(inner[0], S, inner[1])
 
     def _chosen(self, X: Array, places: HostArray) -> Array:
         if len(places) == X.shape[0]:

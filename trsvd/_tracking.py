@@ -28,7 +28,7 @@ from trsvd._problem import Problem
 from trsvd._subspace import Subspace as Iteration
 from trsvd.result import Subspace, Track
 
-__all__ = ["Step", "Watch", "blended", "guards", "tail_of", "track"]
+__all__ = ["Step", "Watch", "blended", "guards", "kept_values", "outside_of", "track"]
 
 
 def guards(k: int) -> int:
@@ -65,10 +65,9 @@ class Step:
     track: Track
 
 
-def tail_of(energy: float, S: HostArray) -> float:
-    """Energy outside of k pairs over that inside."""
-    inside = float(np.sum(S**2))
-    return max(energy - inside, 0.0) / inside if inside else 0.0
+def outside_of(norm: float, S: HostArray) -> float:
+    """Root of the energy outside of pairs with values S of a matrix of this norm."""
+    return math.sqrt(max(norm**2 - float(np.sum(S**2)), 0.0))
 
 
 def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
@@ -85,7 +84,7 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
     gap : float
         Relative gap asked for.
     """
-    memory, op = start.track, problem.op
+    memory, op, arrays = start.track, problem.op, problem.arrays
     width = min(k + guards(k), problem.rank)
     # Where two products with so wide a block cost as much as all of A, that is the better way.
     if memory is None or memory.k != k or 2 * width > problem.rank:
@@ -93,9 +92,9 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
     if (start.U.shape[0], start.Vh.shape[1]) != problem.shape or start.U.shape[1] < k:
         return None
     norm = op.norm_hint or op.frobenius_norm()
-    if norm is None or norm == 0:
+    if norm is None or norm == 0 or not memory.values[0] > 0:
         return None
-    watch = Watch(memory, norm, k, gap)
+    watch = Watch(memory, norm, k, gap, problem.unit)
     left = memory.left_is_newer != problem.flipped
     iteration = Iteration(op, _block(problem, start, width), problem.rng, left=left)
     S: HostArray = np.zeros(0)
@@ -106,9 +105,24 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
         S = iteration.S
         if S[k - 1] == 0:
             return None
+        if watch.products == 0:
+            P = arrays.take(start.U)[:, :k]
+            Q = arrays.adjoint(arrays.take(start.Vh)[:k, :])
+            if problem.flipped:
+                P, Q = Q, P
+            inner = (arrays.adjoint_product(iteration.U, P), arrays.adjoint_product(iteration.V, Q))
+            watch.kept = kept_values(arrays.get(inner[0]), S, arrays.get(inner[1]))
         watch.look(S)
     memory = replace(watch.memory, left_is_newer=left != problem.flipped)
     return Step(iteration.U, iteration.V, S, watch.gap, memory)
+
+
+def kept_values(left: HostArray, S: HostArray, right: HostArray) -> HostArray:
+    """``|p_i^H A q_i|`` of old pairs, from ``U^H p_i`` and ``V^H q_i`` where ``A ~ U S V^H``.
+
+    By how much the old pairs are still those of A: unlike a norm it does not grow by what is new.
+    """
+    return np.asarray(np.abs(np.sum(np.conj(left) * S[..., :, None] * right, axis=-2)))
 
 
 def blended(columns: Array, fresh: Array) -> Array:
@@ -129,44 +143,57 @@ class Watch:
         What the next step is to know.
     """
 
-    def __init__(self, memory: Track, norm: float, k: int, asked: float) -> None:
-        self.memory, self.k, self.asked = memory, k, asked
-        self.energy = norm**2
-        self.tail = memory.tail
+    def __init__(self, memory: Track, norm: float, k: int, asked: float, unit: float = 1.0) -> None:
+        self.memory, self.k, self.asked, self.unit = memory, k, asked, unit
+        self.norm = norm
         self.products = 0
         self.over = False
         self.gap: float | None = None
         self.before: HostArray = np.zeros(0)
+        self.least = self.outside = 0.0
+        self.kept: HostArray = np.zeros(
+            0
+        )  # what became of the old values, set before the first look
 
     def look(self, S: HostArray) -> None:
         """Take in the Ritz values after another product."""
         k, memory = self.k, self.memory
         self.products += 1
-        quiet = self._quiet(S[:k])
         if self.products == 1:
+            steady = self._compare(S)
             # An earlier gain, which nothing of this matrix backs; it varies less over many pairs.
-            estimate = (4 + 16 / k) * memory.gain * (memory.age + 1) ** 2
+            estimate = (4 + 16 / k) * memory.gain * (memory.age + 1) ** 2 if steady else math.inf
             self.memory = replace(memory, age=memory.age + 1)
         else:
             left = _still_to_come(self.before, S, k)
-            estimate = (1.1 if self.products == 2 else 1.75) * left
+            estimate = (1.25 if self.products == 2 else 1.75) * left
             if self.products == 2:
                 gain = 1 - float(self.before[:k].sum()) / float(S[:k].sum())
                 self.memory = replace(memory, gain=max(gain, left), age=0)
         self.before = S
+        quiet = outside_of(self.norm, S[:k]) ** 2 <= self.outside**2 + 0.5 * self.least**2
         if quiet and estimate <= self.asked:
             self.gap, self.over = estimate, True
         elif self.products == _MOST_PRODUCTS or (self.products > 1 and not quiet):
             self.over = True
+        self.memory = replace(self.memory, values=S * self.unit, outside=self.outside * self.unit)
 
-    def _quiet(self, S: HostArray) -> bool:
-        """Whether nothing that would matter to the gap can have joined what is outside.
+    def _compare(self, S: HostArray) -> bool:
+        """Expect something outside of the pairs, by how their values changed; whether all alike.
 
-        It would have to be larger than ``s_k`` by the gap; half of its energy is the alarm.
+        A matrix that moved by a factor keeps its pairs by that factor. Of many values the median
+        tells it, which a few new directions do not change; of a few the least of what became of the
+        old pairs. What joined the outside and would matter to the gap is larger than ``s_k``
+        by the gap; half of its energy is the alarm.
         """
-        least = S[-1] + self.asked * float(S.sum())
-        outside = self.energy - (1 + self.tail) * float(np.sum(S**2))
-        return bool(outside <= 0.5 * least**2)
+        k, old = self.k, self.memory.values / self.unit
+        ratios = (S if k > 4 else self.kept)[:k] / np.where(old[:k] > 0, old[:k], np.inf)
+        factor = float(np.median(ratios)) if k > 4 else float(ratios.min())
+        self.outside = factor * self.memory.outside / self.unit
+        self.least = float(S[k - 1]) + self.asked * float(S[:k].sum())
+        whole = math.hypot(float(np.linalg.norm(old[:k])), self.memory.outside / self.unit)
+        changes = np.append(ratios, self.norm / whole) / factor - 1 if factor else [math.inf]
+        return k >= 4 and bool(np.abs(changes).max() <= 2 * self.asked)
 
 
 def _block(problem: Problem, start: Subspace, width: int) -> Array:
@@ -190,6 +217,8 @@ def _still_to_come(before: HostArray, S: HostArray, k: int) -> float:
     flat spectrum, where a gain tells little, has rho near 1.
     """
     gains = np.maximum(S[:k] - before[:k], 0.0)
+    if float(gains.sum()) > 0.1 * float(S[:k].sum()):  # far from where errors go down by a factor
+        return math.inf
     spare = S[k : k + 2] if len(S) > k else S[k - 1 :]
     left = []
     for q in (spare[0], spare[-1]):

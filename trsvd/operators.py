@@ -61,9 +61,12 @@ class AdjointOperator(MatrixOperator):
         return self.A.rough_norm()
 
     def rows_in_memory(self) -> tuple[Array, bool] | None:
-        """That of ``A``, turned."""
-        rows = self.A.rows_in_memory()
-        return None if rows is None else (rows[0], not rows[1])
+        """The columns of ``A``."""
+        return self.A.columns_in_memory()
+
+    def columns_in_memory(self) -> tuple[Array, bool] | None:
+        """The rows of ``A``."""
+        return self.A.rows_in_memory()
 
     def dense(self) -> Array:
         """``A^H`` as an array."""

@@ -47,7 +47,7 @@ class Completeness:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Track:
     """How the last oracle left its subspace: what a warm step judges the next matrix by.
 
@@ -62,18 +62,22 @@ class Track:
         behind, whichever is more; inf where unknown.
     age : int
         Steps since then, of one product each.
-    tail : float
-        Energy outside of the k pairs over that inside, when the spectrum was last looked at anew.
+    values : numpy.ndarray of shape (p,)
+        Singular values of the subspace, as far as they are known.
+    outside : float
+        Root of the energy outside of the k pairs, expected from when the spectrum was last looked
+        at anew.
     """
 
     k: int
     left_is_newer: bool
     gain: float
     age: int
-    tail: float
+    values: HostArray
+    outside: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subspace:
     """Leading singular vectors of one m x n matrix, to start from with the next.
 
@@ -94,7 +98,7 @@ class Subspace:
     track: Track | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SVDResult:
     """The k leading singular triplets of an m x n matrix; unpacks as ``U, S, Vh``.
 

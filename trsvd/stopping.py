@@ -239,8 +239,10 @@ class Gap:
 
 def _left(sums: HostArray) -> float:
     """What a growing sequence still has to gain, extrapolated from its last three gains."""
-    gains = np.maximum(np.diff(sums), 0.0)
+    gains = [float(gain) for gain in np.maximum(np.diff(sums), 0.0)]
     if gains[2] == 0:
         return 0.0
-    rho = max(gains[1] / max(gains[0], 1e-300), gains[2] / max(gains[1], 1e-300))
-    return float(gains[2] * rho / (1 - rho)) if rho < 1 else math.inf
+    if not gains[2] < gains[1] < gains[0]:
+        return math.inf
+    rho = max(gains[1] / gains[0], gains[2] / gains[1])
+    return gains[2] * rho / (1 - rho) if rho < 1 else math.inf

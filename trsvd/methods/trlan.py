@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from trsvd._arrays import Array, HostArray
-from trsvd._compiled import gram_lanczos
+from trsvd._compiled import kernels
 from trsvd._golub_kahan import GolubKahan
 from trsvd._lanczos import GramLanczos
 from trsvd._metered import Metered, Turned
@@ -83,7 +83,7 @@ class ThickRestartLanczos:
         size = self.basis_size
         if size is None:
             size = max(2 * k + 20, k + 3 * self.block_size)
-            if self.gram and gram_lanczos() is not None:  # compiled steps: a restart costs more
+            if self.gram and kernels() is not None:  # compiled steps: a restart costs more
                 size = max(size, min(2 * k + 70, rank // 2))
         if size < min(least, rank):
             msg = (
@@ -111,7 +111,7 @@ def _rows_are_long(op: Metered, basis_size: int) -> bool:
     return (
         rows is not None
         and rows[1]
-        and gram_lanczos() is not None
+        and kernels() is not None
         and (m <= 8 * n and 2 * basis_size <= n)
     )
 
@@ -250,7 +250,7 @@ class _LanczosRun(Run):
     def _steps_per_look(self) -> int:
         """Steps of compiled code that take about as long as one look, at most a few."""
         basis = self.basis
-        if not isinstance(basis, GramLanczos) or gram_lanczos() is None:
+        if not isinstance(basis, GramLanczos) or kernels() is None:
             return 1
         m, n = basis.shape
         look = 6e-5 + 1.5e-9 * basis.size**3
