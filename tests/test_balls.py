@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from trsvd import Status, Subspace, operators
+from trsvd import ConvergenceWarning, Status, Subspace, ThickRestartLanczos, operators
 from trsvd._leading import water_filling
 from trsvd.balls import (
     Ball,
@@ -861,3 +862,52 @@ def test_bad_options():
         ball.lmo(np.ones(BIG), gap=0.1, start=np.ones((3, 1)))
     with pytest.raises(TypeError):
         ball.lmo(G, nonsense=1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [("float32", 1e8), ("float32", 1e-12), ("float64", 1e61)]
+)
+def test_gap_at_any_scale(dtype, scale, backend, spectrum_matrix):
+    spectrum = BIG_SPECTRA["gaussian"]
+    host = (spectrum_matrix(*BIG, spectrum, "float64", 1) * scale).astype(dtype)
+    for method in (None, "krylov"):
+        result = KyFanDualBall(5).lmo(backend.asarray(host), gap=1e-3, rng=0, method=method)
+        update = backend.to_numpy(result.update).astype("float64")
+        assert true_gap(host.astype("float64") / scale, 5, update) <= 1e-3
+        assert result.gap <= 1e-3
+
+
+@pytest.mark.parametrize("method", ["trlan", ThickRestartLanczos(block_size=2)])
+def test_named_lanczos_finds_all_copies(method):
+    for seed in range(5):
+        G = np.diag(np.r_[np.ones(5), np.full(85, 1e-6)])
+        result = KyFanDualBall(5).lmo(G, gap=1e-2, method=method, rng=seed)
+        assert true_gap(G, 5, result.update) <= 1e-2
+
+
+def test_values_that_count_as_zero_are_part_of_the_gap(spectrum_matrix):
+    """Many values just below the cutoff: together they are not nothing."""
+    n = 400
+    small = 0.8 * n * eps_of("float32")
+    G = spectrum_matrix(n, n, np.r_[1.0, np.full(n - 1, small)], "float32", 0)
+    with pytest.warns(ConvergenceWarning, match="count as zero"):
+        result = KyFanDualBall(n).lmo(G, gap=1e-3, certify=True)
+    truth = true_gap(G.astype("float64"), n, result.update.astype("float64"))
+    assert truth > 1e-3
+    assert result.gap == pytest.approx(truth, rel=0.1)
+    assert not result.status.converged
+
+
+def test_a_gap_below_rounding_is_not_called_met(spectrum_matrix):
+    G = spectrum_matrix(*BIG, BIG_SPECTRA["power"], "float32", 0)
+    with pytest.warns(ConvergenceWarning, match="rounding"):
+        result = KyFanDualBall(5).lmo(G, gap=1e-6, certify=True)
+    assert not result.status.converged
+
+
+def test_an_exact_low_rank_and_a_gap_raise_no_warning(rng):
+    G = 1e60 * (rng.standard_normal((120, 1)) @ rng.standard_normal((1, 90)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = KyFanDualBall(2).lmo(G, gap=1e-2, rng=0)
+    assert result.gap <= 1e-2

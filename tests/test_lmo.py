@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -172,6 +174,65 @@ def test_options_are_passed_on(name, spectrum_matrix, rng):
         oracle(G, nonsense=1)
     with pytest.raises(ValueError, match="start= belongs to one matrix"):
         oracle(np.stack([G, G]), start=start)
+
+
+ALL_OPTIONS = {"method", "tol", "gap", "start", "rng", "certify"}
+OPTIONS = {
+    **dict.fromkeys(["kyfan_dual_lmo", "nuclear_lmo", "schatten_lmo"], ALL_OPTIONS),
+    **dict.fromkeys(["f_fanion_lmo", "s_fanion_lmo"], ALL_OPTIONS),
+    **dict.fromkeys(["spectral_lmo", "rms_lmo"], ALL_OPTIONS - {"start"}),
+    "kyfan_lmo": {"method", "tol", "rng"},
+    **dict.fromkeys(["frobenius_lmo", "max_lmo", "column_lmo", "row_lmo"], set()),
+}
+
+
+@all_oracles
+def test_options_are_keywords_with_names(name, rng):
+    """The same ones wherever they make a difference, all documented, and each is passed on."""
+    oracle = getattr(lmo, name)
+    parameters = inspect.signature(oracle).parameters
+    assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    keywords = {key for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert keywords & ALL_OPTIONS == OPTIONS[name]
+    assert "radius" in keywords
+    call, G = ORACLES[name][0], random(rng, (7, 5))
+    bad = {"method": 3, "tol": "x", "gap": "x", "start": "x", "rng": "x", "certify": "x"}
+    for key in OPTIONS[name]:
+        with pytest.raises((TypeError, ValueError), match=rf"{key}(=| is)"):
+            call(G, **{key: bad[key]})
+    expected = call(G)
+    for options in (
+        {"method": "direct"},
+        {"method": "trlan", "rng": 1},
+        {"tol": 1e-13, "rng": 1},
+        {"gap": 1e-3, "certify": True, "rng": 1},
+    ):
+        if set(options) <= OPTIONS[name]:
+            np.testing.assert_allclose(call(G, **options), expected, atol=1e-10)
+
+
+@all_oracles
+def test_what_is_no_radius(name):
+    for radius in ("x", None, 1j):
+        with pytest.raises(TypeError, match="radius="):
+            ORACLES[name][0](np.eye(3), radius=radius)
+
+
+@pytest.mark.parametrize(
+    ("fanion", "argument"),
+    [
+        (lmo.f_fanion_lmo, "alpha"),
+        (lmo.f_fanion_lmo, "kyfan_scale"),
+        (lmo.f_fanion_lmo, "frobenius_scale"),
+        (lmo.s_fanion_lmo, "alpha"),
+        (lmo.s_fanion_lmo, "eta"),
+        (lmo.s_fanion_lmo, "kyfan_scale"),
+        (lmo.s_fanion_lmo, "sign_scale"),
+    ],
+)
+def test_what_is_no_scale(fanion, argument):
+    with pytest.raises(TypeError, match=f"{argument}='x' is not a number"):
+        fanion(np.eye(3), 2, **{argument: "x"})
 
 
 @pytest.mark.parametrize(

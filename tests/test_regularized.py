@@ -122,6 +122,30 @@ def test_is_a_multiple_of_the_oracle(ball, shape, dtype, backend, rng):
     assert result.support == pytest.approx(ball.support(G) ** 2 / (2 * lam), rel=few_eps)
 
 
+@pytest.mark.parametrize("gap", [0.01, 0.3])
+def test_gap_is_what_the_objective_loses(gap, spectrum_matrix, rng):
+    """2 g - g^2 for a gap g of the oracle, and never less than what is lost."""
+    G, lam = spectrum_matrix(100, 80, np.linspace(1, 0.5, 80), "float64", rng), 0.7
+    for ball in (KyFanDualBall(3), 0.5 * KyFanDualBall(3) + 0.5 * FrobeniusBall()):
+        options = {"gap": gap, "certify": True, "rng": 1}
+        g = ball.lmo(G, **options).gap
+        result = regularized_update(ball, G, lam, **options)
+        assert result.gap == pytest.approx(2 * g - g**2, rel=1e-12)
+        assert result.gap_kind in {"bound", "exact"}
+        D = result.update
+        best = -(ball.support(G) ** 2) / (4 * lam)
+        slack = 1e-13
+        # The gauge of D is at most half of what the oracle attains, over lam.
+        bound = inner(G, D) + lam * (2 * lam * result.support) / (4 * lam**2)
+        assert bound >= best * (1 + slack)
+        assert (bound - best) / -best <= result.gap + slack
+        if isinstance(ball, KyFanDualBall):
+            assert inner(G, D) + lam * ball.gauge(D) ** 2 <= bound + slack
+        optimal = 2 * -best
+        assert result.support * (1 - slack) <= optimal
+        assert optimal <= result.support / (1 - result.gap) * (1 + slack)
+
+
 def test_nuclear_neon(spectrum_matrix, rng):
     G, U, Vh = spectrum_matrix(7, 5, [4.0, 2.0, 1.0], "float64", rng, factors=True)
     result = nuclear_neon(G, 0.5)
@@ -279,6 +303,19 @@ def test_bad_lam(lam):
             update(G, lam)
 
 
+@pytest.mark.parametrize("lam", ["x", None, 1j])
+def test_what_is_no_lam(lam):
+    for update in (nuclear_neon, f_star_neon, lambda G, x: regularized_update(MaxBall(), G, x)):
+        with pytest.raises(TypeError, match="lam="):
+            update(np.eye(3), lam)
+
+
+def test_what_is_no_ball():
+    for ball in ("x", MaxBall, None):
+        with pytest.raises(TypeError, match="ball is"):
+            regularized_update(ball, np.eye(3), 1.0)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_is_refused(bad):
     G = np.eye(3)
@@ -286,6 +323,15 @@ def test_what_is_not_finite_is_refused(bad):
     for update in (nuclear_neon, f_star_neon, lambda G, x: regularized_update(MaxBall(), G, x)):
         with pytest.raises(ValueError, match="contains NaN or inf"):
             update(G, 1.0)
+
+
+def test_the_range_of_single_precision(rng):
+    """Neither 1 / lam nor s_1 need be in range for the update to be."""
+    host = random(rng, (7, 5))
+    expected = f_star_neon(host, 1.0).update
+    for size, lam in ((1e30, 1e42), (1e-30, 1e-42), (1e30, 1e-5)):
+        D = f_star_neon((size * host).astype("float32"), lam).update
+        np.testing.assert_allclose(D * (lam / size), expected, atol=1e-4)
 
 
 def test_unknown_options_are_refused():

@@ -16,6 +16,7 @@ from trsvd.balls import (
     NuclearBall,
     RMSBall,
     RowBall,
+    SchattenBall,
     SpectralBall,
 )
 
@@ -241,9 +242,34 @@ def test_same_balls_add_radii(rng):
         assert (0.5 * ball + 1.5 * ball).gauge(X) == pytest.approx(ball.gauge(X) / 2, rel=REL)
 
 
-@pytest.mark.parametrize("other", [MaxBall(), ColumnBall(), RowBall(), RMSBall()])
+def test_balls_under_other_names(rng):
+    """Special cases are merged with what they are special cases of, whatever the shape."""
+    for shape in ((4, 6), (6, 4)):
+        X = random(rng, shape)
+        rms = np.sqrt(shape[0] / shape[1])
+        for ball, same in (
+            (RMSBall() + NuclearBall(), rms * SpectralBall() + NuclearBall()),
+            (RMSBall() + 2 * F, rms * SpectralBall() + 2 * F),
+            (SchattenBall(2) + SpectralBall(), F + SpectralBall()),
+            (SchattenBall(2) + F + SpectralBall(), 2 * F + SpectralBall()),
+            (SchattenBall(1) + F, NuclearBall() + F),
+            (SchattenBall(np.inf) + KyFanBall(2), SpectralBall() + KyFanBall(2)),
+            (KyFanBall(1) + F + SpectralBall(), F + 2 * SpectralBall()),
+            (KyFanBall(9) + F + NuclearBall(), F + 2 * NuclearBall()),
+            (KyFanDualBall(4) + KyFanDualBall(7) + F, F + 2 * SpectralBall()),
+            (RMSBall() + SpectralBall(), (1 + rms) * SpectralBall()),
+        ):
+            assert ball.gauge(X) == pytest.approx(same.gauge(X), rel=REL)
+            D = ball.lmo(X).update
+            assert ball.gauge(D) == pytest.approx(1, rel=REL)
+            assert ball.contains(D)
+        for ball in (MaxBall(), ColumnBall(), RowBall(), SchattenBall(3)):
+            assert (0.5 * ball + 1.5 * ball).gauge(X) == pytest.approx(ball.gauge(X) / 2, rel=REL)
+
+
+@pytest.mark.parametrize("other", [MaxBall(), ColumnBall(), RowBall(), SchattenBall(3)])
 def test_what_has_no_gauge(other):
-    for ball in (KyFanDualBall(2) + other, other + F, other + other):
+    for ball in (KyFanDualBall(2) + other, other + F, other + other + SpectralBall()):
         with pytest.raises(NotImplementedError, match="is not computed; support and lmo"):
             ball.gauge(np.eye(3))
     assert (KyFanDualBall(2) + 0 * other).gauge(np.eye(3)) == pytest.approx(1.5)
@@ -252,10 +278,16 @@ def test_what_has_no_gauge(other):
 def test_three_with_frobenius():
     with pytest.raises(NotImplementedError, match="FrobeniusBall"):
         (KyFanDualBall(2) + SpectralBall() + F).gauge(np.eye(3))
+    # Where k is not less than the rank, they are two spectral balls.
+    assert (KyFanDualBall(2) + SpectralBall() + F).gauge(np.eye(2)) == pytest.approx(
+        1 / (2 + 1 / np.sqrt(2))
+    )
 
 
 def test_of_values(rng):
     S = np.array([3.0, 2.0, 1.0])
     parts = list(SUMS["f-fanion-2"].parts)
-    assert sum_gauge(parts, S) == pytest.approx(SUMS["f-fanion-2"].gauge(np.diag(S)), rel=1e-12)
-    assert sum_gauge(parts, np.zeros(3)) == 0
+    assert sum_gauge(parts, (3, 3), S) == pytest.approx(
+        SUMS["f-fanion-2"].gauge(np.diag(S)), rel=1e-12
+    )
+    assert sum_gauge(parts, (3, 3), np.zeros(3)) == 0

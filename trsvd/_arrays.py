@@ -9,6 +9,7 @@ every library; factorizations of small matrices are done on the host, in double 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -273,6 +274,16 @@ class Arrays(Reductions):
         return self.xp.zeros((rows, columns), dtype=self.dtype, device=self.device)
 
     # ---- what the standard lacks ------------------------------------------------------
+
+    def as_asked(self) -> AbstractContextManager[Any]:
+        """Within it products are made in the dtype of their factors.
+
+        torch.autocast makes those of float32 in half precision.
+        """
+        if is_torch_namespace(self.xp):
+            within: AbstractContextManager[Any] = self.xp.autocast(self.device.type, enabled=False)
+            return within
+        return nullcontext()
 
     def conj(self, X: Array) -> Array:
         """Complex conjugate; the array itself where it is real."""

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from trsvd._arrays import Arrays, is_array
-from trsvd._kinds import describe
-from trsvd._lmo_result import LMOResult
+from trsvd._kinds import describe, dtype_name
+from trsvd._lmo_result import LMOResult, as_start
 from trsvd._polar_methods import PolarIteration
+from trsvd._problem import check_start
 from trsvd._singular_values import singular_values
 from trsvd._sum_gauge import sum_gauge
-from trsvd._validate import check_number
+from trsvd._validate import check_number, check_rng, check_tol
 from trsvd.methods import Method
 from trsvd.operators import as_operator
+from trsvd.result import Subspace, SVDResult
 
 __all__ = ["Ball", "Options", "SumBall"]
 
@@ -38,12 +41,17 @@ class Options:
         if self.gap is not None and self.tol is not None:
             msg = f"gap={self.gap} and tol={self.tol} are both given; ask for one of them"
             raise ValueError(msg)
-        if self.gap is not None and not 0 < self.gap < 1:
+        if self.gap is not None and not 0 < check_number("gap", self.gap) < 1:
             msg = f"gap={self.gap}; a relative gap is a number between 0 and 1"
             raise ValueError(msg)
         if self.certify not in (True, False, "probable"):
             msg = f"certify={self.certify!r}; it is True, False or 'probable'"
             raise ValueError(msg)
+        check_tol(self.tol, 0.0)
+        if self.rng is not None and not isinstance(self.rng, np.random.Generator):
+            check_rng(self.rng)
+        if self.start is not None:
+            check_start(self.start, None)
 
     def as_arguments(self) -> dict[str, Any]:
         """As keyword arguments."""
@@ -83,8 +91,8 @@ class Ball(ABC):
             minimum. Where it is None, ``tol`` counts.
         tol : float, optional
             Relative residual of the singular triplets, as for `trsvd.svds`.
-        start : Subspace, SVDResult or array of shape (n, p), optional
-            Warm start: ``result.subspace`` of a matrix near this one.
+        start : LMOResult, Subspace, SVDResult or array of shape (n, p), optional
+            Warm start: the result of a matrix near this one, or its ``subspace``.
         method : str, Method, NewtonSchulz or PolarExpress, optional
             As for `trsvd.svds`; the iterations are for the spectral ball.
         rng : int or numpy.random.Generator, optional
@@ -104,6 +112,7 @@ class Ball(ABC):
         TypeError, ValueError
             As `trsvd.svds`; a G with NaN or inf is an error, G = 0 gives 0.
         """
+        start = _start_for(G, start)
         return self._minimize(G, Options(gap, tol, start, method, rng, certify))
 
     def lmo_many(
@@ -126,7 +135,7 @@ class Ball(ABC):
         gap, tol, method, rng, certify
             As for `lmo`, for every matrix. (A seed is one for each of them.)
         start : sequence, optional
-            A warm start for each matrix (or None): ``[result.subspace for result in results]``.
+            A warm start for each matrix (or None): the results of matrices near them, as a list.
 
         Returns
         -------
@@ -136,7 +145,7 @@ class Ball(ABC):
         Raises
         ------
         TypeError, ValueError
-            As `lmo`, and if ``start`` is not as long as ``Gs``.
+            As `lmo`, and if ``start`` is no sequence, or not as long as ``Gs``.
 
         Notes
         -----
@@ -145,11 +154,22 @@ class Ball(ABC):
         than the others is gone on with by itself. NumPy's are taken in a loop.
         """
         matrices = _matrices_of(Gs)
-        starts = [None] * len(matrices) if start is None else list(start)
-        if len(starts) != len(matrices):
-            msg = f"start has {len(starts)} entries for {len(matrices)} matrices; give one for each"
-            raise ValueError(msg)
-        return self._minimize_all(matrices, starts, Options(gap, tol, None, method, rng, certify))
+        options = Options(gap, tol, None, method, rng, certify)
+        starts = [
+            _start_for(G, one)
+            for G, one in zip(matrices, _starts_of(start, len(matrices)), strict=True)
+        ]
+        try:
+            return self._minimize_all(matrices, starts, options)
+        except ValueError:
+            bad = _first_not_finite(matrices)
+            if bad is None:
+                raise
+        msg = (
+            f"matrix {bad} of the batch contains NaN or inf; find where it comes from before "
+            "making a step along it"
+        )
+        raise ValueError(msg)
 
     @abstractmethod
     def _minimize(self, G: Any, options: Options) -> LMOResult:
@@ -212,8 +232,57 @@ def _matrices_of(Gs: Any) -> list[Any]:
     return [flat[i, :, :] for i in range(count)]
 
 
+def _starts_of(start: Any, count: int) -> list[Any]:
+    """The warm starts of a batch."""
+    if start is None:
+        return [None] * count
+    single = isinstance(start, (str, bytes, LMOResult, Subspace, SVDResult))
+    if single or not (isinstance(start, Sequence) or is_array(start)):
+        msg = (
+            f"start is {describe(start)}; pass a list with a warm start (or None) for each of the "
+            f"{count} matrices"
+        )
+        raise TypeError(msg)
+    starts = list(start)
+    if len(starts) != count:
+        msg = f"start has {len(starts)} entries for {count} matrices; give one for each"
+        raise ValueError(msg)
+    return starts
+
+
+def _start_for(G: Any, start: Any) -> Any:
+    """A warm start as the solvers take it; TypeError if it cannot be one of G."""
+    start = as_start(start)
+    if start is not None:
+        vectors = start.Vh if isinstance(start, (Subspace, SVDResult)) else start
+        # What G lives in is only looked up where it matters.
+        is_complex = dtype_name(getattr(vectors, "dtype", "bool")).startswith("complex")
+        check_start(start, as_operator(G).arrays if is_complex else None)
+    return start
+
+
+def _first_not_finite(matrices: list[Any]) -> int | None:
+    """Index of the first matrix with NaN or inf, of those whose entries are at hand."""
+    for index, G in enumerate(matrices):
+        with suppress(TypeError, ValueError):
+            size = as_operator(G).max_abs()
+            if size is not None and not math.isfinite(size):
+                return index
+    return None
+
+
 def _parts(ball: Ball) -> tuple[tuple[float, Ball], ...]:
     return ball.parts if isinstance(ball, SumBall) else ((1.0, ball),)
+
+
+def _merged(parts: Iterable[tuple[float, Ball]]) -> list[tuple[float, Ball]]:
+    """The same sum with each ball once: ``a B + b B = (a + b) B``."""
+    merged: list[tuple[float, Ball]] = []
+    for radius, ball in parts:
+        place = next((i for i, (_, other) in enumerate(merged) if other == ball), len(merged))
+        before = sum(other for other, _ in merged[place : place + 1])
+        merged[place : place + 1] = [(before + radius, ball)]
+    return merged
 
 
 def _positive(factor: float) -> float:
@@ -254,7 +323,9 @@ class SumBall(Ball):
     def gauge(self, X: Any) -> float:
         """``min { max_i gauge_i(X_i) / a_i : sum_i X_i = X }``.
 
-        Of two balls of singular values it is computed on the singular values of X. With balls of
+        Equal balls are added up. What remains must be Ky Fan balls, their duals, nuclear, spectral
+        and RMS balls (and the Schatten balls that are one of these), any number of them, or one of
+        them and the Frobenius ball: that is a problem on the singular values of X. With balls of
         entries, rows or columns there is no such reduction.
 
         Raises
@@ -262,12 +333,12 @@ class SumBall(Ball):
         NotImplementedError
             Where it cannot be computed.
         """
-        parts = [(radius, ball) for radius, ball in self.parts if radius > 0]
+        parts = _merged(part for part in self.parts if part[0] > 0)
         if not parts:  # the point 0
             return math.inf if singular_values(X)[0] > 0 else 0.0
         if len(parts) == 1:
             return parts[0][1].gauge(X) / parts[0][0]
-        return sum_gauge(parts, singular_values(X))
+        return sum_gauge(parts, as_operator(X).shape, singular_values(X))
 
     def _minimize(self, G: Any, options: Options) -> LMOResult:
         """Sum of the parts' minimizers; see `Ball.lmo`."""

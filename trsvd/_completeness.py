@@ -74,7 +74,9 @@ def check_completeness(
     if run.exact or k == n:
         return Completeness("exact"), None
     hint = op.norm_hint
-    hopeless = k > 0 and hint is not None and 0.99 * hint**2 - float(np.sum(S**2)) > float(S[-1]) ** 2
+    hopeless = (
+        k > 0 and hint is not None and 0.99 * hint**2 - float(np.sum(S**2)) > float(S[-1]) ** 2
+    )
     norm = None if hopeless else op.frobenius_norm()
     if norm is not None and k:
         rest = norm**2 - float(np.sum(S**2)) + 10 * op.arrays.eps * norm**2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from trsvd._ball import Ball, Options
 from trsvd._errors import Status
 from trsvd._kinds import describe, split_power
 from trsvd._lmo_result import DenseTerm, LMOResult
+from trsvd._polar_methods import PolarIteration
+from trsvd._spectral_function import whole_method
+from trsvd._validate import named_method
 
 __all__ = ["ColumnBall", "FrobeniusBall", "MaxBall", "RowBall"]
 
@@ -23,10 +27,11 @@ class _EntrywiseBall(Ball):
 
     def _minimize(self, G: Any, options: Options) -> LMOResult:
         """The minimizer, by its formula; see `Ball.lmo`. The options change nothing here."""
-        del options
+        if options.method is not None and not isinstance(options.method, PolarIteration):
+            named_method(whole_method(options.method))
         entries = _Entries(G)
         return LMOResult(
-            terms=(DenseTerm(-1.0, lambda: entries.out(self._direction(entries))),),
+            terms=(DenseTerm(-1.0, partial(self._direction, entries), entries.arrays),),
             support=self.support(G),
             gap=0.0,
             gap_kind="exact",
@@ -45,6 +50,9 @@ class _Entries:
     """A finite array scaled by a power of two so that squares of entries stay in range."""
 
     def __init__(self, G: Any) -> None:
+        if isinstance(G, np.ma.MaskedArray):
+            msg = "G is a masked array; fill the masked entries first, e.g. G.filled(0)"
+            raise TypeError(msg)
         if not is_array(G):
             msg = (
                 f"this ball looks at the entries of G, which is {describe(G)}; pass an array "
@@ -64,10 +72,6 @@ class _Entries:
         before, after = split_power(-exponent)
         self.unit = math.ldexp(1.0, exponent)
         self.X = X * before * after  # a copy: an update formed later is that of G as it is now
-
-    def out(self, X: Array) -> Array:
-        """In the dtype of G."""
-        return self.arrays.hand_out(X)
 
     def norms(self, axis: int) -> Array:
         """2-norms along an axis, as the scaled entries have them; none of them underflows."""

@@ -67,7 +67,7 @@ class LeadingPairs:
 _OVERSAMPLING = 4
 _EXACT_UP_TO = 64
 _DENSE_UP_TO = 4096
-_SHARE = 0.4
+_SHARE = 0.3
 
 
 def leading_pairs(
@@ -88,7 +88,7 @@ def leading_pairs(
     """
     problem = Problem(G, rng, None, in_compute_dtype=True)
     k = check_k(k, problem.rank)
-    aim = k
+    aim, share = k, _SHARE
     if gap is None:
         stop: Gap | Residual = Residual(k, check_tol(tol, problem.eps))
         chosen = problem.method_for(method, k, stop.tol, None)
@@ -100,14 +100,18 @@ def leading_pairs(
                 return _judged(_certified(problem, pairs, step.S, k, gap, certify), gap)
             if step is not None:
                 start = _subspace(problem, step.U, step.V, None)
+                share = 0.8 * _SHARE
         stop = Gap(k, gap, warm=start is not None)
-        chosen = _method_for_gap(method, problem, k)
+        chosen = _method_for_gap(method, problem, k, share)
         if method is None:
             aim = min(k + guards(k), problem.rank)
-    # A Krylov space that has not got there for two fifths of the products of a dense factorization
-    # gives way to it.
+    # A Krylov space that has not got there for three tenths of the products of a dense
+    # factorization gives way to it.
     limited = gap is not None and method is None and _is_dense(problem)
-    most = int(_SHARE * problem.rank) if limited and isinstance(chosen, BlockKrylov) else None
+    most = None
+    if limited and isinstance(chosen, BlockKrylov):
+        least = 4 * (max(aim, _width(start)) + chosen.oversampling)
+        most = problem.op.matvecs + max(int(_SHARE * problem.rank), least)
     failing = "return" if most is None else "raise"
     try:
         # A block as wide as the pairs meets all copies of a multiple value; Lanczos may not.
@@ -177,15 +181,22 @@ def _gap_below(pairs: LeadingPairs, bound: float | None) -> float:
     return (1 - pairs.attained / bound if bound else 0.0) + rounding_of(pairs.arrays)
 
 
-def _method_for_gap(method: str | Method | None, problem: Problem, k: int) -> Method:
+def _method_for_gap(method: str | Method | None, problem: Problem, k: int, share: float) -> Method:
     if method is not None:
         return named_method(method)
     rank = problem.rank
     # Two expansions by a block are the least that an estimate can be made of.
-    too_wide = 4 * (k + _OVERSAMPLING) > _SHARE * rank and _is_dense(problem)
+    too_wide = 4 * (k + _OVERSAMPLING) > share * rank and _is_dense(problem)
     if rank <= _EXACT_UP_TO or 4 * k >= rank or too_wide:
         return Direct()
     return BlockKrylov(oversampling=_OVERSAMPLING - guards(k))
+
+
+def _width(start: Any) -> int:
+    """Number of columns of a start, whatever it is."""
+    block = start.U if isinstance(start, (Subspace, SVDResult)) else start
+    shape: tuple[int, ...] = tuple(getattr(block, "shape", ()))
+    return int(shape[1]) if len(shape) == 2 else 1
 
 
 def _is_dense(problem: Problem) -> bool:

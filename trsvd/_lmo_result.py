@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from trsvd._arrays import Array, Arrays
 from trsvd._errors import Status
-from trsvd._kinds import dtype_name
+from trsvd._kinds import dtype_name, split_power
 from trsvd.result import Subspace
 
-__all__ = ["DenseTerm", "LMOResult", "LowRankTerm"]
+__all__ = ["DenseTerm", "LMOResult", "LowRankTerm", "as_start"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LowRankTerm:
-    """``scale * U @ Vh``, the factors in the dtype that G is computed in."""
+    """``scale * U @ Vh``, the factors in the dtype that G is computed in.
+
+    Entries of ``U @ Vh`` are of order 1 at most.
+    """
 
     scale: float
     U: Array
@@ -28,28 +34,56 @@ class LowRankTerm:
         """The same, multiplied by a number."""
         return replace(self, scale=self.scale * factor)
 
+    def unscaled(self) -> tuple[Array, Arrays]:
+        """What the scale multiplies, in the compute dtype, and where it lives."""
+        return self.U @ self.Vh, self.arrays
+
     def dense(self) -> Array:
         """As an array."""
-        return self.arrays.hand_out(_scaled(self.U @ self.Vh, self.scale))
+        return _sum_of((self,))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DenseTerm:
-    """``scale * form()``: an update that is as large as G, formed when asked for."""
+    """``scale * form()``: an update that is as large as G, formed when asked for.
+
+    Entries of ``form()`` are of order 1 at most, in the dtype of G or in that of ``arrays``.
+    """
 
     scale: float
     form: Callable[[], Array]
+    arrays: Arrays | None = None
 
     def times(self, factor: float) -> DenseTerm:
         """The same, multiplied by a number."""
         return replace(self, scale=self.scale * factor)
 
+    def unscaled(self) -> tuple[Array, Arrays]:
+        """What the scale multiplies, in the compute dtype, and where it lives."""
+        X = self.form()
+        arrays = self.arrays or Arrays.of_array(X)
+        return arrays.like(X), arrays
+
     def dense(self) -> Array:
         """As an array."""
-        return _scaled(self.form(), self.scale)
+        return _sum_of((self,))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Whatever makes the array, the array itself can be pickled.
+        return DenseTerm, (self.scale, _Formed(self.form()), self.arrays)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class _Formed:
+    """An array that is there."""
+
+    X: Array
+
+    def __call__(self) -> Array:
+        return self.X
+
+
+@dataclass(frozen=True, eq=False)
 class LMOResult:
     """A minimizer D of ``<G, X>`` over a ball, and how far from the minimum it is.
 
@@ -61,7 +95,8 @@ class LMOResult:
         ``-<G, D>``: what D attains of the support function, which lies between ``support`` and
         ``support / (1 - gap)``.
     gap : float
-        ``(support(G) + <G, D>) / support(G)``, relative.
+        ``(support(G) + <G, D>) / support(G)``, relative. (Of a regularized update: what its
+        objective loses; see `regularized_update`.)
     gap_kind : str
         ``"exact"``: the spectrum that it needs was computed in full (and the gap is what rounding
         leaves). ``"bound"``: an inequality that always holds. ``"probable"``: one that holds but
@@ -90,10 +125,7 @@ class LMOResult:
     @cached_property
     def update(self) -> Array:
         """D as an array of shape (m, n), in G's dtype, namespace and device."""
-        total = self.terms[0].dense()
-        for term in self.terms[1:]:
-            total = total + term.dense()
-        return total
+        return _sum_of(self.terms)
 
     @property
     def factors(self) -> tuple[Array, Array] | None:
@@ -101,7 +133,14 @@ class LMOResult:
         if len(self.terms) != 1 or not isinstance(self.terms[0], LowRankTerm):
             return None
         term: Any = self.terms[0]
-        return term.U * term.scale, term.Vh
+        _, exponent = math.frexp(term.scale)
+        if abs(exponent) < _ORDINARY:
+            return term.U * term.scale, term.Vh
+        # Neither factor alone has to hold a scale that their product can.
+        if exponent > 2 * math.frexp(float(term.arrays.xp.finfo(term.arrays.dtype).max))[1] - 4:
+            raise ValueError(_out_of_range(abs(term.scale), term.arrays.dtype_name))
+        left, right = split_power(exponent)
+        return term.U * (term.scale / left / right) * left, term.Vh * right
 
     def times(self, factor: float) -> LMOResult:
         """The result for the ball ``factor`` times as large."""
@@ -111,25 +150,24 @@ class LMOResult:
     @staticmethod
     def stacked(results: list[LMOResult]) -> Array:
         """The updates of many matrices of one shape, in one array of shape (b, m, n)."""
-        total = None
-        for terms in zip(*[result.terms for result in results], strict=True):
-            part = _stacked(list(terms))
-            total = part if total is None else total + part
-        return total
+        rows = [result.terms for result in results]
+        first = rows[0][0]
+        if not isinstance(first, LowRankTerm) or any(_may_overflow(terms) for terms in rows):
+            return _stack([result.update for result in results])
+        parts = [_stacked(list(terms)) for terms in zip(*rows, strict=True)]
+        return first.arrays.hand_out(sum(parts[1:], start=parts[0]))
 
     @staticmethod
     def total(parts: list[LMOResult]) -> LMOResult:
         """The result for the Minkowski sum of the balls."""
         support = sum(part.support for part in parts)
-        # support_i / (1 - gap_i) is what the support function of a part can be at most.
-        upper = sum(part.support / (1 - part.gap) for part in parts)
         kinds = ["exact", "bound", "probable", "estimate"]
         spectral = [part.subspace for part in parts if part.subspace is not None]
         failed = [part.status for part in parts if not part.status.converged]
         return LMOResult(
             terms=tuple(term for part in parts for term in part.terms),
             support=support,
-            gap=1 - support / upper if upper else 0.0,
+            gap=_gap_of_sum(parts),
             gap_kind=max((part.gap_kind for part in parts), key=kinds.index),
             subspace=spectral[0] if spectral else None,
             matvecs=sum(part.matvecs for part in parts),
@@ -139,28 +177,84 @@ class LMOResult:
         )
 
 
-def _scaled(X: Array, scale: float) -> Array:
-    """``scale * X``, for X with entries of at most about 1; ValueError if that leaves the range."""
-    largest = float(Arrays.of_array(X).xp.finfo(X.dtype).max)
-    if not abs(scale) <= largest:
-        msg = (
-            f"the update is {scale:.3g} times one with entries of order 1, which exceeds the range "
-            f"of {dtype_name(X.dtype)} ({largest:.3g}); use a wider dtype, a larger lam or a "
-            "smaller radius"
-        )
-        raise ValueError(msg)
-    return X * scale
+def as_start(start: Any) -> Any:
+    """A warm start as the solvers take it: of an oracle's result, its subspace."""
+    return start.subspace if isinstance(start, LMOResult) else start
+
+
+def _gap_of_sum(parts: list[LMOResult]) -> float:
+    """The mean of the gaps, weighted by what the support functions of the parts can be at most."""
+    gaps = [part.gap for part in parts]
+    if max(gaps) >= 1:
+        return max(gaps)
+    uppers = [part.support / (1 - part.gap) for part in parts]
+    total = sum(uppers)
+    if not math.isfinite(total):
+        return max(gaps)
+    return 1 - sum(part.support for part in parts) / total if total else 0.0
+
+
+# Exponents of scales below this are in the range of every dtype of at least single precision.
+_ORDINARY = 100
+
+
+def _may_overflow(terms: Sequence[LowRankTerm | DenseTerm]) -> bool:
+    """Whether the sum of the terms may leave the range of the dtype that is handed out."""
+    arrays = next((term.arrays for term in terms if term.arrays is not None), None)
+    if arrays is None:  # half precision at worst
+        return _exponent(terms) > 14
+    return _exponent(terms) > math.frexp(float(arrays.xp.finfo(arrays.out_dtype).max))[1] - 2
+
+
+def _exponent(terms: Sequence[LowRankTerm | DenseTerm]) -> int:
+    """The power of two that a sum of terms with entries of at most about 1 stays below."""
+    largest = max(abs(term.scale) for term in terms)
+    if not math.isfinite(largest):
+        raise ValueError(_out_of_range(largest, "float64"))
+    return math.frexp(largest)[1] + len(terms).bit_length()
+
+
+def _sum_of(terms: Sequence[LowRankTerm | DenseTerm]) -> Array:
+    """The sum of terms in the dtype of G; ValueError if it leaves the range of that."""
+    total: Array = None
+    if not _may_overflow(terms):
+        for term in terms:
+            X, arrays = term.unscaled()
+            X = X * term.scale
+            total = X if total is None else total + X
+        return arrays.hand_out(total)
+    # In double precision, and halved often enough for the sum of the terms not to overflow.
+    halvings = len(terms).bit_length()
+    for term in terms:
+        X, arrays = term.unscaled()
+        X = _double(arrays).like(X) * math.ldexp(term.scale, -halvings)
+        total = X if total is None else total + X
+    with np.errstate(over="ignore"):  # looked at next
+        D = arrays.hand_out(total * 2.0**halvings)
+    if not math.isfinite(arrays.max_abs(D)):
+        size = arrays.max_abs(total) * 2.0**halvings
+        raise ValueError(_out_of_range(size, dtype_name(arrays.out_dtype)))
+    return D
+
+
+def _out_of_range(size: float, dtype: str) -> str:
+    return (
+        f"the update has entries up to {size:.3g}, beyond the range of {dtype}; use a wider dtype, "
+        "a larger lam or a smaller radius"
+    )
+
+
+def _double(arrays: Arrays) -> Arrays:
+    return replace(arrays, dtype_name="complex128" if arrays.is_complex else "float64")
 
 
 def _stacked(terms: list[LowRankTerm | DenseTerm]) -> Array:
     """Terms in the same place of many results, in one array; by one batched product if they may."""
     low = [term for term in terms if isinstance(term, LowRankTerm)]
-    arrays = low[0].arrays if low else None
-    if arrays is None or len(low) < len(terms) or len({tuple(term.U.shape) for term in low}) > 1:
-        parts = [term.dense() for term in terms]
-        return Arrays.of_array(parts[0]).xp.stack(parts)
-    xp = arrays.xp
-    product = xp.stack([_scaled(term.U, term.scale) for term in low]) @ xp.stack(
-        [term.Vh for term in low]
-    )
-    return arrays.hand_out(product)
+    if len(low) < len(terms) or len({tuple(term.U.shape) for term in low}) > 1:
+        return _stack([term.unscaled()[0] * term.scale for term in terms])
+    return _stack([term.U * term.scale for term in low]) @ _stack([term.Vh for term in low])
+
+
+def _stack(parts: list[Array]) -> Array:
+    return Arrays.of_array(parts[0]).xp.stack(parts)

@@ -7,6 +7,7 @@ from typing import Any
 from trsvd._arrays import Array, Arrays, is_array
 from trsvd._kinds import describe
 from trsvd._lmo_result import LMOResult
+from trsvd._validate import check_number
 from trsvd.balls import Ball
 
 __all__ = ["minimizers"]
@@ -30,6 +31,7 @@ def minimizers(ball: Ball, G: Array, radius: float, **options: Any) -> Array:
     -------
     array of shape (..., m, n)
     """
+    radius = check_number("radius", radius)
     if not is_array(G):
         msg = (
             f"G is {describe(G)}; a function that returns an array takes one of shape (..., m, n) "

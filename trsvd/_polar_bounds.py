@@ -119,6 +119,9 @@ def scalar_map(polynomials: tuple[Polynomial, ...], eps: float) -> ScalarMap:
     edges = np.concatenate([[0.0], np.geomspace(_SMALLEST, 1.0, _CELLS)])
     lows, highs = _images(polynomials, edges[:-1], edges[1:], eps)
     largest = float(max(highs.max(), -lows.min()))
+    if not math.isfinite(largest):  # rounding leads out of range: nothing is known of what it does
+        none = np.zeros(1)
+        return ScalarMap(math.inf, none, none, np.full((1, 1), math.inf))
     # What all values above a cut are taken to at least: its inverse is the price to pay.
     least = np.minimum.accumulate(lows[::-1])[::-1][:: _CELLS // 80]
     prices = np.unique(np.concatenate([[0.0], 1 / least[least > 0.02]]))

@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from trsvd._kinds import dtype_name, is_sparse
 from trsvd._leading import rounding_of
 from trsvd._lmo_result import DenseTerm, LMOResult
 from trsvd._polar_bounds import scalar_map
-from trsvd._polar_methods import HALF, UNITS, PolarIteration
+from trsvd._polar_methods import FAR, HALF, UNITS, PolarIteration, rounding_unit
 from trsvd._polynomials import polynomial_step
 from trsvd._problem import Problem
 from trsvd._spectral_function import WHOLE
@@ -97,7 +98,7 @@ class _Dense:
         if problem.flipped:
             D = arrays.adjoint(D)
         return LMOResult(
-            terms=(DenseTerm(-self.radius, lambda: D),),
+            terms=(DenseTerm(-self.radius, partial(_itself, D)),),
             support=self.radius * attained * problem.unit,
             gap=gap,
             gap_kind="exact" if upper is None else "bound",
@@ -133,8 +134,10 @@ def _by_iteration(
         raise ValueError(msg)
     dense = _Dense(G, options, radius)
     precision = method.dtype or _precision_of(dense.arrays)
-    X, upper = _iterated(dense, method, precision)
-    result = dense.result(X, upper)
+    found = _iterated(dense, method, precision)
+    result = None if found is None else dense.result(*found)
+    if result is None or not _is_sound(result):
+        return dense.instead(by_svd(replace(options, method=None)))
     if precision in HALF:
         result = replace(result, gap_kind="estimate")
     missed = options.gap is not None and result.gap > options.gap
@@ -147,40 +150,72 @@ def _by_iteration(
             f"{options.gap:.2e} was asked for; give it more steps, or take trsvd.PolarExpress or "
             "method='exact'"
         )
-        warnings.warn(msg, ConvergenceWarning, stacklevel=6)
+        warnings.warn(msg, ConvergenceWarning, stacklevel=8)
     return result
 
 
-def _iterated(dense: _Dense, method: PolarIteration, precision: str) -> tuple[Array, float]:
-    """The last iterate, brought into the ball, and an upper bound of ``||A||_*``."""
-    arrays, A = dense.arrays, dense.A
+def _iterated(dense: _Dense, method: PolarIteration, precision: str) -> tuple[Array, float] | None:
+    """The last iterate, brought into the ball, and an upper bound of ``||A||_*``.
+
+    None where what came out is not what the polynomials make of singular values.
+    """
+    arrays, A, shape = dense.arrays, dense.A, dense.problem.shape
     dtype = _dtype(arrays, precision, method)
     half, eps = precision in HALF, UNITS[precision]
     norm = arrays.frobenius_norm(A)
     if norm == 0:
         return A, 0.0
     norm *= 1 + eps  # rounded to the dtype, the largest singular value is still at most 1
-    X = arrays.xp.astype(A * (1 / norm), dtype)
-    polynomials = method.polynomials(precision)
-    for polynomial in polynomials:
-        X = polynomial_step(arrays, X, polynomial)
-    dense.count(method.matvecs(dense.problem.shape), sum(map(len, polynomials)))
-    X = arrays.like(X)
-    known = scalar_map(polynomials, 0.0 if half else eps)
-    largest, slack = known.largest, 100 * eps
+    polynomials = method.polynomials(precision, shape)
+    with np.errstate(over="ignore", invalid="ignore"):  # looked at next
+        X = _normalized(arrays, A, norm, dtype, narrower=eps > arrays.eps)
+        for polynomial in polynomials:
+            X = polynomial_step(arrays, X, polynomial)
+    dense.count(method.matvecs(shape), sum(map(len, polynomials)))
+    unit = 0.0 if half else rounding_unit(precision, shape)
+    known = scalar_map(polynomials, unit)
+    largest, slack = known.largest, 4 * eps if half else 100 * eps
+    estimate = _norm_estimate(arrays, X)
     if half:
-        slack = 4 * eps
-        largest = max(largest * (1 + 2 * eps), _norm_estimate(arrays, X, method) * (1 + eps))
+        if not math.isfinite(estimate):
+            msg = (
+                f"{method} left the range of its dtype: rounding made it diverge; leave safety and "
+                "cushion to their defaults, or compute in 'float32'"
+            )
+            raise ValueError(msg)
+        # No polynomial tells of rounding that makes an iteration diverge.
+        largest = max(largest * (1 + 2 * eps), estimate * (1 + eps))
+    elif not (estimate <= largest * (1 + rounding_unit(_single(arrays.dtype_name), shape)) <= FAR):
+        return None
     attained = _inner(arrays, A, X) / norm
     upper = norm * (1 + slack) * known.sum_at_most(attained, dense.problem.rank)
-    # The last rounding is that of what is handed out.
-    largest *= 1 + UNITS[_precision_of(dense.problem.user_op.arrays)]
-    return (X * (1 / largest) if largest > 1 else X), upper
+    # Divided in the wider of both dtypes. The last roundings are those of that and of what is
+    # handed out.
+    largest *= (1 + unit) * (1 + UNITS[_precision_of(dense.problem.user_op.arrays)])
+    X = arrays.like(X) if eps > arrays.eps else X
+    return arrays.like(X * (1 / largest) if largest > 1 else X), upper
+
+
+def _is_sound(result: LMOResult) -> bool:
+    """Whether an update goes down, by a number, and its gap says anything; NaN is not sound."""
+    attains = 0 < result.support < math.inf and result.gap < 1
+    return attains or (result.support == 0 and result.gap == 0)  # the update of G = 0
+
+
+def _normalized(arrays: Arrays, A: Array, norm: float, dtype: Any, *, narrower: bool) -> Array:
+    """``A / norm`` in a dtype, rounded to that once and to nothing narrower."""
+    if narrower:
+        return arrays.xp.astype(A * (1 / norm), dtype)
+    return arrays.xp.astype(A, dtype, copy=False) * (1 / norm)
 
 
 def _precision_of(arrays: Arrays) -> str:
     """The precision of what is handed out."""
-    name = dtype_name(arrays.out_dtype)
+    return _single(dtype_name(arrays.out_dtype))
+
+
+def _single(name: str) -> str:
+    """The dtype of a real part."""
     return {"complex64": "float32", "complex128": "float64"}.get(name, name)
 
 
@@ -205,24 +240,22 @@ def _dtype(arrays: Arrays, precision: str, method: PolarIteration) -> Any:
     return dtype
 
 
-def _norm_estimate(arrays: Arrays, X: Array, method: PolarIteration) -> float:
-    """The largest singular value by a few power iterations, from below.
+def _norm_estimate(arrays: Arrays, X: Array) -> float:
+    """The largest singular value by a few power iterations, from below; NaN or inf show up in it.
 
-    In half precision rounding can make an iteration diverge, and no polynomial tells of it.
+    It is for what no polynomial tells of: products with more rounding than was allowed for.
     """
+    X = arrays.like(X)
     size = arrays.max_abs(X)
     if not math.isfinite(size):
-        msg = (
-            f"{method} left the range of its dtype: rounding made it diverge; leave safety and "
-            "cushion to their defaults, or compute in 'float32'"
-        )
-        raise ValueError(msg)
+        return math.inf
     X = X * (1 / (size or 1.0))
     V = arrays.gaussian(np.random.default_rng(0), X.shape[1], 4)
     lengths = arrays.column_norms(V)
-    for _ in range(6):
-        V = arrays.adjoint_product(X, X @ (V / arrays.like(lengths)))
-        lengths = arrays.column_norms(V) + arrays.eps
+    with arrays.as_asked():
+        for _ in range(6):
+            V = arrays.adjoint_product(X, X @ (V / arrays.like(lengths)))
+            lengths = arrays.column_norms(V) + arrays.eps
     return size * math.sqrt(float(arrays.get(arrays.xp.max(lengths))))
 
 
@@ -259,6 +292,11 @@ def _by_gram(
 
 
 # ---- helpers --------------------------------------------------------------------------------
+
+
+def _itself(D: Array) -> Array:
+    """What a dense term forms."""
+    return D
 
 
 def _double(arrays: Arrays) -> Arrays:

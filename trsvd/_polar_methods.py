@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,7 +16,15 @@ from trsvd._polynomials import Polynomial, checked_coefficients
 from trsvd._validate import check_number
 from trsvd.polar import QUINTIC, newton_schulz_matvecs
 
-__all__ = ["HALF", "UNITS", "NewtonSchulz", "PolarExpress", "PolarIteration"]
+__all__ = [
+    "FAR",
+    "HALF",
+    "UNITS",
+    "NewtonSchulz",
+    "PolarExpress",
+    "PolarIteration",
+    "rounding_unit",
+]
 
 UNITS = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
 """Precisions that products can be made in, each with its rounding unit."""
@@ -23,8 +32,36 @@ UNITS = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23, "float64
 HALF = ("bfloat16", "float16")
 """Those in which rounding is felt."""
 
-# A single value that is taken beyond this is no singular value of a polar factor.
-_FAR = 10.0
+FAR = 10.0
+"""A value that is taken beyond this is no singular value of a polar factor."""
+
+# Below 0 by no more than this is rounding of a polynomial's double zero.
+_NEGATIVE = -1e-12
+
+
+def rounding_unit(precision: str, shape: tuple[int, int]) -> float:
+    """What rounding moves the singular values of a product by, relative to those of its factors.
+
+    Parameters
+    ----------
+    precision : str
+        One of `UNITS`.
+    shape : tuple of int
+        ``(m, n)``.
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    ``2 sqrt(max(m, n))`` rounding units, with the size rounded up to a power of two. A sum of n
+    products is off by up to n unit roundoffs, ``2^-24`` in single precision; by about ``sqrt(n)``
+    where roundings are as good as independent (N. Higham, T. Mary, doi:10.1137/18M1226312). They
+    are not where all terms are equal, as in a matrix of ones: libraries add up blocks of some
+    hundred terms, and within a block roundings may all be of one sign. A factor of 4 is for that.
+    """
+    return UNITS[precision] * 2 * math.sqrt(2.0 ** math.ceil(math.log2(max(shape))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +86,17 @@ class PolarIteration(ABC):
         object.__setattr__(self, "dtype", _precision(self.dtype))
 
     @abstractmethod
-    def polynomials(self, precision: str | None = None) -> tuple[Polynomial, ...]:
+    def polynomials(
+        self, precision: str | None = None, shape: tuple[int, int] | None = None
+    ) -> tuple[Polynomial, ...]:
         """The polynomial of each step.
 
         Parameters
         ----------
         precision : str, optional
             What the products are made in; ``dtype``, or float64, by default.
+        shape : tuple of int, optional
+            ``(m, n)`` of the matrix: the larger it is, the more rounding is allowed for.
 
         Returns
         -------
@@ -129,7 +170,7 @@ class NewtonSchulz(PolarIteration):
     ------
     TypeError, ValueError
         If an option is not of the kind described, or the polynomials take singular values far
-        beyond 1.
+        beyond 1 or below 0.
 
     Notes
     -----
@@ -165,17 +206,26 @@ class NewtonSchulz(PolarIteration):
         super().__post_init__()
         object.__setattr__(self, "coefficients", checked_coefficients(self.coefficients))
         low, high = image(self.polynomials(), 0.0, 1.0)
-        if not (low >= -_FAR and high <= _FAR):
+        if not (low >= -FAR and high <= FAR):
             msg = (
-                f"coefficients={self.coefficients} take singular values of 0 to 1 beyond {_FAR} in "
+                f"coefficients={self.coefficients} take singular values of 0 to 1 beyond {FAR} in "
                 f"{self.steps} steps; a polynomial for a polar factor keeps them near 1, as "
                 "trsvd.polar.QUINTIC does"
             )
             raise ValueError(msg)
+        if not (low >= _NEGATIVE and high > 0):
+            msg = (
+                f"coefficients={self.coefficients} take singular values of 0 to 1 to values from "
+                f"{low:.3g} to {high:.3g} in {self.steps} steps; a polynomial for a polar factor "
+                "keeps them positive, as trsvd.polar.QUINTIC does"
+            )
+            raise ValueError(msg)
 
-    def polynomials(self, precision: str | None = None) -> tuple[Polynomial, ...]:
+    def polynomials(
+        self, precision: str | None = None, shape: tuple[int, int] | None = None
+    ) -> tuple[Polynomial, ...]:
         """The polynomial of each step: the same for all; see `PolarIteration.polynomials`."""
-        del precision
+        del precision, shape
         return (tuple(self.coefficients),) * self.steps
 
 
@@ -198,7 +248,8 @@ class PolarExpress(PolarIteration):
     safety : float, optional
         At least 1: all polynomials but the last are those for values ``safety`` times as large as
         expected, since rounding takes some of them beyond. By default 1.01, which is what the
-        authors use, in half precision, and 1 and a hundred rounding units otherwise.
+        authors use, in half precision. Otherwise 1 and a hundred times the rounding of a product,
+        ``2 sqrt(max(m, n))`` rounding units, which it is raised to where less is given.
     cushion : float, optional
         Between 0 and 1: the least share of the right end of an interval that its left end is taken
         for, lest values in between come so near to 0 that rounding is all that is left of them.
@@ -258,13 +309,20 @@ class PolarExpress(PolarIteration):
                 msg = f"cushion={self.cushion}; it is a share of at least 0 and below 1, as 0.02"
                 raise ValueError(msg)
 
-    def polynomials(self, precision: str | None = None) -> tuple[Polynomial, ...]:
+    def polynomials(
+        self, precision: str | None = None, shape: tuple[int, int] | None = None
+    ) -> tuple[Polynomial, ...]:
         """The polynomial of each step; see `PolarIteration.polynomials`."""
         precision = precision or self.dtype or "float64"
         half = precision in HALF
         safety, cushion = self.safety, self.cushion
-        if safety is None:
-            safety = 1.01 if half else 1 + 100 * UNITS[precision]
+        if half:
+            safety = safety or 1.01
+        else:
+            # The coefficients of a step add up to 60 at most, each times a rounding error.
+            least = 1 + 100 * (rounding_unit(precision, shape) if shape else UNITS[precision])
+            if safety is None or (shape and safety < least):
+                safety = least
         if cushion is None:
             cushion = 0.02 if half else 0.0
         return express_polynomials(self.steps, self.lower, safety, cushion)

@@ -28,15 +28,28 @@ def polynomial_step(arrays: Arrays, X: Array, polynomial: Polynomial) -> Array:
     Returns
     -------
     array of shape (m, n)
+
+    Raises
+    ------
+    TypeError
+        If the library makes products in another dtype than that of X.
     """
     a, *others = polynomial
     wide = X.shape[0] < X.shape[1]
-    # Powers of the Gram matrix of the smaller side, by Horner's rule.
-    gram = X @ arrays.adjoint(X) if wide else arrays.adjoint_product(X, X)
-    power = others[-1] * gram
-    for coefficient in reversed(others[:-1]):
-        power = coefficient * gram + power @ gram
-    return a * X + (power @ X if wide else X @ power)
+    with arrays.as_asked():
+        # Powers of the Gram matrix of the smaller side, by Horner's rule.
+        gram = X @ arrays.adjoint(X) if wide else arrays.adjoint_product(X, X)
+        power = others[-1] * gram
+        for coefficient in reversed(others[:-1]):
+            power = coefficient * gram + power @ gram
+        product = power @ X if wide else X @ power
+    if product.dtype != X.dtype:
+        msg = (
+            f"a product of {X.dtype} came out in {product.dtype}; call this outside of what "
+            "changes the dtype of products, as torch.autocast does"
+        )
+        raise TypeError(msg)
+    return a * X + product
 
 
 def checked_coefficients(coefficients: Sequence[float]) -> Polynomial:

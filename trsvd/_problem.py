@@ -13,12 +13,12 @@ from trsvd._kinds import describe, is_numeric
 from trsvd._metered import Metered
 from trsvd._probe import probe
 from trsvd._select import select_method
-from trsvd._validate import named_method
+from trsvd._validate import check_rng, named_method
 from trsvd.methods import Method, Run
 from trsvd.operators import AdjointOperator, as_operator
 from trsvd.result import Subspace, SVDResult
 
-__all__ = ["Problem", "State"]
+__all__ = ["Problem", "State", "check_start"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,35 @@ class State:
     scale_exponent: int
 
 
+def check_start(start: Any, arrays: Arrays | None) -> None:
+    """TypeError unless a start is vectors, real ones for a real matrix.
+
+    Parameters
+    ----------
+    start : Subspace, SVDResult or array
+        Right vectors, or what has them.
+    arrays : Arrays, optional
+        What the matrix lives in; where it is None, only the kind of the start is looked at.
+    """
+    vectors = start.Vh if isinstance(start, (SVDResult, Subspace)) else start
+    masked = isinstance(vectors, np.ma.MaskedArray)
+    if masked or not is_array(vectors) or not is_numeric(vectors.dtype):
+        msg = f"start is {describe(start)}; pass an array of shape (n, p), a Subspace or a result"
+        raise TypeError(msg)
+    if arrays is not None and arrays.would_lose_imaginary(vectors):
+        msg = (
+            f"start is complex and the matrix is real ({arrays.dtype_name}); real right vectors "
+            "belong to a real matrix: pass the real part"
+        )
+        raise TypeError(msg)
+
+
 class Problem:
     """A user's matrix as the methods work on it: at least as tall as wide, scaled, counted."""
 
     def __init__(self, A: Any, rng: Any, state: Any, *, in_compute_dtype: bool = False) -> None:
         self.user_op = as_operator(A)
-        self.rng, self.rng_given = np.random.default_rng(rng), rng is not None
+        self.rng, self.rng_given = check_rng(rng), rng is not None
         self.arrays = self.user_op.arrays
         if in_compute_dtype:  # nothing is rounded to half precision on the way out
             self.arrays = replace(self.arrays, out_dtype=self.arrays.dtype)
@@ -58,8 +81,8 @@ class Problem:
             size, checked = probe(op, self.rng), 2
         elif not math.isfinite(size):
             msg = (
-                f"A contains NaN or inf (its largest entry is {size}); a matrix with such entries "
-                "has no SVD: remove or replace them"
+                f"the matrix contains NaN or inf (its largest entry is {size}), and such a matrix "
+                "has no SVD; find where they come from, remove or replace them"
             )
             raise ValueError(msg)
         self.op = Metered(op, size)
@@ -126,6 +149,7 @@ class Problem:
         if start is None:
             return None
         arrays, (m, n) = self.arrays, self.shape
+        check_start(start, arrays)
         if isinstance(start, (SVDResult, Subspace)):
             rows = start.U if self.flipped else arrays.adjoint(arrays.take(start.Vh))
             block = arrays.take(rows)
@@ -138,15 +162,6 @@ class Problem:
             if block.shape[1] == 0:
                 return None
         else:
-            if not is_array(start) or not is_numeric(start.dtype):
-                msg = f"start is {describe(start)}; pass an array of shape ({n}, p) or an SVDResult"
-                raise TypeError(msg)
-            if arrays.would_lose_imaginary(start):
-                msg = (
-                    f"start is complex and A is real ({arrays.dtype_name}); real right vectors "
-                    "belong to a real matrix: pass the real part"
-                )
-                raise TypeError(msg)
             if start.ndim not in {1, 2} or start.shape[0] != n or 0 in tuple(start.shape):
                 msg = (
                     f"start has shape {tuple(start.shape)}; right vectors for A of shape {(m, n)} "

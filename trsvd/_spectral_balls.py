@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from trsvd._arrays import HostArray
+from trsvd._arrays import HostArray, is_array
 from trsvd._ball import Ball, Options
-from trsvd._kinds import describe
+from trsvd._kinds import describe, is_sparse
 from trsvd._leading import LeadingPairs, leading_pairs
 from trsvd._lmo_result import LMOResult, LowRankTerm
 from trsvd._polar_lmo import polar_minimizer
@@ -20,6 +21,7 @@ from trsvd._singular_values import leading_values, singular_values
 from trsvd._spectral_function import whole_method
 from trsvd._stack import all_leading_pairs
 from trsvd._validate import check_number
+from trsvd.operators import as_operator
 
 __all__ = [
     "KyFanBall",
@@ -296,6 +298,11 @@ class SchattenBall(Ball):
             return NuclearBall()._minimize(G, options)
         if self.p == math.inf:
             return SpectralBall()._minimize(G, options)
+        _shape(G)
+        return _in_range(G, lambda scaled: self._minimize_scaled(scaled, options))
+
+    def _minimize_scaled(self, G: Any, options: Options) -> LMOResult:
+        """`_minimize` of a matrix whose singular values are in the range of its dtype."""
         pairs = _whole(G, options)
         if not len(pairs.S):
             return _result(pairs, -1.0)
@@ -332,7 +339,41 @@ def _shape(G: Any) -> tuple[int, int]:
 def _polar(G: Any, options: Options, radius: float) -> LMOResult:
     """``-radius U V^H`` by the method that is asked for."""
     _shape(G)
-    return polar_minimizer(G, options, radius, lambda given: _result(_whole(G, given), -radius))
+
+    def minimize(scaled: Any) -> LMOResult:
+        return polar_minimizer(
+            scaled, options, radius, lambda given: _result(_whole(scaled, given), -radius)
+        )
+
+    return _in_range(G, minimize)
+
+
+def _in_range(G: Any, minimize: Callable[[Any], LMOResult]) -> LMOResult:
+    """The minimizer of G, by that of a smaller multiple where singular values may overflow.
+
+    The update is the same; the support is multiplied again, and inf where float64 does not hold it.
+    """
+    exponent = _excess_exponent(G)
+    if not exponent:
+        return minimize(G)
+    result = minimize(G * 2.0**-exponent)
+    return replace(result, support=result.support * 2.0**exponent)
+
+
+def _excess_exponent(G: Any) -> int:
+    """A power of two to divide G by, so that ``sqrt(m n) max abs(g_ij)`` is in range; or 0."""
+    if not (is_array(G) or is_sparse(G)):
+        return 0
+    op = as_operator(G)
+    if op.rough_norm() is not None:  # of moderate size
+        return 0
+    size = op.max_abs()
+    if not size or not math.isfinite(size):
+        return 0
+    # Real and imaginary parts each; and a factor of 2 for rounding.
+    factor = 4 * math.sqrt(math.prod(op.shape))
+    _, top = math.frexp(float(op.xp.finfo(op.arrays.dtype).max))
+    return max(0, math.frexp(size)[1] + math.frexp(factor)[1] - top)
 
 
 def _whole(G: Any, options: Options) -> LeadingPairs:

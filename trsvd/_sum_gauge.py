@@ -1,4 +1,4 @@
-"""The gauge of the sum of two orthogonally invariant balls.
+"""The gauge of a sum of orthogonally invariant balls.
 
 ``min { max(||Z||_1 / a, ||X - Z||_2 / b) : Z }`` is attained by a Z with the singular vectors of X
 (von Neumann's trace inequality), so that it is a problem on the singular values: with the Frobenius
@@ -7,6 +7,8 @@ ball a projection, otherwise a linear program.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,73 +19,115 @@ from trsvd._arrays import HostArray
 __all__ = ["sum_gauge"]
 
 
-def sum_gauge(parts: list[tuple[float, Any]], S: HostArray) -> float:
+@dataclass(frozen=True)
+class _Faces:
+    """The ball ``s_1 <= top``, ``s_1 + ... + s_j <= total``; one of the two may be inf."""
+
+    top: float
+    total: float
+    j: int
+
+    def gauge(self, S: HostArray) -> float:
+        """The gauge at descending values."""
+        return float(max(S[0] / self.top, S[: self.j].sum() / self.total))
+
+
+_FROBENIUS = _Faces(0.0, 0.0, 0)  # stands for the ball that has no faces
+
+
+def sum_gauge(parts: list[tuple[float, Any]], shape: tuple[int, int], S: HostArray) -> float:
     """Gauge of ``sum_i a_i B_i`` at a matrix with singular values S.
 
     Parameters
     ----------
     parts : list of (float, Ball)
         Radii and balls.
+    shape : tuple of int
+        That of the matrix.
     S : array of shape (r,)
         Descending.
 
     Raises
     ------
     NotImplementedError
-        If a part is no function of singular values, or if there are three parts or more of which
-        one is the Frobenius ball.
+        If a part is no ball of Ky Fan kind nor the Frobenius ball, or if the Frobenius ball stands
+        beside two others.
     """
-    kinds = [type(ball).__name__ for _, ball in parts]
-    known = {"FrobeniusBall", "KyFanDualBall", "KyFanBall", "SpectralBall"}
-    if not set(kinds) <= known or (len(parts) > 2 and "FrobeniusBall" in kinds):
-        msg = (
-            f"the gauge of a sum of {', '.join(kinds)} has no closed form and is not computed; "
-            "support and lmo of the sum are"
-        )
-        raise NotImplementedError(msg)
+    radii: dict[_Faces, float] = {}
+    for radius, ball in parts:
+        found = _described(ball, shape)
+        if found is None:
+            raise NotImplementedError(_refused(parts))
+        factor, faces = found
+        radii[faces] = radii.get(faces, 0.0) + radius * factor  # a B + b B = (a + b) B
+    if len(radii) > 2 and _FROBENIUS in radii:
+        raise NotImplementedError(_refused(parts))
     if not S[0] > 0:
         return 0.0
     scale = float(S[0])
     S = np.asarray(S, dtype=np.float64) / scale
-    if kinds.count("FrobeniusBall") == len(parts):
-        return scale * float(np.linalg.norm(S)) / sum(radius for radius, _ in parts)
-    if "FrobeniusBall" in kinds:
-        at = kinds.index("FrobeniusBall")
-        return scale * _with_frobenius(parts[1 - at], parts[at][0], S)
-    return scale * _linear_program(parts, S)
+    round_ball = radii.pop(_FROBENIUS, None)
+    polytopes = [(radius, faces) for faces, radius in radii.items()]
+    if round_ball is None:
+        if len(polytopes) == 1:
+            return scale * polytopes[0][1].gauge(S) / polytopes[0][0]
+        return scale * _linear_program(polytopes, S)
+    if not polytopes:
+        return scale * float(np.linalg.norm(S)) / round_ball
+    return scale * _with_frobenius(polytopes[0], round_ball, S)
 
 
-def _faces(ball: Any, r: int) -> tuple[float, float, int]:
-    """(bound on each value, bound on the sum of the leading j, j) that describe the unit ball."""
-    kind = type(ball).__name__
+def _refused(parts: list[tuple[float, Any]]) -> str:
+    kinds = ", ".join(type(ball).__name__ for _, ball in parts)
+    return (
+        f"the gauge of a sum of {kinds} is not computed; support and lmo of the sum are (a sum of "
+        "Ky Fan, nuclear, spectral and RMS balls has a gauge, and of one of them and a Frobenius "
+        "ball)"
+    )
+
+
+def _described(ball: Any, shape: tuple[int, int]) -> tuple[float, _Faces] | None:
+    """A radius, and the ball that it multiplies; None where it is neither round nor has faces."""
+    r, kind = min(shape), type(ball).__name__
+    spectral, nuclear = _Faces(1.0, math.inf, r), _Faces(1.0, 1.0, r)
+    if kind == "SchattenBall":
+        known = {1.0: nuclear, 2.0: _FROBENIUS, math.inf: spectral}
+        return (1.0, known[ball.p]) if ball.p in known else None
+    if kind == "FrobeniusBall":
+        return 1.0, _FROBENIUS
     if kind == "SpectralBall":
-        return 1.0, np.inf, r
+        return 1.0, spectral
+    if kind == "RMSBall":
+        return math.sqrt(shape[0] / shape[1]), spectral
     if kind == "KyFanDualBall":
-        return 1.0, float(min(ball.k, r)), r
-    return np.inf, 1.0, min(ball.k, r)
+        return 1.0, spectral if ball.k >= r else _Faces(1.0, float(ball.k), r)
+    if kind == "KyFanBall":
+        if ball.k >= r:
+            return 1.0, nuclear
+        return 1.0, spectral if ball.k == 1 else _Faces(math.inf, 1.0, ball.k)
+    return None
 
 
-def _with_frobenius(part: tuple[float, Any], radius: float, S: HostArray) -> float:
+def _with_frobenius(part: tuple[float, _Faces], radius: float, S: HostArray) -> float:
     """The least t for which the distance of S to ``t a B`` is at most ``t b``."""
-    a, ball = part
-    upper = float(min(ball.gauge_of_values(S) / a, np.linalg.norm(S) / radius))
+    a, faces = part
+    upper = min(faces.gauge(S) / a, float(np.linalg.norm(S)) / radius)
 
     def excess(t: float) -> float:
-        return float(np.linalg.norm(S - _project(ball, S, t * a))) - t * radius
+        return float(np.linalg.norm(S - _project(faces, S, t * a))) - t * radius
 
     if excess(upper) >= 0:
         return upper
     return float(scipy.optimize.brentq(excess, 0.0, upper, xtol=1e-15, rtol=1e-14))
 
 
-def _project(ball: Any, S: HostArray, t: float) -> HostArray:
+def _project(faces: _Faces, S: HostArray, t: float) -> HostArray:
     """Euclidean projection of non-negative values onto ``t`` times the ball."""
     if t == 0:
         return np.zeros_like(S)
-    top, total, j = _faces(ball, len(S))
-    if np.isfinite(top):
-        return _clipped(S, t * top, t * total)
-    return _project_ky_fan(S, t * total, j)
+    if math.isfinite(faces.top):
+        return _clipped(S, t * faces.top, t * faces.total)
+    return _project_ky_fan(S, t * faces.total, faces.j)
 
 
 def _clipped(S: HostArray, top: float, total: float) -> HostArray:
@@ -119,22 +163,21 @@ def _project_ky_fan(S: HostArray, total: float, j: int) -> HostArray:
     return rest(float(lam))
 
 
-def _linear_program(parts: list[tuple[float, Any]], S: HostArray) -> float:
+def _linear_program(parts: list[tuple[float, _Faces]], S: HostArray) -> float:
     """Minimize t over ``z_i in t a_i B_i`` with ``sum_i z_i = S``, each z descending, positive."""
     r, p = len(S), len(parts)
     columns = 1 + p * r
     rows = []
-    for i, (a, ball) in enumerate(parts):
-        top, total, j = _faces(ball, r)
+    for i, (a, part) in enumerate(parts):
         at = 1 + i * r
         order = np.zeros((r - 1, columns))
         order[np.arange(r - 1), at + np.arange(r - 1)] = -1
         order[np.arange(r - 1), at + np.arange(1, r)] = 1
         faces = np.zeros((2, columns))
-        if np.isfinite(top):
-            faces[0, [0, at]] = [-a * top, 1.0]
-        if np.isfinite(total):
-            faces[1, 0], faces[1, at : at + j] = -a * total, 1.0
+        if math.isfinite(part.top):
+            faces[0, [0, at]] = [-a * part.top, 1.0]
+        if math.isfinite(part.total):
+            faces[1, 0], faces[1, at : at + part.j] = -a * part.total, 1.0
         rows += [order, faces]
     equal = np.hstack([np.zeros((r, 1)), np.tile(np.eye(r), p)])
     cost = np.zeros(columns)

@@ -10,7 +10,7 @@ import numpy as np
 
 from trsvd.methods import METHODS, Method
 
-__all__ = ["check_cap", "check_k", "check_number", "check_tol", "named_method"]
+__all__ = ["check_cap", "check_k", "check_number", "check_rng", "check_tol", "named_method"]
 
 
 def named_method(method: str | Method) -> Method:
@@ -60,6 +60,15 @@ def check_tol(tol: Any, eps: float) -> float:
         msg = f"tol={tol}; the relative residual must be a finite number of at least 0"
         raise ValueError(msg)
     return float(tol)
+
+
+def check_rng(rng: Any) -> np.random.Generator:
+    """The generator that a seed or a generator stands for."""
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        msg = f"rng={rng!r} is no seed ({error}); pass an integer of at least 0, or a Generator"
+        raise type(error)(msg) from None
 
 
 def check_cap(max_matvecs: int) -> int:

@@ -8,21 +8,20 @@ and a subspace to start from next time.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from trsvd._arrays import Array
+from trsvd._fanions import f_fanion_lmo, s_fanion_lmo
 from trsvd._one_call import minimizers
 from trsvd._polar_methods import PolarIteration
-from trsvd._validate import check_number
 from trsvd.balls import (
     ColumnBall,
     FrobeniusBall,
     KyFanBall,
     KyFanDualBall,
     MaxBall,
-    NuclearBall,
     RMSBall,
     RowBall,
     SchattenBall,
@@ -51,11 +50,12 @@ def kyfan_dual_lmo(
     k: int,
     *,
     radius: float = 1.0,
-    method: str | Method | None = None,
+    method: str | Method | PolarIteration | None = None,
     tol: float | None = None,
     gap: float | None = None,
     start: Any = None,
     rng: int | np.random.Generator | None = None,
+    certify: bool | Literal["probable"] = False,
 ) -> Array:
     """``-radius * U_k V_k^H``: the argmin of ``<G, X>`` over the dual Ky Fan k-norm ball.
 
@@ -70,15 +70,17 @@ def kyfan_dual_lmo(
     radius : float, default 1
         Of the ball.
     method : str or Method, optional
-        As for `trsvd.svds`.
+        As for `trsvd.svds`; for k >= min(m, n) also an iteration, as for `SpectralBall`.
     tol : float, optional
         Relative residual of the singular triplets.
     gap : float, optional
         Relative gap to stop at instead: optimizers need no more than 1e-2 or 1e-3.
-    start : Subspace, SVDResult or array of shape (n, p), optional
-        Warm start.
+    start : LMOResult, Subspace, SVDResult or array of shape (n, p), optional
+        Warm start, of a single matrix.
     rng : int or numpy.random.Generator, optional
         Where random numbers come from.
+    certify : bool or "probable", default False
+        Whether the gap must be proven; see `Ball.lmo`.
 
     Returns
     -------
@@ -88,9 +90,10 @@ def kyfan_dual_lmo(
     Raises
     ------
     TypeError
-        If G is not an array.
+        If G is not an array, or an argument has the wrong type.
     ValueError
-        If G is not finite, has fewer than two dimensions or is empty, or k < 1.
+        If G is not finite, has fewer than two dimensions or is empty, if an argument does not fit,
+        or if the update leaves the range of G's dtype.
 
     References
     ----------
@@ -105,10 +108,20 @@ def kyfan_dual_lmo(
            [ 0.,  0.,  0.]])
     """
     ball = KyFanDualBall(k)
-    return minimizers(ball, G, radius, method=method, tol=tol, gap=gap, start=start, rng=rng)
+    return minimizers(
+        ball, G, radius, method=method, tol=tol, gap=gap, start=start, rng=rng, certify=certify
+    )
 
 
-def kyfan_lmo(G: Array, k: int, *, radius: float = 1.0) -> Array:
+def kyfan_lmo(
+    G: Array,
+    k: int,
+    *,
+    radius: float = 1.0,
+    method: str | Method | None = None,
+    tol: float | None = None,
+    rng: int | np.random.Generator | None = None,
+) -> Array:
     """``-radius * u_1 v_1^H`` or ``-radius * U V^H / k``: the argmin over the Ky Fan k-norm ball.
 
     Parameters
@@ -119,39 +132,9 @@ def kyfan_lmo(G: Array, k: int, *, radius: float = 1.0) -> Array:
         At least 1.
     radius : float, default 1
         Of the ball.
-
-    Returns
-    -------
-    array of shape (..., m, n)
-        In G's dtype (float64 for integers), namespace and device.
-
-    Raises
-    ------
-    TypeError
-        If G is not an array.
-    ValueError
-        If G is not finite, has fewer than two dimensions or is empty.
-    """
-    return minimizers(KyFanBall(k), G, radius)
-
-
-def nuclear_lmo(
-    G: Array,
-    *,
-    radius: float = 1.0,
-    tol: float | None = None,
-    gap: float | None = None,
-    rng: int | np.random.Generator | None = None,
-) -> Array:
-    """``-radius * u_1 v_1^H``: the argmin over the nuclear norm ball (Neon).
-
-    Parameters
-    ----------
-    G : array of shape (..., m, n)
-        The gradient or momentum; leading dimensions are a batch.
-    radius : float, default 1
-        Of the ball.
-    tol, gap, rng
+    method : str or Method, optional
+        Of all singular triplets, which it takes: a full SVD by default.
+    tol, rng
         As for `kyfan_dual_lmo`.
 
     Returns
@@ -161,12 +144,47 @@ def nuclear_lmo(
 
     Raises
     ------
-    TypeError
-        If G is not an array.
-    ValueError
-        If G is not finite, has fewer than two dimensions or is empty.
+    TypeError, ValueError
+        As `kyfan_dual_lmo`.
     """
-    return minimizers(NuclearBall(), G, radius, tol=tol, gap=gap, rng=rng)
+    return minimizers(KyFanBall(k), G, radius, method=method, tol=tol, rng=rng)
+
+
+def nuclear_lmo(
+    G: Array,
+    *,
+    radius: float = 1.0,
+    method: str | Method | None = None,
+    tol: float | None = None,
+    gap: float | None = None,
+    start: Any = None,
+    rng: int | np.random.Generator | None = None,
+    certify: bool | Literal["probable"] = False,
+) -> Array:
+    """``-radius * u_1 v_1^H``: the argmin over the nuclear norm ball (Neon).
+
+    Parameters
+    ----------
+    G : array of shape (..., m, n)
+        The gradient or momentum; leading dimensions are a batch.
+    radius : float, default 1
+        Of the ball.
+    method, tol, gap, start, rng, certify
+        As for `kyfan_dual_lmo`.
+
+    Returns
+    -------
+    array of shape (..., m, n)
+        In G's dtype (float64 for integers), namespace and device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kyfan_dual_lmo`.
+    """
+    return kyfan_dual_lmo(
+        G, 1, radius=radius, method=method, tol=tol, gap=gap, start=start, rng=rng, certify=certify
+    )
 
 
 def spectral_lmo(
@@ -174,7 +192,10 @@ def spectral_lmo(
     *,
     radius: float = 1.0,
     method: str | Method | PolarIteration | None = None,
+    tol: float | None = None,
     gap: float | None = None,
+    rng: int | np.random.Generator | None = None,
+    certify: bool | Literal["probable"] = False,
 ) -> Array:
     """``-radius * U V^H``: the argmin over the spectral norm ball (Muon).
 
@@ -188,6 +209,10 @@ def spectral_lmo(
         As for `SpectralBall`: exactly, by an SVD, by default.
     gap : float, optional
         Relative gap, between 0 and 1, that an iteration is warned about if it misses it.
+    tol, rng
+        As for `kyfan_dual_lmo`, with a method of `trsvd.svds`.
+    certify : bool or "probable", default False
+        Whether an iteration that misses ``gap`` gives way to the full SVD.
 
     Returns
     -------
@@ -196,12 +221,12 @@ def spectral_lmo(
 
     Raises
     ------
-    TypeError
-        If G is not an array, or its library lacks the dtype of the method.
-    ValueError
-        If G is not finite, has fewer than two dimensions or is empty.
+    TypeError, ValueError
+        As `kyfan_dual_lmo`, or if the library of G lacks the dtype of the method.
     """
-    return minimizers(SpectralBall(), G, radius, method=method, gap=gap)
+    return minimizers(
+        SpectralBall(), G, radius, method=method, tol=tol, gap=gap, rng=rng, certify=certify
+    )
 
 
 def rms_lmo(
@@ -209,7 +234,10 @@ def rms_lmo(
     *,
     radius: float = 1.0,
     method: str | Method | PolarIteration | None = None,
+    tol: float | None = None,
     gap: float | None = None,
+    rng: int | np.random.Generator | None = None,
+    certify: bool | Literal["probable"] = False,
 ) -> Array:
     """``-radius * sqrt(m / n) U V^H``: the argmin over the RMS-to-RMS operator norm ball.
 
@@ -219,7 +247,7 @@ def rms_lmo(
         The gradient or momentum; leading dimensions are a batch.
     radius : float, default 1
         Of the ball.
-    method, gap
+    method, tol, gap, rng, certify
         As for `spectral_lmo`.
 
     Returns
@@ -232,10 +260,23 @@ def rms_lmo(
     TypeError, ValueError
         As `spectral_lmo`.
     """
-    return minimizers(RMSBall(), G, radius, method=method, gap=gap)
+    return minimizers(
+        RMSBall(), G, radius, method=method, tol=tol, gap=gap, rng=rng, certify=certify
+    )
 
 
-def schatten_lmo(G: Array, p: float, *, radius: float = 1.0) -> Array:
+def schatten_lmo(
+    G: Array,
+    p: float,
+    *,
+    radius: float = 1.0,
+    method: str | Method | PolarIteration | None = None,
+    tol: float | None = None,
+    gap: float | None = None,
+    start: Any = None,
+    rng: int | np.random.Generator | None = None,
+    certify: bool | Literal["probable"] = False,
+) -> Array:
     """``-radius * U W V^H``: the argmin over the Schatten p-norm ball.
 
     The weights are ``w_i = (s_i / ||s||_q)^(q - 1)`` with ``1/p + 1/q = 1``.
@@ -248,6 +289,9 @@ def schatten_lmo(G: Array, p: float, *, radius: float = 1.0) -> Array:
         At least 1, ``math.inf`` included.
     radius : float, default 1
         Of the ball.
+    method, tol, gap, start, rng, certify
+        As for `nuclear_lmo` (p = 1) and `spectral_lmo` (p = inf). In between all singular triplets
+        are computed, whatever the gap and the start are.
 
     Returns
     -------
@@ -259,7 +303,10 @@ def schatten_lmo(G: Array, p: float, *, radius: float = 1.0) -> Array:
     TypeError, ValueError
         As `kyfan_dual_lmo`, with p for k.
     """
-    return minimizers(SchattenBall(p), G, radius)
+    ball = SchattenBall(p)
+    return minimizers(
+        ball, G, radius, method=method, tol=tol, gap=gap, start=start, rng=rng, certify=certify
+    )
 
 
 def frobenius_lmo(G: Array, *, radius: float = 1.0) -> Array:
@@ -279,10 +326,8 @@ def frobenius_lmo(G: Array, *, radius: float = 1.0) -> Array:
 
     Raises
     ------
-    TypeError
-        If G is not an array.
-    ValueError
-        If G is not finite, has fewer than two dimensions or is empty.
+    TypeError, ValueError
+        As `kyfan_dual_lmo`.
     """
     return minimizers(FrobeniusBall(), G, radius)
 
@@ -304,10 +349,8 @@ def max_lmo(G: Array, *, radius: float = 1.0) -> Array:
 
     Raises
     ------
-    TypeError
-        If G is not an array.
-    ValueError
-        If G is not finite, has fewer than two dimensions or is empty.
+    TypeError, ValueError
+        As `kyfan_dual_lmo`.
     """
     return minimizers(MaxBall(), G, radius)
 
@@ -329,10 +372,8 @@ def column_lmo(G: Array, *, radius: float = 1.0) -> Array:
 
     Raises
     ------
-    TypeError
-        If G is not an array.
-    ValueError
-        If G is not finite, has fewer than two dimensions or is empty.
+    TypeError, ValueError
+        As `kyfan_dual_lmo`.
     """
     return minimizers(ColumnBall(), G, radius)
 
@@ -354,94 +395,7 @@ def row_lmo(G: Array, *, radius: float = 1.0) -> Array:
 
     Raises
     ------
-    TypeError
-        If G is not an array.
-    ValueError
-        If G is not finite, has fewer than two dimensions or is empty.
+    TypeError, ValueError
+        As `kyfan_dual_lmo`.
     """
     return minimizers(RowBall(), G, radius)
-
-
-def _check_alpha(alpha: float) -> float:
-    alpha = check_number("alpha", alpha)
-    if not 0 <= alpha <= 1:
-        msg = f"alpha={alpha}; the weight of the spectral part is between 0 and 1"
-        raise ValueError(msg)
-    return alpha
-
-
-def f_fanion_lmo(
-    G: Array,
-    k: int,
-    *,
-    alpha: float = 0.5,
-    radius: float = 1.0,
-    kyfan_scale: float = 1.0,
-    frobenius_scale: float = 1.0,
-    **options: Any,
-) -> Array:
-    """``-(alpha U_k V_k^H + (1 - alpha) G / ||G||_F)``: F-Fanion-k (F-Muon, F-Neon).
-
-    Parameters
-    ----------
-    G : array of shape (..., m, n)
-        The gradient or momentum; leading dimensions are a batch.
-    k : int
-        At least 1.
-    alpha : float, default 0.5
-        Weight of the dual Ky Fan part, between 0 and 1.
-    radius : float, default 1
-        Multiplies the whole.
-    kyfan_scale, frobenius_scale : float, default 1
-        Multiply each part, ``sqrt(m / n)`` for one.
-    **options
-        ``method``, ``tol``, ``gap``, ``start``, ``rng`` as for `kyfan_dual_lmo`.
-
-    Returns
-    -------
-    array of shape (..., m, n)
-    """
-    alpha = _check_alpha(alpha)
-    ball = (alpha * kyfan_scale) * KyFanDualBall(k) + (
-        (1 - alpha) * frobenius_scale
-    ) * FrobeniusBall()
-    return minimizers(ball, G, radius, **options)
-
-
-def s_fanion_lmo(
-    G: Array,
-    k: int,
-    *,
-    alpha: float = 0.5,
-    eta: float = 0.01,
-    radius: float = 1.0,
-    kyfan_scale: float = 1.0,
-    sign_scale: float = 1.0,
-    **options: Any,
-) -> Array:
-    """``-(alpha U_k V_k^H + (1 - alpha) eta sign(G))``: S-Fanion-k (S-Muon, S-Neon).
-
-    Parameters
-    ----------
-    G : array of shape (..., m, n)
-        The gradient or momentum; leading dimensions are a batch.
-    k : int
-        At least 1.
-    alpha : float, default 0.5
-        Weight of the dual Ky Fan part, between 0 and 1.
-    eta : float, default 0.01
-        Radius of the max norm ball in the sum.
-    radius : float, default 1
-        Multiplies the whole.
-    kyfan_scale, sign_scale : float, default 1
-        Multiply each part.
-    **options
-        ``method``, ``tol``, ``gap``, ``start``, ``rng`` as for `kyfan_dual_lmo`.
-
-    Returns
-    -------
-    array of shape (..., m, n)
-    """
-    alpha = _check_alpha(alpha)
-    ball = (alpha * kyfan_scale) * KyFanDualBall(k) + ((1 - alpha) * eta * sign_scale) * MaxBall()
-    return minimizers(ball, G, radius, **options)

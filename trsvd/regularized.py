@@ -6,22 +6,27 @@ Names and formulas of *Neon: Nuclear Norm to Beat Muon* (the poster of arXiv:251
 from __future__ import annotations
 
 import math
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from trsvd._arrays import HostArray
-from trsvd._lmo_result import LMOResult, LowRankTerm
+from trsvd._kinds import describe
+from trsvd._lmo_result import LMOResult, LowRankTerm, as_start
 from trsvd._svds import svds_above
+from trsvd._validate import check_number
 from trsvd.balls import Ball, NuclearBall
 from trsvd.methods import Method
+from trsvd.operators import MatrixOperator, as_operator
 from trsvd.result import Subspace
 
 __all__ = ["f_star_neon", "f_star_threshold", "nuclear_neon", "regularized_update"]
 
 
 def _check_lam(lam: float) -> float:
-    lam = float(lam)
+    lam = check_number("lam", lam)
     if not (math.isfinite(lam) and lam > 0):
         msg = f"lam={lam}; the weight of the regularization must be a finite positive number"
         raise ValueError(msg)
@@ -29,7 +34,10 @@ def _check_lam(lam: float) -> float:
 
 
 def regularized_update(ball: Ball, G: Any, lam: float, **options: Any) -> LMOResult:
-    """``argmin_D <G, D> + lam * gauge(D)^2``: ``support(G) / (2 lam)`` times the oracle's answer.
+    """``argmin_D <G, D> + lam * gauge(D)^2``: the oracle's answer, scaled.
+
+    Where the oracle attains ``a <= support(G)``, its answer is multiplied by ``a / (2 lam)``, and
+    the objective is at most ``-a^2 / (4 lam)``. Its minimum is ``-support(G)^2 / (4 lam)``.
 
     Parameters
     ----------
@@ -40,12 +48,19 @@ def regularized_update(ball: Ball, G: Any, lam: float, **options: Any) -> LMORes
     lam : float
         Positive.
     **options
-        As for `Ball.lmo`.
+        As for `Ball.lmo`; ``gap`` is that of the oracle.
 
     Returns
     -------
     LMOResult
-        With ``support = -<G, D>``.
+        ``support`` is ``-<G, D>``, and ``gap`` what the objective loses relative to its minimum:
+        ``2 g - g^2`` for a gap g of the oracle. The minimizer's ``-<G, D>`` lies between
+        ``support`` and ``support / (1 - gap)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Ball.lmo`, and if ball is no ball or lam not a finite positive number.
 
     Examples
     --------
@@ -54,9 +69,14 @@ def regularized_update(ball: Ball, G: Any, lam: float, **options: Any) -> LMORes
     >>> D.update
     array([[-3., -4.]])
     """
+    given: Any = ball
+    if not isinstance(given, Ball):
+        msg = f"ball is {describe(given)}; pass one of trsvd.balls, as trsvd.NuclearBall()"
+        raise TypeError(msg)
     lam = _check_lam(lam)
     answer = ball.lmo(G, **options)
-    return answer.times(answer.support / (2 * lam))
+    update = answer.times(answer.support / (2 * lam))
+    return replace(update, gap=answer.gap * (2 - answer.gap))
 
 
 def nuclear_neon(G: Any, lam: float, **options: Any) -> LMOResult:
@@ -74,7 +94,7 @@ def nuclear_neon(G: Any, lam: float, **options: Any) -> LMOResult:
     Returns
     -------
     LMOResult
-        Of rank one, with ``support = -<G, D>``.
+        Of rank one; ``support`` and ``gap`` as for `regularized_update`.
     """
     return regularized_update(NuclearBall(), G, lam, **options)
 
@@ -129,12 +149,13 @@ def f_star_neon(
         Positive.
     tol, start, method, rng
         As for `trsvd.svds_above`: triplets are computed until the next singular value is certainly
-        below the threshold, and no more.
+        below the threshold, and no more. ``start`` may be the result of an earlier call.
 
     Returns
     -------
     LMOResult
-        With ``support = -<G, D>``; rank = number of singular values above tau.
+        With ``support = -<G, D>``, and in ``gap`` what errors of the singular values change that
+        by, relative, to first order; rank = number of singular values above tau.
 
     Examples
     --------
@@ -145,13 +166,23 @@ def f_star_neon(
            [ 0.   ,  0.   ,  0.   ]])
     """
     lam = _check_lam(lam)
-    result = svds_above(G, _above_threshold, tol=tol, start=start, method=method, rng=rng)
-    arrays = result.state.arrays
+    op = as_operator(G)
+    # Triplets in the dtype that is computed in: that of G may not have the range of s_1.
+    result = svds_above(
+        _in_compute_dtype(op),
+        _above_threshold,
+        tol=tol,
+        start=as_start(start),
+        method=method,
+        rng=rng,
+    )
+    arrays = op.arrays
     S = arrays.get(result.S).astype(np.float64)
     tau = f_star_threshold(S) if len(S) else 0.0
     shrunk = np.maximum(S - tau, 0.0)
-    U = result.U * arrays.hand_out_values(shrunk)[None, :]
-    term = LowRankTerm(-1.0 / lam, U, result.Vh, arrays)
+    largest = float(shrunk[0]) if len(S) and shrunk[0] > 0 else 1.0
+    U = result.U * arrays.put(shrunk / largest)[None, :]
+    term = LowRankTerm(-largest / lam, U, result.Vh, arrays)
     with np.errstate(over="ignore"):  # inf where <G, D> is beyond the range, though D is not
         support = float(np.sum(shrunk * S)) / lam
     return LMOResult(
@@ -164,6 +195,13 @@ def f_star_neon(
         passes=result.passes,
         status=result.status,
     )
+
+
+def _in_compute_dtype(op: MatrixOperator) -> MatrixOperator:
+    """The same, with results that are not rounded to half precision."""
+    twin = copy(op)
+    twin.arrays = replace(op.arrays, out_dtype=op.arrays.dtype)
+    return twin
 
 
 def _relative_gap(residuals: HostArray, S: HostArray, tau: float) -> float:

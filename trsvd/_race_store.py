@@ -1,0 +1,161 @@
+"""Results of the race in a file: written whole after each cell, so that a run can be resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import scipy
+
+from trsvd._report import machine
+
+__all__ = ["Mismatch", "Results", "differences", "header"]
+
+_FORMAT = 1
+_PACKAGES = (
+    "numpy",
+    "scipy",
+    "numba",
+    "torch",
+    "scikit-learn",
+    "primme",
+    "fbpca",
+)
+
+
+class Mismatch(Exception):
+    """A file was measured elsewhere, or with something else; the message says with what."""
+
+
+def header() -> dict[str, Any]:
+    """What times depend on: machine, versions, BLAS; threads are added as they are used."""
+    about = machine()
+    config: Any = scipy.show_config(mode="dicts")
+    blas = config.get("Build Dependencies", {}).get("blas", {})
+    return {
+        "format": _FORMAT,
+        "python": about["python"],
+        "cpu": about["cpu"],
+        "cpus": about["cpus"],
+        "platform": about["platform"],
+        "blas": {
+            "numpy": about["blas"],
+            "scipy": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
+        },
+        "versions": {
+            "trsvd": about["versions"]["trsvd"],
+            **{name: _version(name) for name in _PACKAGES},
+        },
+        "threads": {},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def differences(here: Any, there: Any, name: str = "") -> list[str]:
+    """In words, what two headers disagree about; thread counts only where both have them."""
+    if not isinstance(here, dict) or not isinstance(there, dict):
+        return [] if here == there else [f"{name}: {there} there, {here} here"]
+    keys = here.keys() & there.keys() if name == "threads" else here.keys() | there.keys()
+    found = []
+    for key in sorted(keys):
+        path = f"{name}.{key}" if name else key
+        found += differences(here.get(key), there.get(key), path)
+    return found
+
+
+@dataclass
+class Results:
+    """Cells that were measured, and on what.
+
+    Parameters
+    ----------
+    path : Path or None
+        File to keep them in; None for none.
+    head : dict
+        See `header`.
+    cells : list of dict
+        One for each cell and number of threads.
+    """
+
+    path: Path | None
+    head: dict[str, Any]
+    cells: list[dict[str, Any]] = field(default_factory=list)
+
+    @staticmethod
+    def open(path: Path | None, head: dict[str, Any]) -> Results:
+        """Those of a file, if there is one; Mismatch if it was measured on something else."""
+        if path is None or not path.exists():
+            return Results(path, head)
+        results = Results.read(path)
+        found = differences(head, results.head)
+        if found:
+            msg = (
+                f"{path} was measured on something else ({'; '.join(found)}); give another --json, "
+                "or --fresh to begin anew"
+            )
+            raise Mismatch(msg)
+        return results
+
+    @staticmethod
+    def read(path: Path) -> Results:
+        """Those of a file, wherever they were measured."""
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            return Results(path, record["header"], record["cells"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            msg = f"{path} does not hold results of a race: {type(error).__name__}: {error}"
+            raise Mismatch(msg) from error
+
+    def has(self, name: str, threads: int, sources: str | None = None) -> bool:
+        """Whether a cell is there; with a digest, whether of these sources of trsvd."""
+        return any(
+            cell["name"] == name
+            and cell["threads"] == threads
+            and sources in (None, cell["sources"])
+            for cell in self.cells
+        )
+
+    def use_threads(self, threads: int, pools: list[str]) -> None:
+        """Note what the BLAS libraries say of themselves; Mismatch if that has changed."""
+        kept = self.head["threads"].get(str(threads))
+        if kept is not None and kept != pools:
+            msg = (
+                f"{self.path}: at {threads} threads it was measured with {', '.join(kept)}; here "
+                f"it is {', '.join(pools)}; give another --json, or --fresh to begin anew"
+            )
+            raise Mismatch(msg)
+        self.head["threads"][str(threads)] = pools
+
+    def add(self, cell: dict[str, Any]) -> None:
+        """Put a cell in the place of an older one of that name, and write the file."""
+        key = cell["name"], cell["threads"]
+        self.cells = [one for one in self.cells if (one["name"], one["threads"]) != key]
+        self.cells.append(cell)
+        self._write()
+
+    def _write(self) -> None:
+        if self.path is None:
+            return
+        text = json.dumps({"header": self.head, "cells": self.cells}, indent=1, allow_nan=False)
+        handle, temporary = tempfile.mkstemp(dir=self.path.absolute().parent, suffix=".part")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+            # Whoever reads the file sees all of it or what was there before.
+            Path(temporary).replace(self.path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+            raise

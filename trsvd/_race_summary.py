@@ -1,0 +1,121 @@
+"""What the cells of a race come to, together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from trsvd._race_statistics import geometric_mean
+
+__all__ = ["Summary", "seconds_of", "summarize"]
+
+_SHORT = 2e-3
+_MORE = 2e-4
+"""Against a peer that takes less than the first, so many seconds more are no loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The cells of one number of threads.
+
+    Parameters
+    ----------
+    threads : int
+        How many.
+    cells : int
+        How many there are.
+    missed : tuple of str
+        Those in which trsvd missed the accuracy.
+    unopposed : tuple of str
+        Those in which no peer met it.
+    overall, memory_bound : float
+        Geometric means of the ratios trsvd / fastest peer; NaN of none.
+    counted, counted_bound : int
+        Cells in each.
+    worst : tuple of (str, float) or None
+        The largest ratio.
+    lost : tuple of str
+        Cells in which trsvd is slower beyond the interval.
+    pick : float
+        Geometric mean of trsvd's time over that of the best of its own methods.
+    references : dict
+        Geometric mean of the ratios to Newton-Schulz, of cold and of warm oracles.
+    """
+
+    threads: int
+    cells: int
+    missed: tuple[str, ...]
+    unopposed: tuple[str, ...]
+    overall: float
+    memory_bound: float
+    counted: int
+    counted_bound: int
+    worst: tuple[str, float] | None
+    lost: tuple[str, ...]
+    pick: float
+    references: dict[str, float]
+
+
+def seconds_of(cell: dict[str, Any], name: str) -> float:
+    """Median seconds of a competitor in a cell."""
+    return next(float(one["seconds"]) for one in cell["competitors"] if one["name"] == name)
+
+
+def summarize(cells: Iterable[dict[str, Any]]) -> list[Summary]:
+    """Summaries of results, one for each number of threads.
+
+    Parameters
+    ----------
+    cells : iterable of dict
+        As in `Results`.
+
+    Returns
+    -------
+    list of Summary
+    """
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for cell in cells:
+        groups.setdefault(cell["threads"], []).append(cell)
+    return [_summary(threads, groups[threads]) for threads in sorted(groups)]
+
+
+def _summary(threads: int, cells: list[dict[str, Any]]) -> Summary:
+    ratios = {cell["name"]: cell["peer"]["value"] for cell in cells if "peer" in cell}
+    bound = {
+        cell["name"]: ratios[cell["name"]]
+        for cell in cells
+        if cell["name"] in ratios and cell["cell"]["memory_bound"]
+    }
+    name = max(ratios, key=lambda key: ratios[key], default=None)
+    return Summary(
+        threads=threads,
+        cells=len(cells),
+        missed=tuple(cell["name"] for cell in cells if not cell["reached"]),
+        unopposed=tuple(c["name"] for c in cells if c["reached"] and "peer" not in c),
+        overall=geometric_mean(list(ratios.values())),
+        memory_bound=geometric_mean(list(bound.values())),
+        counted=len(ratios),
+        counted_bound=len(bound),
+        worst=None if name is None else (name, ratios[name]),
+        lost=tuple(cell["name"] for cell in cells if "peer" in cell and _is_lost(cell)),
+        pick=geometric_mean([cell["pick"]["ratio"] for cell in cells if "pick" in cell]),
+        references=_references(cells),
+    )
+
+
+def _is_lost(cell: dict[str, Any]) -> bool:
+    """Slower than the fastest peer beyond the interval, and by more than a short call may be."""
+    if cell["peer"]["low"] <= 1:
+        return False
+    ours, theirs = seconds_of(cell, "trsvd"), seconds_of(cell, cell["peer"]["name"])
+    return not (theirs < _SHORT and ours - theirs <= _MORE)
+
+
+def _references(cells: list[dict[str, Any]]) -> dict[str, float]:
+    kinds: dict[str, list[float]] = {}
+    for cell in cells:
+        if "reference" in cell and not cell["cell"]["batch"]:
+            kind = "warm" if cell["cell"]["warm"] else "cold"
+            kinds.setdefault(kind, []).append(cell["reference"]["value"])
+    return {kind: geometric_mean(values) for kind, values in kinds.items()}
