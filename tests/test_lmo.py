@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse
 from scipy.sparse.linalg import aslinearoperator
 
+import trsvd
 from trsvd import lmo
 from trsvd.balls import (
     ColumnBall,
@@ -303,3 +304,19 @@ def test_transposed_and_strided_arrays(name, rng):
     # 16 for singular values at a distance, which those of a random matrix need not have: 1000.
     for strided in (G, np.asfortranarray(G), G.T.copy().T):
         np.testing.assert_allclose(oracle(strided), expected, atol=1000 * slack("float64"))
+
+
+@pytest.mark.parametrize("gap", [None, 1e-2])
+def test_autocast_does_not_reach_the_products(gap):
+    torch = pytest.importorskip("torch")
+    G = torch.randn(90, 80, generator=torch.Generator().manual_seed(0))
+    outside = trsvd.kyfan_dual_lmo(G, 3, gap=gap, rng=0)
+    many = trsvd.kyfan_dual_lmo(torch.stack([G, G]), 3, gap=gap, rng=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = trsvd.kyfan_dual_lmo(G, 3, gap=gap, rng=0)
+        batch = trsvd.kyfan_dual_lmo(torch.stack([G, G]), 3, gap=gap, rng=0)
+        S = trsvd.svds(G, 3, rng=0).S
+    assert inside.dtype == batch.dtype == torch.float32
+    assert torch.equal(inside, outside)
+    assert torch.equal(batch, many)
+    assert torch.equal(S, trsvd.svds(G, 3, rng=0).S)

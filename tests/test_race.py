@@ -473,6 +473,23 @@ def test_who_is_too_slow_is_not_tuned_at_length(task, clock):
     assert len(calls) <= 2
 
 
+def test_a_variant_that_gets_slow_does_not_hide_a_fast_one(task, clock):
+    """The first needs ever more steps in vain; the second is right with few."""
+
+    def solve(A, k, seed, start, *, steps, good):
+        clock.seconds = 1.0 + steps
+        return leading(A, first=0 if good else 1, k=k)
+
+    ladder = Ladder("steps", tuple(range(40)), 3)
+    variants = [{"good": False}, {"good": True}]
+    peer = Peer("two", solve, variants=lambda c, o: variants, ladder=lambda c, o: ladder)
+    outcome = tune(peer, task, 20.0, QUICK, quiet)
+    assert outcome.status == "raced"
+    assert outcome.options == {"good": True, "steps": 0}
+    # Far too slow at its cheapest, the first speaks for all.
+    assert tune(peer, task, 0.1, QUICK, quiet).status == "slow"
+
+
 def test_a_peer_that_raises_has_failed(task, clock):
     def solve(A, k, seed, start):
         msg = "did not\nconverge"

@@ -193,6 +193,13 @@ def solve(
     k, limit : int
         How many triplets to aim at first, and at most.
     """
+    with problem.arrays.as_asked():
+        return _solve(problem, method, stop, request, k, limit)
+
+
+def _solve(
+    problem: Problem, method: Method, stop: AnyStop, request: Request, k: int, limit: int
+) -> SVDResult:
     op, rank = problem.op, problem.rank
     cap = _usual_cap(rank, k)
     if request.max_matvecs is not None:
@@ -329,5 +336,5 @@ def _finish(
         )
         if on_failure == "raise":
             raise NotConverged(msg, result)
-        warnings.warn(msg, ConvergenceWarning, stacklevel=4)
+        warnings.warn(msg, ConvergenceWarning, stacklevel=5)
     return result

@@ -94,7 +94,8 @@ def leading_pairs(
         chosen = problem.method_for(method, k, stop.tol, None)
     else:
         if method is None and isinstance(start, Subspace):
-            step = track(problem, start, k, gap)
+            with problem.arrays.as_asked():
+                step = track(problem, start, k, gap)
             if step is not None and step.gap is not None:
                 pairs = _stepped(problem, step, k)
                 return _judged(_certified(problem, pairs, step.S, k, gap, certify), gap)

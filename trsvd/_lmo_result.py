@@ -36,7 +36,8 @@ class LowRankTerm:
 
     def unscaled(self) -> tuple[Array, Arrays]:
         """What the scale multiplies, in the compute dtype, and where it lives."""
-        return self.U @ self.Vh, self.arrays
+        with self.arrays.as_asked():
+            return self.U @ self.Vh, self.arrays
 
     def dense(self) -> Array:
         """As an array."""
@@ -253,7 +254,8 @@ def _stacked(terms: list[LowRankTerm | DenseTerm]) -> Array:
     low = [term for term in terms if isinstance(term, LowRankTerm)]
     if len(low) < len(terms) or len({tuple(term.U.shape) for term in low}) > 1:
         return _stack([term.unscaled()[0] * term.scale for term in terms])
-    return _stack([term.U * term.scale for term in low]) @ _stack([term.Vh for term in low])
+    with low[0].arrays.as_asked():
+        return _stack([term.U * term.scale for term in low]) @ _stack([term.Vh for term in low])
 
 
 def _stack(parts: list[Array]) -> Array:

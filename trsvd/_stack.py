@@ -59,7 +59,8 @@ def all_leading_pairs(
         if len(members) > 1:
             stack = _Stack([matrices[i] for i in members], min(k, *matrices[members[0]].shape))
             given = [starts[i] for i in members]
-            settled = stack.exact() if given[0] is None else stack.warm(given, options)
+            with stack.arrays.as_asked():
+                settled = stack.exact() if given[0] is None else stack.warm(given, options)
             found |= {members[place]: pairs for place, pairs in settled.items()}
     for index, G in enumerate(matrices):
         if index not in found:
