@@ -6,14 +6,20 @@
 from __future__ import annotations
 
 import importlib
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pytest
-from array_api_compat import array_namespace, device, to_device
+# One thread in every BLAS, before NumPy asks for more: the matrices here are small, the pools of
+# NumPy, SciPy and PyTorch spin against each other, and tests run side by side (`pytest -n auto`).
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from array_api_compat import array_namespace, device, to_device  # noqa: E402
 
 pytest.register_assert_rewrite("checks")
 
