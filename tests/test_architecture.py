@@ -23,7 +23,7 @@ FLOORS = [
     # 0: what everything stands on
     {"_kinds", "_arrays", "_errors", "_compiled", "_numba_kernels", "_reductions"},
     # 1: matrices as operators
-    {"_operator", "operators", "_probe", "_metered"},
+    {"_operator", "operators", "_probe", "_metered", "_in_memory"},
     # 2: kernels
     {"_columns", "_orthonormalize", "_golub_kahan", "_lanczos", "_ritz", "_subspace"},
     # 3: truncated SVD
@@ -114,6 +114,7 @@ NEIGHBOURS = {
     "_operator": {"_probe"},
     "operators": {"_operator"},
     "_metered": {"_operator"},
+    "_in_memory": {"_metered", "_operator"},
     "_ritz": {"_orthonormalize"},
     "_golub_kahan": {"_columns", "_orthonormalize", "_ritz"},
     "_lanczos": {"_columns", "_golub_kahan", "_orthonormalize", "_ritz"},

@@ -311,6 +311,8 @@ class Arrays(Reductions):
         """2-norms of the columns, as a real vector on the device."""
         if is_numpy_array(X) and X.shape[1] == 1:
             return np.sqrt(np.vdot(X, X).real.reshape(1)).astype(X.real.dtype, copy=False)
+        if self.on_host and not self.is_complex and X.size <= 1 << 14:
+            return np.sqrt(np.einsum("ij,ij->j", X, X))
         squares = X * X
         if self.is_complex:
             real, imag = self.xp.real(X), self.xp.imag(X)
@@ -364,6 +366,10 @@ class Arrays(Reductions):
     def fix_phases(self, U: Array, V: Array) -> tuple[Array, Array]:
         """Make the entry of largest modulus of every column of U real and positive."""
         xp = self.xp
+        if self.on_host and not self.is_complex:
+            lead = np.argmax(np.abs(U), axis=0)
+            sign = np.copysign(U.dtype.type(1), U[lead, np.arange(U.shape[1])])
+            return U * sign, V * sign
         lead = xp.argmax(xp.abs(U), axis=0)
         here = xp.arange(U.shape[0], device=self.device)[:, None] == lead[None, :]
         entry = xp.sum(xp.where(here, U, xp.zeros_like(U)), axis=0)
@@ -390,23 +396,35 @@ class Arrays(Reductions):
         """Eigenvectors of ``A^H A`` of its k largest eigenvalues, descending.
 
         The Gram matrix is formed by row panels of A, and solved, in double precision whatever the
-        dtype of A: in float32 half of the digits of the small ones would be lost. (Or in that of A,
-        where these are not needed.)
+        dtype of A: in float32 half of the digits of the small ones would be lost. (Or in single,
+        where these are not needed.) The vectors are orthonormal in the lower of both precisions.
         """
         xp, n = self.xp, A.shape[1]
-        wide = xp.complex128 if self.is_complex else xp.float64
-        wide = wide if double else self.dtype
+        names = ("complex64", "complex128") if self.is_complex else ("float32", "float64")
+        wide = getattr(xp, names[double])
         G = xp.zeros((n, n), dtype=wide, device=self.device)
         for panel in row_panels(A, least=n):
             panel = xp.astype(panel, wide, copy=False)
             G = G + self.adjoint_product(panel, panel)
         if is_numpy_namespace(xp):
-            _, vectors = scipy.linalg.eigh(G, subset_by_index=(n - k, n - 1), check_finite=False)
+            vectors = _leading_eigenvectors(G, k)
             if vectors.shape[1] < k:  # LAPACK's search by index can miss members of a cluster
                 _, vectors = scipy.linalg.eigh(G, check_finite=False)
         else:
             _, vectors = xp.linalg.eigh(G)
         return self.like(xp.flip(vectors[:, -k:], axis=1))
+
+
+def _leading_eigenvectors(G: HostArray, k: int) -> HostArray:
+    """Eigenvectors of the k largest eigenvalues, ascending, of a Hermitian matrix of the host."""
+    n = len(G)
+    if n > 128:  # its work space has to be asked for
+        subset = (n - k, n - 1)
+        _, vectors = scipy.linalg.eigh(G, subset_by_index=subset, check_finite=False)
+        return np.asarray(vectors)
+    (solve,) = scipy.linalg.get_lapack_funcs(("heevr" if np.iscomplexobj(G) else "syevr",), (G,))
+    _, vectors, found, _, info = solve(G, range="I", il=n - k + 1, iu=n, lower=1)
+    return np.asarray(vectors[:, : found if info == 0 else 0])
 
 
 def _namespace(name: str) -> Any:

@@ -12,11 +12,12 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._golub_kahan import GolubKahan
+from trsvd._in_memory import InMemory, coarsest_precision, in_memory
 from trsvd._lanczos import GramLanczos
-from trsvd._metered import Metered, Turned
+from trsvd._metered import Metered
 from trsvd.methods import Run
 from trsvd.result import Completeness
-from trsvd.stopping import Stop
+from trsvd.stopping import Residual, Stop
 
 __all__ = ["check_completeness", "certified_eta", "steps_for"]
 
@@ -73,35 +74,31 @@ def check_completeness(
     k, n = len(S), op.shape[1]
     if run.exact or k == n:
         return Completeness("exact"), None
-    hint = op.norm_hint
-    hopeless = (
-        k > 0 and hint is not None and 0.99 * hint**2 - float(np.sum(S**2)) > float(S[-1]) ** 2
-    )
-    norm = None if hopeless else op.frobenius_norm()
-    if norm is not None and k:
-        rest = norm**2 - float(np.sum(S**2)) + 10 * op.arrays.eps * norm**2
-        if rest < float(S[-1]) ** 2:
-            return Completeness("norm"), None
+    if k and _rest_is_small(op, S):
+        return Completeness("norm"), None
     # A random vector has a component of about 1 / sqrt(n) along each singular vector: a looser
     # residual than that can be met before the leading one has grown.
     if run.meets_all_copies and stop.tol <= _FAILURE_PROBABILITY / math.sqrt(n):
         return Completeness("random start"), None
+    # The theorem on the largest value is one on the run itself, where it is all that is wanted.
+    if k == 1 and run.random_steps >= _LEAST_STEPS and isinstance(stop, Residual):
+        eta = certified_eta(n, run.random_steps, _FAILURE_PROBABILITY)
+        return Completeness("probable", eta, _FAILURE_PROBABILITY), None
     width = min(width, n - k)
     steps = min(steps_for(n, _ETA, _FAILURE_PROBABILITY), max(_LEAST_STEPS, op.matvecs // 20))
-    start, capacity = op.arrays.gaussian(rng, n, width), min(n, k + width * steps)
+    capacity = min(n, k + width * steps)
     complement: GolubKahan | GramLanczos
-    rows = op.rows_in_memory()
-    turned = rows is not None and rows[1]
-    # Values squared and back are known to sqrt(eps) s_1: enough where s_k is far above that.
-    if rows is not None and width == 1 and k and S[-1] > 100 * op.arrays.eps**0.5 * S[0]:
-        view, locked = (Turned(op), (S, U)) if turned else (op, (S, V))
-        if turned:
-            start = op.arrays.gaussian(rng, op.shape[0], width)
+    view = _compiled_view(op, S, stop.tol) if width == 1 else None
+    turned = view is not None and view.turned
+    if view is not None:
+        locked = (S, view.arrays.like(U if turned else V))
+        start = view.arrays.gaussian(rng, view.shape[1], width)
         complement = GramLanczos(view, start, capacity=capacity, rng=rng, locked=locked)
         for _ in range(steps):
             if complement.size < capacity and not complement.exhausted:
                 complement.expand_by(view, capacity - complement.size)
     else:
+        start = op.arrays.gaussian(rng, n, width)
         complement = GolubKahan(op, start, capacity=capacity, rng=rng, locked=triplets)
         for _ in range(steps):
             if not (complement.exhausted or complement.full):
@@ -110,10 +107,38 @@ def check_completeness(
     missing = [i for i, s in enumerate(values) if stop.missed(S * unit, k, float(s) * unit)]
     if missing:
         vectors = vectors[:, : len(missing)]
-        if turned and isinstance(complement, GramLanczos):
+        vectors = op.arrays.like(vectors)
+        if turned:
             vectors = op.rmatmat(vectors)
         return Completeness("unchecked"), vectors
     if complement.exhausted:
         return Completeness("exact"), None
     eta = certified_eta(n, steps, _FAILURE_PROBABILITY)
     return Completeness("probable", eta, _FAILURE_PROBABILITY), None
+
+
+def _rest_is_small(op: Metered, S: HostArray) -> bool:
+    """Whether what is left of the norm is less than s_k: then nothing larger can be in it."""
+    found, last = float(np.sum(S**2)), float(S[-1]) ** 2
+    hint = op.norm_hint  # to three digits: mostly enough, and it is there already
+    if hint is not None and 0.99 * hint**2 - found > last:
+        return False
+    if hint is not None and 1.01 * hint**2 - found < last:
+        return True
+    norm = op.frobenius_norm()
+    return norm is not None and (1 + 10 * op.arrays.eps) * norm**2 - found < last
+
+
+def _compiled_view(op: Metered, S: HostArray, tol: float) -> InMemory | None:
+    """For compiled steps, in the lowest precision in which s_k is far above lost digits.
+
+    Values squared and back are known to ``sqrt(eps) s_1``.
+    """
+    rows = op.rows_in_memory()
+    coarsest = coarsest_precision(op, len(S), tol)
+    if rows is None or not len(S) or coarsest is None:
+        return None
+    for precision in dict.fromkeys((coarsest, "float64")):
+        if S[-1] > 100 * float(np.finfo(precision).eps) ** 0.5 * S[0]:
+            return in_memory(op, rows[1], precision)
+    return None

@@ -88,7 +88,7 @@ class _Driver:
         run.single_steps = callback is not None or cap < _usual_cap(problem.rank, k)
         self.k, self.limit, self.cap, self.callback = k, limit, cap, callback
         self.target = k
-        self.truncated = False
+        self.truncated = self.tightened = False
         self.strict: AnyStop = stop
         self.decline = _Decline(problem.eps)
 
@@ -154,6 +154,17 @@ class _Driver:
         is_truth = isinstance(answer, bool) or dtype_name(getattr(answer, "dtype", "O")) == "bool"
         return is_truth and bool(answer)
 
+    def tighten(self) -> bool:
+        """Go on after values were missed, once: what is larger may lie ahead in the same space.
+
+        With a loose tolerance residuals are small before the leading values have come up.
+        """
+        if self.tightened or self.run.finished or not isinstance(self.strict, Residual):
+            return False
+        self.strict, self.tightened = replace(self.strict, tol=0.1 * self.strict.tol), True
+        self.run.aim_at(self.strict.tol)
+        return True
+
     def verdict(self, good: bool, ended: Status | None) -> Status | None:
         """How the run ended, by the residuals from products; None to go on.
 
@@ -172,6 +183,7 @@ class _Driver:
         if self.run.finished or isinstance(self.strict, Gap):
             return Status.MAX_ITERATIONS
         self.strict = replace(self.strict, tol=self.strict.tol * 0.1)
+        self.run.aim_at(self.strict.tol)
         return None
 
 
@@ -204,7 +216,7 @@ def _solve(
     cap = _usual_cap(rank, k)
     if request.max_matvecs is not None:
         cap = check_cap(request.max_matvecs)
-    run = _begin(problem, method, k, stop.tol, request.start, cap)
+    run = _begin(problem, method, k, stop.aim, request.start, cap)
     driver = _Driver(problem, run, stop, k, limit, cap, request.callback)
     completeness = Completeness("unchecked")
     width, before, latest = 1, None, None
@@ -240,6 +252,9 @@ def _solve(
         op.verifying = False
         if missed is None:
             break
+        if driver.tighten():
+            latest = outcome
+            continue
         before, latest, width = outcome, None, min(2 * width, max(1, driver.k))
         driver = _restarted(driver, method, outcome, missed)
     return _finish(driver, method, outcome, status, completeness, request.on_failure)
@@ -261,6 +276,7 @@ def _begin(problem: Problem, method: Method, k: int, tol: float, start: Any, cap
     if problem.rng_given:
         run.rng = problem.rng
     run.retarget(k)
+    run.aim_at(tol)
     return run
 
 
@@ -271,7 +287,7 @@ def _restarted(driver: _Driver, method: Method, outcome: _Outcome, missed: Array
     k = driver.target
     if not isinstance(stop, Residual):
         k = min(driver.limit, max(1, driver.k + int(missed.shape[1])))
-    run = method.init(problem.op, k, tol=stop.tol, start=block, rng=problem.rng)
+    run = method.init(problem.op, k, tol=stop.aim, start=block, rng=problem.rng)
     run.iterations += driver.run.iterations
     return _Driver(problem, run, stop, k, driver.limit, driver.cap, driver.callback)
 

@@ -17,12 +17,11 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._columns import Columns
-from trsvd._compiled import kernels
 from trsvd._golub_kahan import narrow
-from trsvd._kinds import is_sparse
+from trsvd._in_memory import InMemory
 from trsvd._metered import Metered, Turned
 from trsvd._orthonormalize import SpareVectors, largest_norm, orthonormalize
-from trsvd._ritz import Ritz, small_eigh
+from trsvd._ritz import Ritz, small_eigh, tridiagonal_eigh
 
 __all__ = ["GramLanczos"]
 
@@ -49,7 +48,7 @@ class GramLanczos:
 
     def __init__(
         self,
-        op: Metered | Turned,
+        op: Metered | Turned | InMemory,
         start: Array,
         *,
         capacity: int,
@@ -81,6 +80,8 @@ class GramLanczos:
         largest = float(S.max(initial=0.0)) ** 2
         self.anorm = arrays.xp.asarray(largest, dtype=arrays.real_dtype, device=arrays.device)
         self._pending: list[tuple[Array, Array]] = []
+        self._tridiagonal = self.width == 1 and not self.locked
+        self._solved: tuple[HostArray, HostArray, HostArray] | None = None  # the last T, with S, Q
 
     @property
     def width(self) -> int:
@@ -97,45 +98,46 @@ class GramLanczos:
         """Whether V spans the whole space."""
         return self.width == 0
 
-    def expand_by(self, op: Metered | Turned, count: int) -> int:
+    def expand_by(self, op: Metered | Turned | InMemory, count: int) -> int:
         """Up to ``count`` expansions, in one compiled call where that is possible; how many."""
-        compiled = kernels() if self.width == 1 else None
-        rows = None if compiled is None else op.rows_in_memory()
-        count = min(count, self.capacity - self.size, self.shape[1] - self.size - 1)
-        if compiled is None or rows is None or rows[1] or count < 1:
+        w, j, n = self.width, self.size, self.shape[1]
+        count = min(count, (self.capacity - j) // max(w, 1), (n - j) // max(w, 1) - 1)
+        if not isinstance(op, InMemory) or not 0 < w <= op.most_at_once or count < 1:
             self.expand(op)
             return 1
         self.sync()
-        j, arrays = self.size, self.arrays
-        H, C = np.zeros((count, j + count)), np.zeros((2, count))
-        V, largest = self.V.rows(j + count + 1), float(self.anorm)
-        rest = (V, j, H, C, 4 * arrays.eps, largest)
-        M = rows[0]
-        if is_sparse(M):
-            made = int(compiled.sparse_gram_lanczos(M.data, M.indices, M.indptr, *rest))
-        else:
-            made = int(compiled.gram_lanczos(M, *rest))
-        op.count(2 * made, 2 * made)
-        T = np.zeros((j + made, j + made), dtype=arrays.wide_dtype)
-        T[:j, :j] = self.T
-        for step in range(made):
-            column = H[step, : j + step + 1]
-            T[: j + step + 1, j + step] = column
-            T[j + step, : j + step + 1] = column
-        self.T, self.size = T, j + made
-        self.V.count = j + made + 1
+        ahead = j + (count + 1) * w
+        H, C = np.zeros((count * w, ahead)), np.zeros((2, count * w))
+        V, largest = self.V.rows(ahead), float(self.anorm)
+        made = op.lanczos(V, j, w, H, C, 4 * self.arrays.eps, largest)
         if made:
-            self.C = np.zeros((1, j + made), dtype=arrays.wide_dtype)
-            self.C[0, -1] = C[0, made - 1]
-            self.anorm = max(largest, float(C[1, :made].max()))
-        if (
-            made < count
-        ):  # nothing was left of a product: the next vector has to come from elsewhere
+            self._take_over(H[: made * w], C[0, : made * w], w)
+            self.anorm = max(largest, float(C[1, : made * w].max()))
+        if made < count:
+            # Nothing was left of a product: the next vector has to come from elsewhere.
             self.expand(op)
             made += 1
         return made
 
-    def expand(self, op: Metered | Turned) -> None:
+    def _take_over(self, H: HostArray, left: HostArray, w: int) -> None:
+        """Enlarge T and C by what compiled steps wrote: coefficients of products, in rows."""
+        j, count = self.size, len(H)
+        total = j + count
+        self.C = np.zeros((w, total), dtype=self.arrays.wide_dtype)
+        self.C[:, -w:] = np.triu(H[-w:, total : total + w].T, 1) + np.diag(left[-w:])
+        T = np.zeros((total, total), dtype=self.arrays.wide_dtype)
+        T[:j, :j] = self.T
+        T[j:, :j] = H[:, :j]
+        T[:j, j:] = H[:, :j].T
+        inner = H[:, j:total]
+        for at in range(0, count, w):
+            inner[at : at + w, at + w :] = 0  # these are coefficients in the next block
+            inner[at : at + w, at : at + w] /= 2
+        T[j:, j:] = inner + inner.T
+        self.T, self.size = T, total
+        self.V.count = total + w
+
+    def expand(self, op: Metered | Turned | InMemory) -> None:
         """Add the next block to the basis: two products of its width."""
         arrays = self.arrays
         j, w, n = self.size, self.width, self.shape[1]
@@ -186,8 +188,13 @@ class GramLanczos:
     def _eigh(self) -> tuple[HostArray, HostArray]:
         """Ritz values of A (roots, descending) and vectors of what is not locked."""
         self.sync()
-        values, Q = small_eigh(self.T[self.locked :, self.locked :])
-        return np.sqrt(np.maximum(values, 0)), Q
+        if self._solved is not None and self._solved[0] is self.T:
+            return self._solved[1:]
+        T = self.T[self.locked :, self.locked :]
+        values, Q = tridiagonal_eigh(T) if self._tridiagonal else small_eigh(T)
+        S = np.sqrt(np.maximum(values, 0))
+        self._solved = None if self.locked else (self.T, S, Q)
+        return S, Q
 
     def ritz(self) -> Ritz:
         """Ritz values and their residuals as they stand."""
@@ -203,7 +210,7 @@ class GramLanczos:
     def right_vectors(self, k: int) -> Array:
         """The k leading Ritz vectors."""
         self.sync()
-        _, Q = small_eigh(self.T)
+        _, Q = small_eigh(self.T) if self.locked else self._eigh()
         return self.V.view(0, self.size) @ self.arrays.put(Q[:, :k])
 
     def ritz_complement(self, count: int) -> tuple[HostArray, Array]:
@@ -215,6 +222,7 @@ class GramLanczos:
         """Thick restart: keep the leading Ritz vectors (and what is locked)."""
         a, j = self.locked, self.size
         S, Q = self._eigh()
+        self._tridiagonal = False
         S, Q = S[: keep - a], Q[:, : keep - a]
         C = self.C[:, a:] @ Q
         W, C = narrow(self.arrays, self.V.view(j), C, drop, block_size)
@@ -232,6 +240,7 @@ class GramLanczos:
         over = np.linalg.norm(self.C[:, a:], axis=0) > level
         count = int(np.argmax(over)) if over.any() else len(over)
         self.C[:, a : a + count] = 0
+        self._solved = None
         self.locked = a + count
 
     def grow(self, capacity: int) -> None:

@@ -222,7 +222,7 @@ def _described(problem: Problem, result: SVDResult, stop: Gap | Residual) -> Lea
     rounding = rounding_of(problem.arrays) + dropped
     run, subspace = result.state.run, Subspace(result.U, result.Vh)
     if run.exact:
-        kind, gap = "exact", rounding
+        kind, gap = "exact", rounding + run.lost
     elif isinstance(stop, Gap):
         kind, gap = "estimate", max(stop.estimate(run.report(now=True)), rounding)
     else:

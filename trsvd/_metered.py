@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class Metered(MatrixOperator):
         self.op = op
         self.arrays, self.shape = op.arrays, op.shape
         self.norm_hint: float | None = None  # rough norm, where it was asked for
+        self.copies: dict[Any, Any] = {}  # for compiled steps, by who made them
         # Outside of this window sums of squares of entries come near overflow or underflow.
         safe = float(np.finfo(self.arrays.host_dtype).tiny) ** -0.2
         size = size or 1.0

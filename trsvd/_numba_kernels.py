@@ -1,7 +1,8 @@
 """Compiled loops over a matrix in memory; imported by `_compiled` where Numba is installed.
 
-A Gram product ``M^T (M x)`` takes one pass over M: four rows at a time are multiplied by x and,
-while they are in cache, added to the result. A whole run of Lanczos steps is one call.
+A Gram product ``M^T (M x)`` takes one pass over M: four rows at a time are multiplied by x (or by
+four vectors) and, while they are in cache, added to the result. A whole run of Lanczos steps is
+one call.
 """
 
 from __future__ import annotations
@@ -9,12 +10,35 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from numba import njit
 
-__all__ = ["gram_lanczos", "sparse_gram_lanczos"]
+__all__ = [
+    "ACROSS",
+    "FORMED",
+    "FUSED",
+    "gram_lanczos",
+    "sparse_gram_lanczos",
+]
+
+FUSED, ACROSS, FORMED = 0, 1, 2  # how `gram_lanczos` makes a product
 
 # Sums may be reordered, so that they use vector instructions; NaN and inf keep their meaning.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
+# Rows of a sparse matrix are too short for that.
+_SHORT = {"contract"}
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _rows_times(M: Any, i: int, rows: int, x: Any, w: Any) -> None:
+    """``w += R^T (R x)`` with ``rows`` rows R of M from the i-th on, one at a time."""
+    for row in range(rows):
+        a = M[i + row]
+        p = w.dtype.type(0)
+        for j in range(M.shape[1]):
+            p += a[j] * x[j]
+        for j in range(M.shape[1]):
+            w[j] += p * a[j]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
@@ -23,8 +47,7 @@ def _gram_product(M: Any, x: Any, w: Any) -> None:
     m, n = M.shape
     zero = w.dtype.type(0)
     w[:] = zero
-    i = 0
-    while i + 4 <= m:
+    for i in range(0, m - 3, 4):
         a, b, c, d = M[i], M[i + 1], M[i + 2], M[i + 3]
         p, q, r, s = zero, zero, zero, zero
         for j in range(n):
@@ -34,15 +57,106 @@ def _gram_product(M: Any, x: Any, w: Any) -> None:
             s += d[j] * x[j]
         for j in range(n):
             w[j] += p * a[j] + q * b[j] + r * c[j] + s * d[j]
-        i += 4
-    while i < m:
+    _rows_times(M, m - m % 4, m % 4, x, w)
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _product(M: Any, x: Any, w: Any) -> None:
+    """``w = M x``."""
+    m, n = M.shape
+    zero = w.dtype.type(0)
+    for i in range(0, m - 3, 4):
+        a, b, c, d = M[i], M[i + 1], M[i + 2], M[i + 3]
+        p, q, r, s = zero, zero, zero, zero
+        for j in range(n):
+            p += a[j] * x[j]
+            q += b[j] * x[j]
+            r += c[j] * x[j]
+            s += d[j] * x[j]
+        w[i], w[i + 1], w[i + 2], w[i + 3] = p, q, r, s
+    for i in range(m - m % 4, m):
         a = M[i]
         p = zero
         for j in range(n):
             p += a[j] * x[j]
+        w[i] = p
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _adjoint_product(M: Any, x: Any, w: Any) -> None:
+    """``w = M^T x``."""
+    m, n = M.shape
+    w[:] = w.dtype.type(0)
+    for i in range(0, m - 3, 4):
+        a, b, c, d = M[i], M[i + 1], M[i + 2], M[i + 3]
+        p, q, r, s = x[i], x[i + 1], x[i + 2], x[i + 3]
+        for j in range(n):
+            w[j] += p * a[j] + q * b[j] + r * c[j] + s * d[j]
+    for i in range(m - m % 4, m):
+        a = M[i]
+        p = x[i]
         for j in range(n):
             w[j] += p * a[j]
-        i += 1
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _inner_products(M: Any, i: int, X: Any, P: Any) -> None:
+    """``P = R X^T`` for the four rows R of M from the i-th on, and four rows of X."""
+    zero = P.dtype.type(0)
+    a, b, c, d = M[i], M[i + 1], M[i + 2], M[i + 3]
+    x, y, z, t = X[0], X[1], X[2], X[3]
+    ax, ay, az, at = zero, zero, zero, zero
+    bx, by, bz, bt = zero, zero, zero, zero
+    cx, cy, cz, ct = zero, zero, zero, zero
+    dx, dy, dz, dt = zero, zero, zero, zero
+    for j in range(M.shape[1]):
+        p, q, r, s = x[j], y[j], z[j], t[j]
+        e = a[j]
+        ax, ay, az, at = ax + e * p, ay + e * q, az + e * r, at + e * s
+        e = b[j]
+        bx, by, bz, bt = bx + e * p, by + e * q, bz + e * r, bt + e * s
+        e = c[j]
+        cx, cy, cz, ct = cx + e * p, cy + e * q, cz + e * r, ct + e * s
+        e = d[j]
+        dx, dy, dz, dt = dx + e * p, dy + e * q, dz + e * r, dt + e * s
+    P[0, 0], P[0, 1], P[0, 2], P[0, 3] = ax, ay, az, at
+    P[1, 0], P[1, 1], P[1, 2], P[1, 3] = bx, by, bz, bt
+    P[2, 0], P[2, 1], P[2, 2], P[2, 3] = cx, cy, cz, ct
+    P[3, 0], P[3, 1], P[3, 2], P[3, 3] = dx, dy, dz, dt
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _add_combinations(M: Any, i: int, P: Any, W: Any) -> None:
+    """``W += P^T R`` for the four rows R of M from the i-th on, and four rows of W."""
+    a, b, c, d = M[i], M[i + 1], M[i + 2], M[i + 3]
+    ax, ay, az, at = P[0, 0], P[0, 1], P[0, 2], P[0, 3]
+    bx, by, bz, bt = P[1, 0], P[1, 1], P[1, 2], P[1, 3]
+    cx, cy, cz, ct = P[2, 0], P[2, 1], P[2, 2], P[2, 3]
+    dx, dy, dz, dt = P[3, 0], P[3, 1], P[3, 2], P[3, 3]
+    u, v, w, o = W[0], W[1], W[2], W[3]
+    for j in range(M.shape[1]):
+        p, q, r, s = a[j], b[j], c[j], d[j]
+        u[j] += ax * p + bx * q + cx * r + dx * s
+        v[j] += ay * p + by * q + cy * r + dy * s
+        w[j] += az * p + bz * q + cz * r + dz * s
+        o[j] += at * p + bt * q + ct * r + dt * s
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _gram_products(M: Any, X: Any, W: Any) -> None:
+    """``W = X M^T M``, vectors being rows: while rows of M are in cache, for all of X."""
+    m, width = M.shape[0], X.shape[0]
+    W[:] = W.dtype.type(0)
+    P = np.empty((4, 4), W.dtype)
+    fours = width - width % 4
+    for i in range(0, m - 3, 4):
+        for c in range(0, fours, 4):
+            _inner_products(M, i, X[c : c + 4], P)
+            _add_combinations(M, i, P, W[c : c + 4])
+        for c in range(fours, width):
+            _rows_times(M, i, 4, X[c], W[c])
+    for c in range(width):
+        _rows_times(M, m - m % 4, m % 4, X[c], W[c])
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
@@ -108,20 +222,53 @@ def _scale(w: Any, left: float) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def gram_lanczos(M: Any, V: Any, first: int, H: Any, C: Any, floor: float, largest: float) -> int:
-    """Lanczos steps on ``M^T M``, as many as H has rows; how many were made.
+def _finish_block(
+    V: Any, j: int, width: int, H: Any, C: Any, row: int, floor: float, largest: float
+) -> float:
+    """Orthonormalize rows ``j + width`` of V and those behind; the largest norm, or -1.
+
+    It is -1 where a product left nothing, or is not finite.
+    """
+    for c in range(width):
+        size, left = _finish_step(V, j + width + c - 1, H[row + c])
+        C[0, row + c], C[1, row + c] = left, size
+        largest = max(largest, size)
+        if not left > floor * largest or not left < math.inf:
+            return -1.0
+        _scale(V[j + width + c], left)
+    return largest
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def gram_lanczos(
+    M: Any,
+    way: int,
+    V: Any,
+    first: int,
+    width: int,
+    H: Any,
+    C: Any,
+    floor: float,
+    largest: float,
+) -> int:
+    """Lanczos steps on ``A^T A``, as many as H has room for; how many were made.
 
     Parameters
     ----------
-    M : array of shape (m, n)
-        C-ordered.
+    M : array
+        A, its transpose or ``A^T A``, C-ordered, in the precision of V or in a lower one.
+    way : {FUSED, ACROSS, FORMED}
+        Which of them M is. More than one vector at a time are multiplied only by ``FUSED``.
     V : array of shape (p, n)
-        The basis as rows; row ``first`` is the next vector, and those behind it are written.
+        The basis as rows; ``width`` rows from ``first`` on are the next block, and those behind it
+        are written.
     first : int
-        Number of rows in front of the next vector.
-    H : array of shape (count, p)
+        Number of rows in front of the next block.
+    width : int
+        Vectors in a block.
+    H : array of shape (count * width, p)
         Receives the coefficients of each product in the rows of V.
-    C : array of shape (2, count)
+    C : array of shape (2, count * width)
         Receives the norms of what is left of the products, and those of the products.
     floor : float
         Relative to the largest product so far, what is left counts as nothing.
@@ -133,16 +280,33 @@ def gram_lanczos(M: Any, V: Any, first: int, H: Any, C: Any, floor: float, large
     int
         Fewer than asked for where a product left nothing (or is not finite): that step is not made.
     """
-    for step in range(H.shape[0]):
-        j = first + step
-        _gram_product(M, V[j], V[j + 1])
-        size, left = _finish_step(V, j, H[step])
-        C[0, step], C[1, step] = left, size
-        largest = max(largest, size)
-        if not left > floor * largest or not left < math.inf:
-            return step
-        _scale(V[j + 1], left)
-    return len(H)
+    between = np.empty(M.shape[1] if way == ACROSS else 0, V.dtype)
+    for step in range(H.shape[0] // width):
+        j = first + step * width
+        if way == ACROSS:
+            _adjoint_product(M, V[j], between)
+            _product(M, between, V[j + 1])
+        elif way == FORMED:
+            _product(M, V[j], V[j + 1])
+        elif width == 1:
+            _gram_product(M, V[j], V[j + 1])
+        else:
+            _gram_products(M, V[j : j + width], V[j + width : j + 2 * width])
+        largest = _finish_block(V, j, width, H, C, step * width, floor, largest)
+        if largest < 0:
+            return int(step)
+    return int(H.shape[0] // width)
+
+
+@njit(cache=True, nogil=True, fastmath=_SHORT)
+def _sparse_gram_product(data: Any, indices: Any, indptr: Any, x: Any, w: Any) -> None:
+    w[:] = w.dtype.type(0)
+    for i in range(indptr.shape[0] - 1):
+        total = w.dtype.type(0)
+        for p in range(indptr[i], indptr[i + 1]):
+            total += data[p] * x[indices[p]]
+        for p in range(indptr[i], indptr[i + 1]):
+            w[indices[p]] += total * data[p]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
@@ -157,12 +321,13 @@ def sparse_gram_lanczos(
     floor: float,
     largest: float,
 ) -> int:
-    """`gram_lanczos` for a matrix by compressed rows.
+    """`gram_lanczos` for a matrix by compressed rows, one vector at a time.
 
     Parameters
     ----------
     data, indices, indptr : arrays
-        The matrix, as `scipy.sparse.csr_array` has it.
+        The matrix, as `scipy.sparse.csr_array` has it; indices in an unsigned type, since a look
+        for negative ones takes as long as the product.
     V, first, H, C, floor, largest
         As for `gram_lanczos`.
 
@@ -173,18 +338,8 @@ def sparse_gram_lanczos(
     """
     for step in range(H.shape[0]):
         j = first + step
-        x, w = V[j], V[j + 1]
-        w[:] = w.dtype.type(0)
-        for i in range(indptr.shape[0] - 1):
-            total = w.dtype.type(0)
-            for p in range(indptr[i], indptr[i + 1]):
-                total += data[p] * x[indices[p]]
-            for p in range(indptr[i], indptr[i + 1]):
-                w[indices[p]] += total * data[p]
-        size, left = _finish_step(V, j, H[step])
-        C[0, step], C[1, step] = left, size
-        largest = max(largest, size)
-        if not left > floor * largest or not left < math.inf:
-            return step
-        _scale(w, left)
-    return len(H)
+        _sparse_gram_product(data, indices, indptr, V[j], V[j + 1])
+        largest = _finish_block(V, j, 1, H, C, step, floor, largest)
+        if largest < 0:
+            return int(step)
+    return int(H.shape[0])

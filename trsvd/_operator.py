@@ -173,6 +173,9 @@ class _SparseMatrix(MatrixOperator):
     def frobenius_norm(self, scale: float = 1.0) -> float:
         return self.arrays.frobenius_norm(self._A.data[:, None], scale) if self._A.nnz else 0.0
 
+    def rough_norm(self) -> float | None:
+        return self.arrays.rough_norm(self._A.data[:, None]) if self._A.nnz else None
+
     def dense(self) -> Array:
         return self._A.toarray()
 

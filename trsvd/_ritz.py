@@ -10,13 +10,26 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import scipy.linalg
 
 from trsvd._arrays import Array, Arrays, HostArray
 from trsvd._metered import Metered
 from trsvd._operator import MatrixOperator
 from trsvd._orthonormalize import SpareVectors, orthonormalize
 
-__all__ = ["Ritz", "check_finite", "rayleigh_ritz", "residual_norms", "small_eigh", "small_svd"]
+__all__ = [
+    "Ritz",
+    "check_finite",
+    "rayleigh_ritz",
+    "residual_norms",
+    "small_eigh",
+    "small_svd",
+    "tridiagonal_eigh",
+]
+
+
+# Up to so many entries one call of LAPACK takes less than orthonormalizing by products.
+_SMALL_BLOCK = 1 << 11
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,15 @@ def small_eigh(T: HostArray) -> tuple[HostArray, HostArray]:
     return values[::-1], vectors[:, ::-1]
 
 
+def tridiagonal_eigh(T: HostArray) -> tuple[HostArray, HostArray]:
+    """`small_eigh` of a real matrix of which only three diagonals count."""
+    check_finite(T)
+    if len(T) < 2 or np.iscomplexobj(T) or not hasattr(scipy.linalg.lapack, "dstevd"):
+        return small_eigh(T)
+    values, vectors, info = scipy.linalg.lapack.dstevd(np.diagonal(T), np.diagonal(T, 1))
+    return (values[::-1], vectors[:, ::-1]) if info == 0 else small_eigh(T)
+
+
 def check_finite(B: HostArray) -> None:
     """ValueError if numbers made from products with A are not finite."""
     if not np.isfinite(B).all():
@@ -117,6 +139,10 @@ def rayleigh_ritz(
     Y = op.matmat(V)
     norms = arrays.get(arrays.column_norms(Y))
     check_finite(norms)
+    if arrays.on_host and Y.size <= _SMALL_BLOCK:
+        P, S, Wh = np.linalg.svd(Y, full_matrices=False)
+        V = V @ arrays.adjoint(Wh[:k])
+        return P[:, :k], S[:k].astype(np.float64), V
     floor = arrays.eps * float(np.max(norms))
     Q, _, R = orthonormalize(arrays, Y, None, floor=floor, spare=spare)
     P, S, Wh = small_svd(arrays.get(R).astype(arrays.wide_dtype))

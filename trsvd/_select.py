@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from trsvd._arrays import is_array
 from trsvd._compiled import kernels
+from trsvd._in_memory import stays_in_cache
 from trsvd._operator import MatrixOperator, as_operator
 from trsvd._validate import check_cap, check_k, check_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
@@ -16,6 +19,7 @@ __all__ = ["SMALL", "Selection", "select_method"]
 # Up to this min(m, n) a dense factorization takes about as long as a few dozen Lanczos steps.
 SMALL = 500
 _DENSE_BYTES = 1 << 31
+_COMPILED_SPARSE = "; compiled Lanczos steps on the Gram operator keep no basis on the longer side"
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,14 @@ def select_method(
     iterative = ThickRestartLanczos()
     if not affordable:
         return Selection(iterative, f"max_matvecs = {max_matvecs} is less than min(m, n) = {rank}")
-    if bytes_dense > _DENSE_BYTES and not dense:
-        return Selection(iterative, "as a dense array the matrix would take over 2 GiB")
     tol = check_tol(tol, op.arrays.eps)
+    if bytes_dense > _DENSE_BYTES and not dense:
+        compiled = _has_compiled_steps(op, tol)
+        return Selection(
+            ThickRestartLanczos(gram=compiled),
+            "as a dense array the matrix would take over 2 GiB"
+            + (_COMPILED_SPARSE if compiled else ""),
+        )
     if rank <= 64 or (dense and rank <= SMALL and not _compiled_pays(op, k, tol)):
         return Selection(
             Direct(), f"min(m, n) = {rank} is small: a dense factorization costs least"
@@ -92,7 +101,7 @@ def select_method(
     share = k / rank
     if dense and _compiled_pays(op, k, tol):
         return Selection(
-            ThickRestartLanczos(gram=True),
+            ThickRestartLanczos(gram=True, block_size=_block_size(op, k)),
             f"k = {k} of min(m, n) = {rank}, rows in memory: compiled Lanczos steps on the Gram "
             "operator cost least",
         )
@@ -106,8 +115,7 @@ def select_method(
     if kind == "sparse" and _has_compiled_steps(op, tol):
         return Selection(
             ThickRestartLanczos(gram=True),
-            f"k = {k} of min(m, n) = {rank}, sparse: compiled Lanczos steps on the Gram operator "
-            "keep no basis on the longer side",
+            f"k = {k} of min(m, n) = {rank}, sparse{_COMPILED_SPARSE}",
         )
     return Selection(
         iterative,
@@ -119,19 +127,28 @@ def _compiled_pays(op: MatrixOperator, k: int, tol: float) -> bool:
     """Whether Lanczos on the Gram operator, in compiled code, costs less than the Gram matrix.
 
     By measurements (one thread; 64 to 4096 rows and columns; Gaussian, and with s_i = 1/i): the
-    Gram matrix costs ``m n^2`` whatever k is, Lanczos about ``k m n``, twice as much in double
-    precision, where it waits for memory. Squares keep half of the digits.
+    Gram matrix costs ``m n^2`` whatever k is, Lanczos about ``k m n``. Squares keep half of the
+    digits.
     """
     if not _has_compiled_steps(op, tol):
         return False
     long, rank = max(op.shape), min(op.shape)
-    # (A loose tolerance lets the Gram matrix of float32 be one in float32.)
-    size = op.arrays.host_dtype.itemsize
-    share = 0.09 if size == 4 and tol >= 100 * op.arrays.eps else 0.6 / size
-    most = max(share * rank**2 / long, 1)
-    return rank >= 192 and long < 8 * rank and k <= most
+    return rank >= 192 and long < 8 * rank and k <= max(0.09 * rank**2 / long, 1)
+
+
+def _block_size(op: MatrixOperator, k: int) -> int:
+    """Vectors to multiply at a time: a few where a pass waits for the main memory.
+
+    Four cost twice as much as one there, eight three times; and they take half of the passes, or
+    a quarter.
+    """
+    rows = op.rows_in_memory()
+    if rows is None or k < 8 or stays_in_cache(rows[0]):
+        return 1
+    return 8 if k >= 32 else 4
 
 
 def _has_compiled_steps(op: MatrixOperator, tol: float) -> bool:
     """Whether there are compiled Lanczos steps on the Gram operator, and half of the digits do."""
-    return kernels() is not None and op.rows_in_memory() is not None and tol >= 1000 * op.arrays.eps
+    eps = float(np.finfo(np.float64).eps)
+    return kernels() is not None and op.rows_in_memory() is not None and tol >= 1000 * eps

@@ -40,6 +40,11 @@ class Stop(Protocol):
         """Relative residual that the returned triplets must meet."""
         ...
 
+    @property
+    def aim(self) -> float:
+        """Relative accuracy that a method should be able to reach."""
+        ...
+
     def judge(self, ritz: Ritz, rank: int) -> Verdict:
         """Whether the wanted triplets are there."""
         ...
@@ -61,6 +66,11 @@ class _WithTolerance:
     """What the rules on residuals share."""
 
     tol: float
+
+    @property
+    def aim(self) -> float:
+        """Relative accuracy that a method should be able to reach."""
+        return self.tol
 
     def accepts(self, residuals: HostArray) -> bool:
         """Whether every residual is at most tol."""
@@ -182,6 +192,11 @@ class Gap:
     gap: float
     warm: bool = False
     tol: float = math.inf
+
+    @property
+    def aim(self) -> float:
+        """Relative accuracy that a method should be able to reach."""
+        return self.gap
 
     def estimate(self, ritz: Ritz) -> float:
         """The relative gap of what would be extracted now.

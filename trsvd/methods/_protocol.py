@@ -28,6 +28,9 @@ class Run(ABC):
         The run iterates a random block at least k wide: no copy of a multiple value is missed.
     exact : bool
         The full spectrum was computed.
+    lost : float
+        Where it was that of squares: rounding in them may cost so much of the sum of the leading
+        singular values, relative to it.
     rng : numpy.random.Generator
         Where the run takes random numbers from when it has to.
     single_steps : bool
@@ -41,11 +44,17 @@ class Run(ABC):
     finished: bool = False
     meets_all_copies: bool = False
     exact: bool = False
+    lost: float = 0.0
 
     @property
     @abstractmethod
     def next_cost(self) -> int:
         """Products (in vectors) that the next step makes."""
+
+    @property
+    def random_steps(self) -> int:
+        """Dimension of the Krylov space, of a random vector, that the answer comes from; or 0."""
+        return 0
 
     @property
     def extract_cost(self) -> int:
@@ -77,6 +86,9 @@ class Run(ABC):
     @abstractmethod
     def retarget(self, k: int) -> None:
         """Aim at k triplets from now on, keeping what was computed."""
+
+    def aim_at(self, tol: float) -> None:  # noqa: B027 - few runs work differently
+        """Be ready to reach this relative accuracy from now on."""
 
     @abstractmethod
     def copy(self) -> Run:

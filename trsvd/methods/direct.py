@@ -10,11 +10,13 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._metered import Metered
-from trsvd._orthonormalize import SpareVectors
+from trsvd._orthonormalize import SpareVectors, orthonormalize
 from trsvd._ritz import Ritz, check_finite, rayleigh_ritz
 from trsvd.methods._protocol import Run
 
 __all__ = ["Direct"]
+
+_SINGLE = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +70,9 @@ class _DirectRun(Run):
         if route == "auto":
             route = "gram" if 4 * k <= n else "svd"
         self.route = route
-        # Half of the digits are enough for a loose tolerance; the others are asked for if not.
-        self.double = tol < 100 * op.arrays.eps or op.arrays.eps < 1e-10
+        # Half of the digits of float32 are enough for a loose tolerance; more are asked for if not.
+        # (And a norm of moderate size: squares stay in its range.)
+        self.double = tol < 100 * _SINGLE or (op.arrays.eps < _SINGLE and op.norm_hint is None)
         self._triplets: tuple[Array, HostArray, Array] | None = None
         self._dense: Array | None = None
 
@@ -95,6 +98,7 @@ class _DirectRun(Run):
             if self._by_gram(op, A):
                 return
             self.route = "svd"
+        self.lost = 0.0
         U, S, Vh = arrays.svd(A)
         self._triplets = U, S, arrays.adjoint(Vh)
         self._dense = None
@@ -107,14 +111,20 @@ class _DirectRun(Run):
         """
         arrays = op.arrays
         V = arrays.gram_eigh(A, self.k, double=self.double)
+        if not self.double and arrays.eps < _SINGLE:  # orthonormal in single precision only
+            spare = SpareVectors(arrays, self.rng, op.shape[1], self.k)
+            V, _, _ = orthonormalize(arrays, V, None, floor=0.0, spare=spare)
         spare = SpareVectors(arrays, self.rng, op.shape[0], self.k)
         op.verifying = True
         self._triplets = rayleigh_ritz(op, V, spare, self.k)
         op.verifying = False
         S = self._triplets[1]
-        eps = float(np.finfo(np.float64).eps) if self.double else arrays.eps
+        eps = float(np.finfo(np.float64).eps) if self.double else _SINGLE
         least = 10 * max(eps**0.5, eps / max(self.tol, arrays.eps))
-        return bool(S[-1] > least * S[0])
+        if not S[-1] > least * S[0]:
+            return False
+        self.lost = 4 * eps * float(S[0]) ** 2 / float(S[-1] * S.mean())
+        return self.double or self.lost <= 0.1 * self.tol
 
     def report(self, *, now: bool = False) -> Ritz | None:
         del now

@@ -10,11 +10,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from trsvd._arrays import Array, HostArray
-from trsvd._compiled import kernels
 from trsvd._golub_kahan import GolubKahan
+from trsvd._in_memory import InMemory, coarsest_precision, in_memory, stays_in_cache
 from trsvd._lanczos import GramLanczos
 from trsvd._metered import Metered, Turned
-from trsvd._orthonormalize import SpareVectors
+from trsvd._orthonormalize import SpareVectors, orthonormalize
 from trsvd._ritz import Ritz, rayleigh_ritz
 from trsvd.methods._protocol import Run, pad_block
 
@@ -83,8 +83,6 @@ class ThickRestartLanczos:
         size = self.basis_size
         if size is None:
             size = max(2 * k + 20, k + 3 * self.block_size)
-            if self.gram and kernels() is not None:  # compiled steps: a restart costs more
-                size = max(size, min(2 * k + 70, rank // 2))
         if size < min(least, rank):
             msg = (
                 f"basis_size={size} is too small for k={k} with block_size={self.block_size}; "
@@ -100,7 +98,7 @@ class ThickRestartLanczos:
         return _LanczosRun(self, op, k, tol, start, rng)
 
 
-def _rows_are_long(op: Metered, basis_size: int) -> bool:
+def _rows_are_long(op: Metered, basis_size: int, precision: str | None) -> bool:
     """Whether the rows in memory are those of the adjoint, and worth working with as they are.
 
     A compiled Gram product wants contiguous rows; the vectors are longer on that side, and the
@@ -108,12 +106,9 @@ def _rows_are_long(op: Metered, basis_size: int) -> bool:
     """
     rows = op.rows_in_memory()
     m, n = op.shape
-    return (
-        rows is not None
-        and rows[1]
-        and kernels() is not None
-        and (m <= 8 * n and 2 * basis_size <= n)
-    )
+    if rows is None or precision is None or not rows[1] or stays_in_cache(rows[0], precision):
+        return False
+    return m <= 8 * n and 2 * basis_size <= n
 
 
 class _LanczosRun(Run):
@@ -128,41 +123,60 @@ class _LanczosRun(Run):
     ) -> None:
         m, n = op.shape
         self.method, self.k, self.tol = method, k, tol
-        self.eps = op.arrays.eps
         self.may_repair = method.reorthogonalize == "auto"
-        one_sided = method.reorthogonalize == "one-sided" or (self.may_repair and m >= 2 * n)
-        self.turned = method.gram and _rows_are_long(op, method.basis_for(k, n))
+        self.two_sided = not (
+            method.reorthogonalize == "one-sided" or (self.may_repair and m >= 2 * n)
+        )
+        self.precision = coarsest_precision(op, k, tol) if method.gram else None
+        self.turned = _rows_are_long(op, method.basis_for(k, n), self.precision)
         if self.turned and start is not None:
             start = op.matmat(start)
-        view = self._view(op)
-        block = pad_block(view, start, min(method.block_size, n), rng)
-        capacity = max(method.basis_for(k, n), k + 2 * int(block.shape[1]))
-        self.basis: GolubKahan | GramLanczos
-        if method.gram:
-            self.basis = GramLanczos(view, block, capacity=capacity, rng=rng)
-        else:
-            self.basis = GolubKahan(op, block, capacity=capacity, rng=rng, two_sided=not one_sided)
         self.meets_all_copies = start is None and method.block_size >= k
+        self._from_random = start is None
         self.scale, self.rng = 0.0, rng
-        self._last_look = (0, 0.0)
-        self._look_at = k + 2 if method.gram else 0
-        self._leave_gram = False
+        self._leave_gram = self._too_coarse = False
+        self.basis = self._first_basis(op, start)
 
-    def _view(self, op: Metered) -> Metered | Turned:
+    def _first_basis(self, op: Metered, start: Array | None) -> GolubKahan | GramLanczos:
+        """A basis to begin with, from a block of start vectors or a random one."""
+        self._last_look, self._look_at = (0, 0.0), 0
+        width = min(self.method.block_size, op.shape[1])
+        view = self._view(op) if self.method.gram and not self._leave_gram else op
+        start = None if start is None else view.arrays.like(start)
+        block = pad_block(view, start, width, self.rng)
+        k, capacity = self.k, self._capacity(view)
+        capacity = max(capacity, k + 2 * int(block.shape[1]))
+        if isinstance(view, Metered) and (self._leave_gram or not self.method.gram):
+            self._leave_gram = False
+            two = self.two_sided
+            return GolubKahan(op, block, capacity=capacity, rng=self.rng, two_sided=two)
+        self._look_at = self.iterations + k // width + 2
+        return GramLanczos(view, block, capacity=capacity, rng=self.rng)
+
+    def _capacity(self, view: Metered | Turned | InMemory) -> int:
+        """Columns of a basis: more where compiled steps make them cheap and a restart dear."""
+        n = view.shape[1]
+        size = self.method.basis_for(self.k, n)
+        if self.method.basis_size is None and isinstance(view, InMemory):
+            size = max(size, min(view.affordable_basis, max(2 * self.k + 70, n // 2)))
+        return min(size, n)
+
+    def _view(self, op: Metered) -> Metered | Turned | InMemory:
         """The operator as the Gram operator is made of it."""
-        return Turned(op) if self.turned else op
+        found = in_memory(op, self.turned, self.precision)
+        return found or (Turned(op) if self.turned else op)
 
     @property
     def next_cost(self) -> int:
         if isinstance(self.basis, GramLanczos):
-            return 2 * self.basis.width * (self._burst() if self.basis.width == 1 else 1)
+            return 2 * self.basis.width * self._burst()
         return self.basis.width
 
     def _burst(self) -> int:
         """Expansions to make before the next look."""
         if self.single_steps:
             return 1
-        room = self.basis.capacity - self.basis.size
+        room = (self.basis.capacity - self.basis.size) // max(1, self.basis.width)
         return max(1, min(self._look_at - self.iterations, room))
 
     @property
@@ -170,8 +184,11 @@ class _LanczosRun(Run):
         return self.basis.size
 
     def step(self, op: Metered) -> None:
+        if self._too_coarse:
+            self._refine(op)
         if self._leave_gram:
             _, _, V = self._ritz_with_product(op, self.k)
+            self._from_random = False
             capacity = self.basis.capacity
             self.basis = GolubKahan(op, V, capacity=capacity, rng=self.rng, two_sided=True)
             self._leave_gram = False
@@ -179,7 +196,10 @@ class _LanczosRun(Run):
             self._restart(op)
         basis = self.basis
         if isinstance(basis, GramLanczos):
-            self.iterations += basis.expand_by(self._view(op), self._burst()) - 1
+            view = self._view(op)
+            if isinstance(view, InMemory):
+                view.form_if_due(self.iterations)
+            self.iterations += basis.expand_by(view, self._burst()) - 1
         elif not basis.halfway:
             basis.forward(op)
             return
@@ -189,6 +209,13 @@ class _LanczosRun(Run):
         if basis.exhausted:
             self.finished = self.exact = True
 
+    def _refine(self, op: Metered) -> None:
+        """Begin anew in a higher precision, or (there is none) without squares."""
+        finer = self.precision == "float32"
+        self.precision, self._too_coarse = "float64", False
+        self._leave_gram = not finer
+        self.basis = self._first_basis(op, None)
+
     def _restart(self, op: Metered) -> None:
         try:
             self._compress()
@@ -197,20 +224,21 @@ class _LanczosRun(Run):
             self.basis = GolubKahan(
                 op, self.basis.right_vectors(self.k), capacity=self.basis.capacity, rng=self.rng
             )
+            self._from_random = False
 
     def _compress(self) -> None:
-        basis = self.basis
-        scale = self.scale
+        basis, self._from_random = self.basis, False
+        scale, eps = self.scale, basis.arrays.eps
         room = basis.capacity - basis.width
         keep = min(self.k + max(3, (basis.capacity - self.k) // 2), room)
         basis.compress(
             keep,
-            drop=max(self.eps, 0.01 * self.tol) * scale,
+            drop=max(eps, 0.01 * self.tol) * scale,
             block_size=self.method.block_size,
         )
-        basis.lock(0.5 * self.eps * scale)
+        basis.lock(0.5 * eps * scale)
         loss = basis.loss
-        if self.may_repair and not basis.two_sided and loss > max(100 * self.eps, 0.01 * self.tol):
+        if self.may_repair and not basis.two_sided and loss > max(100 * eps, 0.01 * self.tol):
             basis.two_sided = True
 
     def report(self, *, now: bool = False) -> Ritz | None:
@@ -224,8 +252,34 @@ class _LanczosRun(Run):
             return None
         ritz = basis.ritz()
         self.scale = max(self.scale, ritz.scale)
+        self._too_coarse = self._is_too_coarse(ritz)
+        if self._too_coarse:
+            self.finished = self.exact = False
         self._plan_next_look(ritz)
+        if self._too_coarse or (not (now or basis.exhausted) and self._another_may_lead(ritz)):
+            return None
         return ritz
+
+    def _another_may_lead(self, ritz: Ritz) -> bool:
+        """Whether the next Ritz value may yet grow beyond the k-th, by more than the tolerance."""
+        k, S = self.k, ritz.S
+        if not isinstance(self.basis, GramLanczos) or len(S) <= k or k < 1:
+            return False
+        # The eigenvalue that S[k]^2 stands for is no farther than S[k] times the residual.
+        next_at_most = math.sqrt(S[k] * (S[k] + ritz.residuals[k]))
+        return bool(next_at_most > S[k - 1] + self.tol * S[0])
+
+    def _is_too_coarse(self, ritz: Ritz) -> bool:
+        """Whether rounding in the squares keeps a residual above the tolerance.
+
+        It leaves ``eps s_1^2 / s_k`` of the residual; judged once s_k is known roughly.
+        """
+        k, S, basis = self.k, ritz.S, self.basis
+        if not isinstance(basis, GramLanczos) or self.precision is None or len(S) <= k:
+            return False
+        if not k > 0 or ritz.residuals[k - 1] > 0.3 * S[k - 1]:
+            return False
+        return bool(4 * basis.arrays.eps * S[0] ** 2 > self.tol * S[0] * S[k - 1])
 
     def _plan_next_look(self, ritz: Ritz) -> None:
         """Look again when the residuals, going down as they did, may have arrived.
@@ -235,27 +289,31 @@ class _LanczosRun(Run):
         """
         worst = float(ritz.residuals[: self.k].max(initial=0.0)) / (ritz.scale or 1.0)
         at, wait = self.iterations, max(2, (self.basis.capacity - self.k) // 8)
-        if isinstance(self.basis, GramLanczos):
+        compiled = isinstance(self.basis, GramLanczos)
+        if compiled:
             wait = 2
         before, worst_before = self._last_look
         self._last_look = (at, worst)
         if at > before and self.tol < worst < worst_before and self.tol > 0:
             slope = math.log(worst_before / worst) / (at - before)
             half = int(0.5 * math.log(worst / self.tol) / slope)
-            # Compiled steps may take less than a look does.
-            most = max(2, self.basis.size // 5) if isinstance(self.basis, GramLanczos) else wait
+            most = max(2, self.basis.size // (3 * max(1, self.basis.width))) if compiled else wait
             wait = min(most, max(1, half))
         self._look_at = at + max(wait, self._steps_per_look())
 
     def _steps_per_look(self) -> int:
-        """Steps of compiled code that take about as long as one look, at most a few."""
+        """Compiled steps to the next look, so that looks and steps too many cost about the same.
+
+        With N steps a look costs N / wait times its price in all, and half of a wait is too much.
+        """
         basis = self.basis
-        if not isinstance(basis, GramLanczos) or kernels() is None:
+        if not isinstance(basis, GramLanczos) or self.precision is None:
             return 1
         m, n = basis.shape
-        look = 6e-5 + 1.5e-9 * basis.size**3
-        step = 1e-10 * 4 * n * (2 * basis.size + m)
-        return max(1, min(int(0.5 * look / step), 8))
+        look = 1e-4 + (2e-8 * basis.size**2 if basis.width == 1 else 4e-10 * basis.size**3)
+        step = 1e-10 * max(1, basis.width) * n * (2 * basis.size + m)
+        count = basis.size / max(1, basis.width)
+        return max(1, int(min(math.sqrt(count * look / step), count / 3)))
 
     def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
         if isinstance(self.basis, GramLanczos):
@@ -268,19 +326,31 @@ class _LanczosRun(Run):
 
     def _ritz_with_product(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
         turned = self.turned and isinstance(self.basis, GramLanczos)
-        view = self._view(op) if turned else op
-        spare = SpareVectors(op.arrays, self.rng, view.shape[0], k)
-        U, S, V = rayleigh_ritz(view, self.basis.right_vectors(k), spare, k)
+        view = Turned(op) if turned else op
+        arrays = op.arrays
+        V = self.basis.right_vectors(k)
+        if self.basis.arrays.eps > arrays.eps:  # orthonormal in a lower precision only
+            spare = SpareVectors(arrays, self.rng, view.shape[1], k)
+            V, _, _ = orthonormalize(arrays, arrays.like(V), None, floor=0.0, spare=spare)
+        spare = SpareVectors(arrays, self.rng, view.shape[0], k)
+        U, S, V = rayleigh_ritz(view, arrays.like(V), spare, k)
         return (V, S, U) if turned else (U, S, V)
 
     def escalate(self) -> bool:
         if isinstance(self.basis, GramLanczos):
+            if self.precision == "float32":  # by the residuals too coarse, whatever was estimated
+                self._too_coarse, self.finished, self.exact = True, False, False
+                return True
             self._leave_gram = not self.finished
             return self._leave_gram
         if self.basis.careful:
             return False
         self.basis.careful = True
         return True
+
+    @property
+    def random_steps(self) -> int:
+        return self.basis.size // max(1, self.basis.width) if self._from_random else 0
 
     @property
     def exact_side(self) -> str | None:
@@ -303,6 +373,9 @@ class _LanczosRun(Run):
         basis.grow(min(rank, max(size, needed)) if size else self.method.basis_for(k, rank))
         self.finished = basis.exhausted
         self._last_look, self._look_at = (0, 0.0), 0
+
+    def aim_at(self, tol: float) -> None:
+        self.tol = tol
 
     def copy(self) -> _LanczosRun:
         twin = _LanczosRun.__new__(_LanczosRun)

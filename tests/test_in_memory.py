@@ -1,0 +1,221 @@
+"""Compiled Lanczos steps: the invariant of the basis, in every way that a product is made.
+
+The same assertions run without Numba, where there is no `InMemory` to begin with.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import trsvd
+from trsvd import _in_memory
+from trsvd._compiled import kernels
+from trsvd._in_memory import coarsest_precision, in_memory
+from trsvd._lanczos import GramLanczos
+from trsvd._problem import Problem
+
+compiled = pytest.mark.skipif(kernels() is None, reason="Numba is not installed")
+SINGLE, DOUBLE = (float(np.finfo(dtype).eps) for dtype in ("float32", "float64"))
+
+
+def matrix(m: int, n: int, dtype: str, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    U = np.linalg.qr(rng.standard_normal((m, n)))[0]
+    V = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    return ((U * 0.93 ** np.arange(n)) @ V.T).astype(dtype)
+
+
+def check(A: np.ndarray, basis: GramLanczos, precision: str) -> None:
+    """``A^T A V = V T + W C`` with orthonormal [V, W], to rounding in that precision."""
+    basis.sync()
+    exact = A.astype(float)
+    gram = exact.T @ exact
+    tol = 20 * sum(A.shape) * (SINGLE if precision == "float32" else DOUBLE)
+    V, W = basis.V.view(0, basis.size), basis.V.view(basis.size)
+    assert V.dtype == W.dtype == precision
+    every = np.hstack([V, W]).astype(float)
+    assert np.abs(every.T @ every - np.eye(every.shape[1])).max() <= tol
+    assert np.array_equal(basis.T, basis.T.T)
+    rest = gram @ V - V @ basis.T - W @ basis.C
+    assert np.linalg.norm(rest, 2) <= tol * np.linalg.norm(gram, 2)
+
+
+@compiled
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(90, 61), (64, 64), (71, 35)])
+def test_blocks(shape: tuple[int, int], dtype: str, precision: str, width: int) -> None:
+    A = matrix(*shape, dtype)
+    op = Problem(A, 0, None).op
+    view = in_memory(op, False, precision)
+    assert view is not None and in_memory(op, False, precision) is view
+    rng = np.random.default_rng(1)
+    start = view.arrays.gaussian(rng, shape[1], width)
+    basis = GramLanczos(view, start, capacity=shape[1] - 2 * width, rng=rng)
+    before = op.matvecs
+    made = basis.expand_by(view, 2)
+    assert made == 2 and basis.size == 2 * width and basis.width == width
+    assert op.matvecs - before == 4 * width
+    check(A, basis, precision)
+    while not basis.full:
+        basis.expand_by(view, 100)
+    check(A, basis, precision)
+    basis.compress(width + 3)
+    check(A, basis, precision)
+    basis.expand_by(view, 2)
+    check(A, basis, precision)
+
+
+@compiled
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("by_columns", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_every_side_of_every_layout(turned: bool, by_columns: bool, precision: str) -> None:
+    A = matrix(70, 41, "float64")
+    op = Problem(np.asfortranarray(A) if by_columns else A, 0, None).op
+    view = in_memory(op, turned, precision)
+    assert view is not None and view.across is (turned is not by_columns)
+    B = A.T if turned else A
+    assert view.shape == B.shape
+    rng = np.random.default_rng(2)
+    basis = GramLanczos(view, view.arrays.gaussian(rng, B.shape[1], 1), capacity=20, rng=rng)
+    basis.expand_by(view, 15)
+    check(B, basis, precision)
+
+
+@compiled
+@pytest.mark.parametrize("by_columns", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_gram_matrix_takes_over_in_the_middle(dtype: str, by_columns: bool) -> None:
+    A = matrix(200, 30, dtype)
+    op = Problem(np.asfortranarray(A) if by_columns else A, 0, None).op
+    view = in_memory(op, False, "float64")
+    assert view is not None
+    rng = np.random.default_rng(3)
+    basis = GramLanczos(view, view.arrays.gaussian(rng, 30, 1), capacity=20, rng=rng)
+    basis.expand_by(view, 5)
+    assert view.form_if_due(0) is None and view._gram is None
+    view.form_if_due(5)
+    assert view._gram is not None and view._gram.dtype == np.float64
+    basis.expand_by(view, 10)
+    check(A, basis, "float64")
+
+
+@compiled
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sparse(dtype: str) -> None:
+    A = sp.random(120, 50, 0.1, format="csr", dtype=dtype, random_state=4)
+    op = Problem(A, 0, None).op
+    for precision in ("float32", "float64"):
+        view = in_memory(op, False, precision)
+        assert view is not None
+        rng = np.random.default_rng(5)
+        basis = GramLanczos(view, view.arrays.gaussian(rng, 50, 1), capacity=30, rng=rng)
+        basis.expand_by(view, 20)
+        check(A.toarray(), basis, precision)
+
+
+@compiled
+@pytest.mark.parametrize("width", [1, 4])
+def test_a_basis_that_breaks_down_goes_on(width: int) -> None:
+    """Rank 6: nothing is left of the products after that, and other vectors come in."""
+    A = matrix(60, 40, "float64")
+    U, S, Vh = np.linalg.svd(A, full_matrices=False)
+    A = (U[:, :6] * S[:6]) @ Vh[:6]
+    op = Problem(A, 0, None).op
+    view = in_memory(op, False, "float64")
+    assert view is not None
+    rng = np.random.default_rng(6)
+    basis = GramLanczos(view, view.arrays.gaussian(rng, 40, width), capacity=24, rng=rng)
+    while not basis.full:
+        basis.expand_by(view, 5)
+    check(A, basis, "float64")
+    assert np.allclose(basis.ritz().S[:6], S[:6])
+
+
+@compiled
+def test_the_precision_that_a_tolerance_needs() -> None:
+    single, double = (Problem(matrix(60, 40, d), 0, None).op for d in ("float32", "float64"))
+    assert coarsest_precision(single, 5, 1e-2) == "float32"
+    assert coarsest_precision(single, 5, 3e-6) == "float32"
+    assert coarsest_precision(single, 5, 1e-6) == "float64"
+    assert coarsest_precision(double, 5, 1e-3) == "float32"
+    assert coarsest_precision(double, 5, 1e-6) == "float64"
+    huge = Problem(matrix(60, 40, "float64") * 1e30, 0, None).op
+    assert coarsest_precision(huge, 5, 1e-3) == "float64"
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6, 1e-9])
+@pytest.mark.parametrize("decay", [0.99, 0.9, 0.5])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("block_size", [1, 4])
+def test_right_at_every_tolerance(block_size: int, dtype: str, decay: float, tol: float) -> None:
+    """The last values of 0.5^i are lost in squares in single precision: it has to be noticed."""
+    rng = np.random.default_rng(7)
+    m, n, k = 300, 200, 12
+    s = decay ** np.arange(n)
+    U = np.linalg.qr(rng.standard_normal((m, n)))[0]
+    V = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    A = ((U * s) @ V.T).astype(dtype)
+    tol = max(tol, 50 * float(np.finfo(dtype).eps))
+    method = trsvd.ThickRestartLanczos(gram=True, block_size=block_size)
+    result = trsvd.svds(A, k, tol=tol, method=method, rng=0)
+    assert result.converged
+    exact, (W, S, Zh) = A.astype(float), (part.astype(float) for part in result)
+    left = np.linalg.norm(exact @ Zh.T - W * S, axis=0)
+    right = np.linalg.norm(exact.T @ W - Zh.T * S, axis=0)
+    slack = 50 * float(np.finfo(dtype).eps)
+    assert max(left.max(), right.max()) <= (tol + slack) * s[0]
+    assert np.abs(S - s[:k]).max() <= (tol + slack) * s[0]
+    for X in (W, Zh.T):
+        assert np.abs(X.T @ X - np.eye(k)).max() <= slack
+
+
+@compiled
+def test_a_loose_tolerance_is_met_in_single_precision_or_given_up_for_double() -> None:
+    precisions = []
+    plain = _in_memory.InMemory.__init__
+
+    def noting(self: Any, op: Any, rows: Any, precision: str, across: bool) -> None:
+        precisions.append(precision)
+        plain(self, op, rows, precision, across)
+
+    rng = np.random.default_rng(8)
+    Q = np.linalg.qr(rng.standard_normal((300, 300)))[0]
+    method = trsvd.ThickRestartLanczos(gram=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_in_memory.InMemory, "__init__", noting)
+        for last, expected in ((0.5, ["float32"]), (1e-5, ["float32", "float64"])):
+            precisions.clear()
+            A = (Q * np.geomspace(1, last, 300) ** 3) @ Q.T
+            result = trsvd.svds(A, 40, tol=1e-4, method=method, rng=0)
+            assert result.converged and result.residuals.max() <= 1e-4
+            assert precisions[: len(expected)] == expected
+
+
+@compiled
+def test_resuming_with_a_tighter_tolerance_changes_the_precision() -> None:
+    A = matrix(300, 200, "float64")
+    method = trsvd.ThickRestartLanczos(gram=True)
+    first = trsvd.svds(A, 5, tol=1e-3, method=method, rng=0)
+    second = trsvd.svds(A, 5, tol=1e-10, state=first)
+    assert second.residuals.max() <= 1e-10
+    assert np.allclose(second.S, 0.93 ** np.arange(5), rtol=1e-12)
+
+
+@compiled
+def test_the_next_value_may_lead() -> None:
+    """With s_64 = 1/64 a residual of 1e-2 says nothing yet about which values are the largest."""
+    rng = np.random.default_rng(9)
+    U = np.linalg.qr(rng.standard_normal((400, 300)))[0]
+    V = np.linalg.qr(rng.standard_normal((300, 300)))[0]
+    s = 1 / np.arange(1, 301)
+    A = (U * s) @ V.T
+    result = trsvd.svds(A, 64, tol=1e-2, method=trsvd.ThickRestartLanczos(gram=True), rng=0)
+    assert np.abs(result.S - s[:64]).max() <= 1e-2
+    assert result.matvecs < 600

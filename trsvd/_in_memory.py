@@ -1,0 +1,193 @@
+"""Real matrices in the memory of the host, as compiled Lanczos steps work on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from trsvd._arrays import Array, HostArray
+from trsvd._compiled import kernels
+from trsvd._kinds import is_sparse
+from trsvd._metered import Metered, Turned
+from trsvd._operator import MatrixOperator
+from trsvd._reductions import row_panels
+
+__all__ = ["InMemory", "coarsest_precision", "in_memory", "stays_in_cache"]
+
+# Sizes of caches, roughly: what stays in the third level is read twice in the time of two products.
+_SECOND_LEVEL, _THIRD_LEVEL = 1 << 20, 24 << 20
+
+
+class InMemory(MatrixOperator):
+    """An operator whose Gram products are made in compiled code, in a precision of its own.
+
+    Parameters
+    ----------
+    op : Metered or Turned
+        What is multiplied by; products are counted there.
+    rows : array or sparse matrix
+        The same matrix in memory by rows or (``across``) its transpose.
+    precision : {"float32", "float64"}
+        Of the vectors. A matrix in a higher one is copied to it.
+    across : bool
+        Whether the rows are those of the adjoint: two passes make a product then.
+    """
+
+    def __init__(self, op: Metered | Turned, rows: Any, precision: str, across: bool) -> None:
+        self.op, self.shape, self.turned = op, op.shape, isinstance(op, Turned)
+        self.arrays = replace(op.arrays, dtype_name=precision)
+        wide = np.dtype(precision).itemsize
+        self.rows = rows.astype(precision) if rows.dtype.itemsize > wide else rows
+        self.across = across
+        self._gram: HostArray | None = None
+        self._indices: tuple[HostArray, HostArray] | None = None
+        if is_sparse(rows):
+            self._indices = _unsigned(rows.indices), _unsigned(rows.indptr)
+
+    def matmat(self, X: Array) -> Array:
+        """``A @ X``, counted."""
+        return self.arrays.like(self.op.matmat(self.op.arrays.like(X)))
+
+    def rmatmat(self, X: Array) -> Array:
+        """``A^H @ X``, counted."""
+        return self.arrays.like(self.op.rmatmat(self.op.arrays.like(X)))
+
+    @property
+    def most_at_once(self) -> int:
+        """Vectors in the widest block that it takes."""
+        return 1 if self._indices is not None or self.across else 16
+
+    @property
+    def affordable_basis(self) -> int:
+        """Vectors that can be orthogonalized against in half of the time of a product, at most.
+
+        In no more memory than the matrix has, or 64 MiB.
+        """
+        n, entries = self.shape[1], self.rows.size
+        if self._indices is not None:
+            entries *= 8  # by time: an entry of a sparse matrix takes that of several
+        room = max(1 << 26, self.rows.size * self.rows.dtype.itemsize)
+        return int(min(entries // (2 * n), room // (n * self.arrays.host_dtype.itemsize)))
+
+    def form_if_due(self, steps: int) -> None:
+        """Form the Gram matrix after so many steps that it might have paid from the beginning.
+
+        By it a step takes ``2 n^2`` operations instead of ``4 m n``; it takes ``m n^2``, at two to
+        four times the rate.
+        """
+        m, n = self.shape
+        if self._indices is not None or self._gram is not None or 2 * n > m:
+            return
+        if steps * 22 * (1 - n / (2 * m)) < n:
+            return
+        G = np.zeros((n, n), dtype=self.arrays.host_dtype)
+        for panel in row_panels(self.rows.T if self.across else self.rows, least=n):
+            panel = panel.astype(G.dtype, copy=False)
+            G += panel.T @ panel
+        self._gram = G
+
+    def lanczos(
+        self,
+        V: HostArray,
+        first: int,
+        width: int,
+        H: HostArray,
+        C: HostArray,
+        floor: float,
+        largest: float,
+    ) -> int:
+        """Lanczos steps; see `trsvd._numba_kernels.gram_lanczos`. Counts their products."""
+        compiled = kernels()
+        rest = (H, C, floor, largest)
+        if self._indices is not None:
+            made = compiled.sparse_gram_lanczos(self.rows.data, *self._indices, V, first, *rest)
+        else:
+            M, way = self.rows, compiled.ACROSS if self.across else compiled.FUSED
+            if width == 1 and self._gram is not None:
+                M, way = self._gram, compiled.FORMED
+            made = compiled.gram_lanczos(M, way, V, first, width, *rest)
+        self.op.count(2 * made * width, 2 * made)
+        return int(made)
+
+
+def coarsest_precision(op: Metered, k: int, tol: float) -> str | None:
+    """In what precision vectors should be iterated with ``A^H A`` to reach a relative residual.
+
+    Parameters
+    ----------
+    op : Metered
+        The matrix.
+    k : int
+        Number of triplets.
+    tol : float
+        The residual. Rounding leaves ``eps s_1 / s_k`` of it at least; what s_k is shows later.
+
+    Returns
+    -------
+    {"float32", "float64"} or None
+        None where there are no compiled steps.
+    """
+    rows = op.rows_in_memory() if kernels() is not None else None
+    if rows is None:
+        return None
+    single = float(np.finfo(np.float32).eps)
+    if op.arrays.eps >= single:
+        return "float32" if tol >= 20 * single else "float64"
+    if tol < 400 * single:
+        return "float64"
+    # A copy takes as long as some dozen steps, most of it for fresh pages: many steps have to come.
+    # (And a norm of moderate size: squares stay in the range of float32.)
+    pays = k >= 20 or rows[0].size * 4 <= _SECOND_LEVEL
+    return "float32" if pays and op.norm_hint is not None else "float64"
+
+
+def in_memory(op: Metered, turned: bool, precision: str | None) -> InMemory | None:
+    """``op`` (or its adjoint: ``turned``) for compiled Lanczos steps on its Gram operator.
+
+    Parameters
+    ----------
+    op : Metered
+        It keeps what is made here as long as it lives.
+    turned : bool
+        Whether the vectors are those of the longer side.
+    precision : {"float32", "float64"} or None
+        Of the vectors.
+
+    Returns
+    -------
+    InMemory or None
+        None without a precision, or where the matrix is not in memory in a way that serves.
+    """
+    rows = op.rows_in_memory() if precision is not None and kernels() is not None else None
+    if rows is None or precision is None:
+        return None
+    across = rows[1] is not turned
+    if across and is_sparse(rows[0]):
+        return None
+    found = op.copies.get((turned, precision))
+    if found is None:
+        found = InMemory(Turned(op) if turned else op, rows[0], precision, across)
+        op.copies[turned, precision] = found
+    return found
+
+
+def stays_in_cache(rows: Any, precision: str | None = None) -> bool:
+    """Whether two passes over a matrix take about as long as one that is made in panels.
+
+    Parameters
+    ----------
+    rows : array or sparse matrix
+        In memory.
+    precision : {"float32", "float64"}, optional
+        What it would be worked with in: a matrix in a higher one is copied.
+    """
+    itemsize = rows.dtype.itemsize
+    if precision is not None:
+        itemsize = min(itemsize, np.dtype(precision).itemsize)
+    return not is_sparse(rows) and rows.size * itemsize <= _THIRD_LEVEL
+
+
+def _unsigned(indices: HostArray) -> HostArray:
+    return indices.view(f"u{indices.dtype.itemsize}")
