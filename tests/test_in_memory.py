@@ -53,13 +53,16 @@ def test_blocks(shape: tuple[int, int], dtype: str, precision: str, width: int) 
     A = matrix(*shape, dtype)
     op = Problem(A, 0, None).op
     view = in_memory(op, False, precision)
-    assert view is not None and in_memory(op, False, precision) is view
+    assert view is not None
+    assert in_memory(op, False, precision) is view
     rng = np.random.default_rng(1)
     start = view.arrays.gaussian(rng, shape[1], width)
     basis = GramLanczos(view, start, capacity=shape[1] - 2 * width, rng=rng)
     before = op.matvecs
     made = basis.expand_by(view, 2)
-    assert made == 2 and basis.size == 2 * width and basis.width == width
+    assert made == 2
+    assert basis.size == 2 * width
+    assert basis.width == width
     assert op.matvecs - before == 4 * width
     check(A, basis, precision)
     while not basis.full:
@@ -79,7 +82,8 @@ def test_every_side_of_every_layout(turned: bool, by_columns: bool, precision: s
     A = matrix(70, 41, "float64")
     op = Problem(np.asfortranarray(A) if by_columns else A, 0, None).op
     view = in_memory(op, turned, precision)
-    assert view is not None and view.across is (turned is not by_columns)
+    assert view is not None
+    assert view.across is (turned is not by_columns)
     B = A.T if turned else A
     assert view.shape == B.shape
     rng = np.random.default_rng(2)
@@ -99,9 +103,11 @@ def test_a_gram_matrix_takes_over_in_the_middle(dtype: str, by_columns: bool) ->
     rng = np.random.default_rng(3)
     basis = GramLanczos(view, view.arrays.gaussian(rng, 30, 1), capacity=20, rng=rng)
     basis.expand_by(view, 5)
-    assert view.form_if_due(0) is None and view._gram is None
+    assert view.form_if_due(0) is None
+    assert view._gram is None
     view.form_if_due(5)
-    assert view._gram is not None and view._gram.dtype == np.float64
+    assert view._gram is not None
+    assert view._gram.dtype == np.float64
     basis.expand_by(view, 10)
     check(A, basis, "float64")
 
@@ -194,7 +200,8 @@ def test_a_loose_tolerance_is_met_in_single_precision_or_given_up_for_double() -
             precisions.clear()
             A = (Q * np.geomspace(1, last, 300) ** 3) @ Q.T
             result = trsvd.svds(A, 40, tol=1e-4, method=method, rng=0)
-            assert result.converged and result.residuals.max() <= 1e-4
+            assert result.converged
+            assert result.residuals.max() <= 1e-4
             assert precisions[: len(expected)] == expected
 
 
