@@ -239,4 +239,5 @@ def _cap(maxiter: int, solver: str, k: int, basis_size: int | None, rank: int) -
     with one.
     """
     size = basis_size or min(rank, max(2 * k + 1, 20))
-    return 2 * maxiter * {"arpack": size, "lobpcg": k, "propack": 1}[solver]
+    products = 2 * maxiter * {"arpack": size, "lobpcg": k, "propack": 1}[solver]
+    return max(products, 3 * k + 10)  # fewer do not give k triplets

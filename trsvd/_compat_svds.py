@@ -78,7 +78,8 @@ def svds(
         Starting vector, of shape (min(m, n),), with ``"propack"`` of shape (m,).
     maxiter : int, optional
         Iterations of the solver that is named, converted to products: ``2 ncv`` for a restart of
-        ``"arpack"``, 2 k for a step of ``"lobpcg"``, 2 for one of ``"propack"``.
+        ``"arpack"``, 2 k for a step of ``"lobpcg"``, 2 for one of ``"propack"``; at least the
+        ``3 k + 10`` that k triplets take.
     return_singular_vectors : {True, False, "u", "vh"}
         Which singular vectors are returned.
     solver : {"arpack", "lobpcg", "propack"}

@@ -3,9 +3,10 @@
 Loaded with ``-p`` in a process of its own (see suites.py). The environment variable
 ``CONFORMANCE`` is JSON: ``select`` (a part of the names of the tests to run), ``replace``
 (``"module:name"`` of what is replaced, and of what by), ``exclude`` (patterns of cases, each with
-a reason) and ``report`` (where the outcome goes, as JSON).
+how it fails and the reason) and ``report`` (where the outcome goes, as JSON).
 
-An excluded case is run as well, and has to fail: the list cannot hide what would pass.
+An excluded case is run as well, and has to fail in the way that the list says: it cannot hide what
+would pass, nor another fault.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import fnmatch
 import importlib
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,9 @@ TASK = json.loads(os.environ.get("CONFORMANCE", "{}"))
 EXCLUDED = "excluded: "
 outcomes: dict[str, str] = {}
 notes: dict[str, str] = {}
-matched: set[str] = set()
+# What an excluded case has to fail with: an assertion, or a message that was not given.
+ERRORS = {"assertion": AssertionError, "message": pytest.fail.Exception}
+pattern_of: dict[str, str] = {}
 # The outcome of a case whose setup and teardown also report is the worst of them.
 GRAVEST = ("passed", "skipped", "expected to fail", "excluded", "failed")
 
@@ -37,10 +41,13 @@ def pytest_collection_modifyitems(config, items):
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = chosen
     for item in items:
-        for pattern, reason in TASK["exclude"].items():
+        for pattern, (error, reason) in TASK["exclude"].items():
             if fnmatch.fnmatchcase(case_of(item.nodeid), pattern.replace("[", "[[]")):
-                matched.add(pattern)
-                item.add_marker(pytest.mark.xfail(reason=EXCLUDED + reason, strict=True))
+                pattern_of[case_of(item.nodeid)] = pattern
+                mark = pytest.mark.xfail(
+                    reason=EXCLUDED + reason, raises=ERRORS[error], strict=True
+                )
+                item.add_marker(mark)
                 break
 
 
@@ -65,6 +72,7 @@ def pytest_sessionfinish(session):
         "collected": session.testscollected,
         "outcomes": outcomes,
         "notes": notes,
-        "unmatched": [pattern for pattern in TASK["exclude"] if pattern not in matched],
+        "matched": Counter(pattern_of.values()),
+        "excluded": Counter(pattern_of[case] for case in outcomes if outcomes[case] == "excluded"),
     }
     Path(TASK["report"]).write_text(json.dumps(report))
