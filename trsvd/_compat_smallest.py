@@ -1,4 +1,4 @@
-"""The smallest singular triplets: from all of them, or by Lanczos on ``I - A^H A / s_1^2``."""
+"""The smallest singular triplets: from all of them, or by Lanczos on ``c I - A^H A``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ __all__ = ["DENSE_RANK", "smallest"]
 # A full SVD of this many columns takes seconds.
 DENSE_RANK = 2048
 _DENSE_BYTES = 1 << 31
+# With 1, nothing but rounding would be left of a matrix of equal singular values.
+_SHIFT = 1.25
 
 
 def smallest(asked: Asked) -> tuple[Array, Array, Array]:
@@ -48,7 +50,7 @@ def smallest(asked: Asked) -> tuple[Array, Array, Array]:
 
 
 class _Complement(MatrixOperator):
-    """``I - A^H A / s^2``: Hermitian, and its largest singular values belong to A's smallest."""
+    """``c I - A^H A / s_1^2``, c > 1: its largest singular values belong to A's smallest."""
 
     def __init__(self, A: MatrixOperator, s: float) -> None:
         self.A, self.s = A, s
@@ -56,7 +58,7 @@ class _Complement(MatrixOperator):
         self.shape = (A.shape[1], A.shape[1])
 
     def matmat(self, X: Array) -> Array:
-        return X - self.A.rmatmat(self.A.matmat(X / self.s)) / self.s
+        return _SHIFT * X - self.A.rmatmat(self.A.matmat(X / self.s)) / self.s
 
     rmatmat = matmat
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import scipy.sparse.linalg
 
-from trsvd._arrays import Array
+from trsvd._arrays import Array, Arrays
 from trsvd._compat_arguments import Asked, check_svds
 from trsvd._compat_smallest import smallest
 from trsvd._errors import ConvergenceWarning, NotConverged
@@ -37,7 +37,7 @@ class NoConvergence(NotConverged, scipy.sparse.linalg.ArpackNoConvergence):  # t
         self.result = result
         U, S, Vh = result
         self.eigenvalues = S**2
-        self.eigenvectors = U if U.shape[0] < Vh.shape[1] else Vh.T
+        self.eigenvectors = U if U.shape[0] < Vh.shape[1] else Arrays.of_array(Vh).adjoint(Vh)
 
     def __reduce__(self) -> tuple[type[NoConvergence], tuple[str, SVDResult]]:
         return NoConvergence, (str(self), self.result)
@@ -116,8 +116,8 @@ def svds(
     factorization is made, which has no use for them, and makes min(m, n) products.
 
     The smallest ones come from a full SVD where A is a dense array, or has at most 2048 rows or
-    columns and takes at most 2 GiB as one; otherwise from Lanczos on ``I - A^H A / s_1^2``,
-    without shifts, to residuals of at most ``sqrt(eps)``: it ends with `NoConvergence` where
+    columns and takes at most 2 GiB as one; otherwise from Lanczos on ``c I - A^H A``,
+    without inverses, to residuals of at most ``sqrt(eps)``: it ends with `NoConvergence` where
     they are clustered, or too small to survive the squaring.
 
     Examples
