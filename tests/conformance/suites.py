@@ -71,8 +71,10 @@ class Suite:
             "SCIPY_ARRAY_API": "1",  # scikit-learn's tests of other array libraries ask for it
         }
         environment.pop("PYTEST_ADDOPTS", None)
+        settings = scratch / "pytest.ini"  # none of ours, where warnings are errors
+        settings.write_text("[pytest]\n")
         command = [sys.executable, "-m", "pytest", "-q", "-p", "conformance_plugin"]
-        command += ["-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(scratch)]
+        command += ["-p", "no:cacheprovider", "-c", str(settings), "--rootdir", str(scratch)]
         command += ["--pyargs", self.module]
         done = subprocess.run(
             command, env=environment, cwd=scratch, capture_output=True, text=True, check=False
