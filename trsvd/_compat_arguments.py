@@ -117,17 +117,17 @@ def check_svds(
         raise ValueError(msg)
     basis_size = None if ncv is None or solver != "arpack" else max(ncv, min(k + 2, rank))
     return Asked(
-        op,
-        k,
-        _residual_for(float(tol), op.arrays.eps),
-        which == "LM",
-        basis_size,
-        start,
-        None if maxiter is None else _cap(int(maxiter), solver, k, basis_size, rank),
-        wanted in (True, "u"),
-        wanted in (True, "vh"),
-        solver,
-        generator(rng),
+        op=op,
+        k=k,
+        tol=_residual_for(float(tol), op.arrays.eps),
+        largest=which == "LM",
+        basis_size=basis_size,
+        start=start,
+        max_matvecs=None if maxiter is None else _cap(int(maxiter), solver, k, basis_size, rank),
+        left=wanted in (True, "u"),
+        right=wanted in (True, "vh"),
+        solver=solver,
+        rng=generator(rng),
     )
 
 
