@@ -23,12 +23,12 @@ from trsvd import compat, svds
 
 THREADS = 8
 ROOT = Path(trsvd.__file__).parents[1]
-SHAPE = (150, 90)
-RATIO = 0.9
+SHAPE = (100, 70)
+RATIO = 0.8
 
 
 def matrix(kind="dense"):
-    """Singular values 1, 0.9, 0.81, ...; complex where the kind says so."""
+    """Singular values 1, 0.8, 0.64, ...; complex where the kind says so."""
     rng = np.random.default_rng(0)
     m, n = SHAPE
     left, right = rng.standard_normal((m, n)), rng.standard_normal((n, n))
@@ -60,13 +60,13 @@ def at_once(function, arguments):
 
 
 def in_fresh_interpreter(code, *arguments, **environment):
-    """What a new Python prints; it has a minute, so that what hangs is seen."""
+    """What a new Python prints; it has ten minutes, so that what hangs is seen."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -113,7 +113,7 @@ def test_threads_that_go_on_from_one_state(method):
     before = digest(first)
 
     def go_on(_):
-        return digest(svds(A, 6, state=first.state, tol=1e-8))
+        return digest(svds(A, 6, state=first.state, tol=1e-6))
 
     alone = go_on(0)
     assert at_once(go_on, range(THREADS)) == [alone] * THREADS
@@ -180,7 +180,7 @@ def test_results_and_states_can_be_copied(method, copied, backend):
     assert np.array_equal(twin.residuals, first.residuals)
     for part, other in zip(first, twin, strict=True):
         assert np.array_equal(backend.to_numpy(part), backend.to_numpy(other))
-    on, there = (svds(A, 6, state=one.state, tol=1e-8) for one in (first, twin))
+    on, there = (svds(A, 6, state=one.state, tol=1e-6) for one in (first, twin))
     assert on.converged
     assert there.matvecs == on.matvecs
     for part, other in zip(on, there, strict=True):
@@ -268,7 +268,7 @@ def test_forks_after_use():
         queue = context.Queue()
         children = [context.Process(target=child, args=(queue,)) for _ in range(2)]
         for process in children: process.start()
-        there = [queue.get(timeout=60) for _ in children]
+        there = [queue.get(timeout=300) for _ in children]
         for process in children: process.join()
         print(here, digest(), *there)
     """
