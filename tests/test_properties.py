@@ -152,11 +152,14 @@ ITERATIVE_THAT_END = [name for name in METHODS_THAT_END if not name.startswith("
 @some(60)
 @given(problems(methods=ITERATIVE_THAT_END))
 def test_scaling_by_a_power_of_two_changes_no_digit(problem):
-    """Nothing under- or overflows at these scales, and all else is exact (LAPACK has its own)."""
+    """But for entries that come near zero, all is exact at both scales (LAPACK has its own)."""
     one, other = problem.solve(), problem.solve(problem.A * 2.0**-20)
     assert np.array_equal(np.asarray(one.S) * np.float32(2.0**-20), other.S)
-    assert np.array_equal(one.U, other.U)
-    assert np.array_equal(one.Vh, other.Vh)
+    # Entries that decay from step to step end as subnormal products, whose grain is 2**20 times
+    # coarser at the smaller scale; 2**10 is for the number of sums and steps.
+    grain = 2.0**30 * float(np.finfo(one.U.dtype).smallest_subnormal)
+    assert np.abs(one.U - other.U).max() <= grain
+    assert np.abs(one.Vh - other.Vh).max() <= grain
     assert (one.matvecs, one.status) == (other.matvecs, other.status)
 
 

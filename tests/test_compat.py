@@ -1,0 +1,518 @@
+"""trsvd.compat: what the original suites in tests/conformance do not ask."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+from checks import default_tol, eps_of, exact_values, orthonormality, value_bound
+
+import trsvd
+from trsvd import _compat_smallest, compat
+from trsvd.compat import NoConvergence, randomized_svd, svds
+
+SHAPES = [(120, 80), (80, 120)]
+SOLVERS = ["arpack", "lobpcg", "propack"]
+
+
+def matrix(m, n, dtype="float64", seed=0, decay=0.9):
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((m, n))
+    if np.dtype(dtype).kind == "c":
+        A = A + 1j * rng.standard_normal((m, n))
+    U, _, Vh = np.linalg.svd(A, full_matrices=False)
+    return ((U * decay ** np.arange(min(m, n))) @ Vh).astype(dtype)
+
+
+def residual(A, U, S, Vh, s1):
+    A = A.toarray() if scipy.sparse.issparse(A) else A
+    forward = np.linalg.norm(A @ Vh.conj().T - U * S, axis=0)
+    backward = np.linalg.norm(A.conj().T @ U - Vh.conj().T * S, axis=0)
+    return max(forward.max(), backward.max()) / s1
+
+
+def assert_triplets(A, U, S, Vh, expected, tol):
+    """Ascending triplets of A that meet ``tol``, with the values that are expected."""
+    k, dtype = len(expected), np.dtype(U.dtype)
+    s1 = exact_values(A)[0]
+    assert U.shape == (A.shape[0], k)
+    assert Vh.shape == (k, A.shape[1])
+    assert np.all(np.diff(S) >= 0)
+    assert np.abs(S - np.sort(expected)).max() <= value_bound(k, tol, A.shape, dtype) * s1
+    # Twice: these products round as well as those that were checked.
+    level = tol + 10 * max(A.shape) * eps_of(dtype)
+    assert residual(A, U, S, Vh, s1) <= level
+    assert max(orthonormality(U), orthonormality(Vh.conj().T)) <= level
+
+
+# ---- svds ---------------------------------------------------------------------------------
+
+
+def test_the_signature_is_scipys():
+    ours = inspect.signature(svds).parameters
+    theirs = inspect.signature(scipy.sparse.linalg.svds).parameters
+    # The older name of rng is in the signature from SciPy 1.17 or so on, and taken before too.
+    assert [name for name in ours if name != "random_state"] == [
+        name for name in theirs if name != "random_state"
+    ]
+    for name, parameter in theirs.items():
+        assert (ours[name].default, ours[name].kind) == (parameter.default, parameter.kind)
+
+
+@pytest.mark.parametrize("which", ["LM", "SM"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "kind", [np.asarray, scipy.sparse.csr_array, scipy.sparse.linalg.aslinearoperator]
+)
+def test_right_in_every_form(kind, shape, dtype, which):
+    A = matrix(*shape, dtype)
+    values = exact_values(A)
+    U, S, Vh = svds(kind(A), 4, which=which, rng=0)
+    assert U.dtype == Vh.dtype == A.dtype
+    assert S.dtype == A.real.dtype
+    expected = values[:4] if which == "LM" else values[-4:]
+    assert_triplets(A, U, S, Vh, expected, default_tol(dtype))
+
+
+def test_the_same_as_scipy():
+    A = scipy.sparse.csr_array(matrix(120, 80))
+    U, S, Vh = svds(A, rng=0)
+    theirs = scipy.sparse.linalg.svds(A)
+    assert len(S) == len(theirs[1]) == 6
+    assert np.allclose(S, theirs[1], rtol=1e-10)
+    # Neighbouring values are a tenth apart: vectors agree to ten times the residuals, doubled.
+    assert np.allclose((U * S) @ Vh, (theirs[0] * theirs[1]) @ theirs[2], atol=1e-9)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_start_is_used(shape, solver):
+    A = matrix(*shape, decay=0.99)
+    m, n = shape
+    U, _, Vh = np.linalg.svd(A, full_matrices=False)
+    good = U[:, 0] if m < n or solver == "propack" else Vh[0]
+    bad = np.random.default_rng(1).standard_normal(good.shape)
+    counts = []
+    for v0 in (good, bad):
+        op = Counting(A)
+        S = svds(op, 1, v0=v0, solver=solver, rng=0, return_singular_vectors=False)
+        assert np.allclose(S, np.linalg.norm(A, 2), rtol=1e-10)
+        counts.append(op.products)
+    assert counts[0] < 0.5 * counts[1]
+
+
+class Counting(scipy.sparse.linalg.LinearOperator):
+    """A matrix that counts the vectors it is multiplied with."""
+
+    def __init__(self, A):
+        super().__init__(A.dtype, A.shape)
+        self.A, self.products = A, 0
+
+    def _matmat(self, X):
+        self.products += X.shape[1]
+        return self.A @ X
+
+    def _rmatmat(self, X):
+        self.products += X.shape[1]
+        return self.A.conj().T @ X
+
+
+@pytest.mark.parametrize(("solver", "maxiter", "most"), [("arpack", 2, 80), ("propack", 30, 60)])
+def test_maxiter_limits_the_products(solver, maxiter, most):
+    A = Counting(np.random.default_rng(0).standard_normal((400, 300)))
+    with pytest.raises(NoConvergence, match="max_matvecs") as caught:
+        svds(A, 3, maxiter=maxiter, solver=solver, rng=0)
+    assert caught.value.result.matvecs <= most
+    # What is returned is checked by products of its own, and so is the adjoint.
+    assert A.products <= most + 2 * 3 + 2
+
+
+def test_lobpcg_warns_and_returns():
+    A = np.random.default_rng(0).standard_normal((400, 300))
+    with pytest.warns(trsvd.ConvergenceWarning, match="max_matvecs") as caught:
+        U, S, Vh = svds(A, 3, maxiter=3, solver="lobpcg", rng=0)
+    assert caught[0].filename == __file__
+    assert (U.shape, S.shape, Vh.shape) == ((400, 3), (3,), (3, 300))
+    assert np.all(np.diff(S) >= 0)
+
+
+@pytest.mark.parametrize("maxiter", [1, 2, 5])
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("which", ["LM", "SM"])
+def test_a_low_limit_is_no_wrong_answer(solver, maxiter, which, monkeypatch):
+    monkeypatch.setattr(_compat_smallest, "DENSE_RANK", 10)
+    A = np.random.default_rng(0).standard_normal((90, 70))
+    values = exact_values(A)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", trsvd.ConvergenceWarning)
+            triplets = svds(
+                scipy.sparse.csr_array(A), 5, maxiter=maxiter, solver=solver, which=which, rng=0
+            )
+    except trsvd.ConvergenceWarning:
+        assert solver == "lobpcg"
+    except NoConvergence:
+        assert solver != "lobpcg"
+    else:
+        assert maxiter == 5
+        expected = values[:5] if which == "LM" else values[-5:]
+        assert_triplets(A, *triplets, expected, eps_of("float64") ** 0.5)
+
+
+@pytest.mark.parametrize("shape", [(400, 300), (300, 400)])
+def test_no_convergence_is_what_scipy_raises(shape):
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+    gram = A.conj().T @ A if shape[0] > shape[1] else A @ A.conj().T
+    with pytest.raises(scipy.sparse.linalg.ArpackNoConvergence) as caught:
+        svds(A, 3, maxiter=1, rng=0)
+    error = caught.value
+    assert isinstance(error, trsvd.NotConverged)
+    assert isinstance(error, RuntimeError)
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert str(twin) == str(error)
+        assert np.array_equal(twin.eigenvalues, error.result.S**2)
+        X = twin.eigenvectors
+        # Some per cent from converged; quotients of their conjugates would be 3 times less.
+        assert np.allclose(np.diag(X.conj().T @ gram @ X), twin.eigenvalues, rtol=0.05)
+
+
+def test_ncv_is_the_basis():
+    A = np.random.default_rng(0).standard_normal((400, 300))
+    with pytest.raises(NoConvergence) as caught:
+        svds(A, 3, ncv=7, maxiter=1)
+    assert caught.value.result.method.basis_size == 7
+    assert np.allclose(
+        svds(matrix(120, 80), 3, ncv=4, return_singular_vectors=False),
+        np.sort(exact_values(matrix(120, 80))[:3]),
+    )
+
+
+def test_tol_is_squared_within_bounds():
+    A = np.random.default_rng(0).standard_normal((400, 300))
+    s1 = np.linalg.norm(A, 2)
+    for tol, least in [(0, 2.0**-39), (1e-5, 1e-10), (1e-4, 1e-8), (0.1, 2.0**-26)]:
+        U, S, Vh = svds(A, 3, tol=tol, rng=0)
+        assert residual(A, U, S, Vh, s1) <= least * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("wanted", [True, False, "u", "vh"])
+@pytest.mark.parametrize("which", ["LM", "SM"])
+def test_return_forms(wanted, which):
+    A = matrix(20, 12)
+    found = svds(A, 3, which=which, return_singular_vectors=wanted)
+    if wanted is False:
+        assert found.shape == (3,)
+        return
+    U, S, Vh = found
+    assert S.shape == (3,)
+    assert (U is not None) == (wanted in (True, "u"))
+    assert (Vh is not None) == (wanted in (True, "vh"))
+
+
+def test_seeds():
+    A = matrix(120, 80, decay=0.99)
+    state = np.random.RandomState(5)
+    twin = np.random.RandomState(5)
+    first = svds(A, 2, random_state=state)
+    assert state.standard_normal() != twin.standard_normal(), "it was drawn from"
+    for again in (
+        svds(A, 2, random_state=np.random.RandomState(5)),
+        svds(A, 2, None, 0, "LM", None, None, True, "arpack", np.random.RandomState(5)),
+    ):
+        assert all(np.array_equal(x, y) for x, y in zip(first, again, strict=True))
+    one, other = svds(A, 2, rng=1), svds(A, 2, random_state=1)
+    assert all(np.array_equal(x, y) for x, y in zip(one, other, strict=True))
+    with pytest.raises(TypeError, match="both given"):
+        svds(A, 2, rng=1, random_state=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"options": {"hmmm": 1}}, ValueError, "no options"),
+        ({"solver": "ekki"}, ValueError, "solver must be one of"),
+        ({"k": 0}, ValueError, "`k` must be"),
+        ({"k": 2.5}, ValueError, "`k` must be"),
+        ({"ncv": 2}, ValueError, "`ncv` must be"),
+        ({"tol": -1}, ValueError, "`tol` must be"),
+        ({"which": "SA"}, ValueError, "`which` must be"),
+        ({"maxiter": 0}, ValueError, "`maxiter` must be"),
+        ({"v0": np.ones(80, int)}, ValueError, "`v0` must be of floating"),
+        ({"v0": np.ones(79)}, ValueError, "`v0` must have shape"),
+        ({"return_singular_vectors": "both"}, ValueError, "must be in"),
+        ({"v0": np.ones(80, complex)}, TypeError, "complex"),
+        ({"v0": np.full(80, np.nan)}, ValueError, "NaN"),
+    ],
+)
+def test_what_cannot_be_honoured_raises(options, error, match):
+    with pytest.raises(error, match=match):
+        svds(**{"A": matrix(120, 80), "k": 2, **options})
+
+
+class Untyped:
+    """An operator that does not say its dtype; SciPy finds it out by a product."""
+
+    shape = (120, 80)
+
+    def __init__(self):
+        self.matvec, self.rmatvec = (
+            (lambda x: matrix(120, 80) @ x),
+            (lambda y: matrix(120, 80).T @ y),
+        )
+
+
+class OurOwn:
+    """What `trsvd.svds` takes, and SciPy does not."""
+
+    shape, dtype = (120, 80), np.dtype("float64")
+
+    def matmat(self, X):
+        return matrix(120, 80) @ X
+
+    def rmatmat(self, X):
+        return matrix(120, 80).T @ X
+
+
+@pytest.mark.parametrize(
+    "A",
+    [
+        Untyped(),
+        OurOwn(),
+        trsvd.operators.as_operator(matrix(120, 80)),
+        np.asmatrix(matrix(120, 80)),
+        scipy.sparse.lil_matrix(matrix(120, 80)),
+    ],
+    ids=["untyped", "ours", "operator", "matrix", "lil"],
+)
+def test_whatever_is_a_matrix(A):
+    U, S, Vh = svds(A, 3, rng=0)
+    expected = exact_values(matrix(120, 80))[:3]
+    assert_triplets(matrix(120, 80), U, S, Vh, expected, default_tol("float64"))
+
+
+@pytest.mark.parametrize(
+    ("A", "error", "match"),
+    [
+        (np.zeros((9, 9, 9)), ValueError, "ndim <= 2"),
+        (np.zeros((9, 9), bool), ValueError, "numeric data type"),
+        (scipy.sparse.csr_array(np.zeros((9, 9), bool)), ValueError, "numeric data type"),
+        (np.full((9, 9), np.nan), ValueError, "NaN or inf"),
+        (np.zeros((0, 9)), ValueError, "must not be empty"),
+        (np.ones(9), ValueError, "`k` must be"),
+        (np.float64(3), ValueError, "`k` must be"),
+        ([[1.0, 2.0], [3.0, 4.0]], TypeError, "type not understood"),
+        (None, TypeError, "type not understood"),
+    ],
+)
+def test_matrices_that_are_refused(A, error, match):
+    with pytest.raises(error, match=match):
+        svds(A, 1)
+
+
+def test_any_library(backend):
+    A = matrix(60, 90)
+    U, S, Vh = svds(backend.asarray(A), 3)
+    assert all(backend.owns(part) for part in (U, S, Vh))
+    parts = [backend.to_numpy(part) for part in (U, S, Vh)]
+    assert_triplets(A, *parts, exact_values(A)[:3], default_tol("float64"))
+    S = svds(backend.asarray(A), 3, which="SM", return_singular_vectors=False)
+    assert np.allclose(backend.to_numpy(S), np.sort(exact_values(A)[-3:]), atol=1e-12)
+
+
+# ---- the smallest by Lanczos ----------------------------------------------------------------
+
+
+@pytest.fixture
+def by_lanczos(monkeypatch):
+    monkeypatch.setattr(_compat_smallest, "DENSE_RANK", 10)
+
+
+def spread(m, n, dtype="float64", scale=1.0):
+    """A sparse matrix whose singular values, but for five small ones, lie between 1 and 2."""
+    rng = np.random.default_rng(0)
+    S = np.sort(np.append(np.linspace(1, 2, min(m, n) - 5), [0.1, 0.2, 0.3, 0.4, 0.5]))[::-1]
+    A = matrix(m, n, dtype)
+    U, _, Vh = np.linalg.svd(A, full_matrices=False)
+    A = ((U * S) @ Vh * scale).astype(dtype)
+    return scipy.sparse.csr_array(A[rng.permutation(m)]), S * scale
+
+
+@pytest.mark.usefixtures("by_lanczos")
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("given", ["nothing", "v0"])
+def test_smallest_by_lanczos(shape, dtype, given):
+    A, values = spread(*shape, dtype)
+    v0 = None if given == "nothing" else np.ones(min(shape), dtype)
+    op = Counting(A)
+    U, S, Vh = svds(op, 4, which="SM", v0=v0, rng=0)
+    assert op.products > min(shape), "it was not made dense"
+    assert U.dtype == A.dtype
+    assert_triplets(A, U, S, Vh, values[-4:], eps_of(dtype) ** 0.5)
+
+
+@pytest.mark.usefixtures("by_lanczos")
+@pytest.mark.parametrize("scale", [1e-160, 1e160])
+def test_smallest_of_any_scale(scale):
+    A, values = spread(120, 80, scale=scale)
+    S = svds(A, 4, which="SM", rng=0, return_singular_vectors=False)
+    assert np.allclose(S / scale, np.sort(values[-4:] / scale), atol=1e-7)
+
+
+@pytest.mark.usefixtures("by_lanczos")
+def test_smallest_that_squares_lose():
+    # Left vectors of zero have to be in the null space of A^H, and Lanczos on A^H A has none.
+    A = np.eye(90, 70)
+    A[0, 0] = A[1, 1] = 0.0
+    A[0, 1] = 3.0
+    with pytest.raises(NoConvergence, match="smallest singular values"):
+        svds(scipy.sparse.csr_array(A), 1, which="SM", maxiter=40, rng=0)
+
+
+@pytest.mark.usefixtures("by_lanczos")
+def test_smallest_of_equal_ones():
+    A = np.linalg.qr(np.random.default_rng(0).standard_normal((90, 70)))[0]
+    U, S, Vh = svds(scipy.sparse.csr_array(A), 2, which="SM", rng=0)
+    assert_triplets(A, U, S, Vh, np.ones(2), eps_of("float64") ** 0.5)
+
+
+@pytest.mark.usefixtures("by_lanczos")
+def test_smallest_of_zero():
+    U, S, Vh = svds(scipy.sparse.csr_array((90, 70)), 2, which="SM", rng=0)
+    assert np.all(S == 0)
+    assert max(orthonormality(U), orthonormality(Vh.T)) <= 1e-12
+
+
+# ---- randomized_svd ---------------------------------------------------------------------------
+
+
+def test_the_signature_is_scikit_learns():
+    extmath = pytest.importorskip("sklearn.utils.extmath")
+    ours = dict(inspect.signature(randomized_svd).parameters)
+    assert ours.pop("tol").kind == inspect.Parameter.KEYWORD_ONLY
+    theirs = inspect.signature(extmath.randomized_svd).parameters
+    for name, parameter in theirs.items():
+        assert ours[name].default == parameter.default, name
+    assert list(ours) == list(theirs)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_randomized_svd_iterates_until_tol(shape, dtype):
+    A = matrix(*shape, dtype, decay=0.98)
+    for tol in (1e-3, 1e-5):
+        u, s, vh = randomized_svd(A, 5, random_state=0, tol=tol)
+        assert u.dtype == A.dtype
+        assert residual(A, u, s, vh, 1.0) <= tol + 10 * max(shape) * eps_of(dtype)
+        assert np.all(np.diff(s) <= 0)
+
+
+@pytest.mark.parametrize("form", ["lil", "dok"])
+def test_slow_formats_are_named(form):
+    A = scipy.sparse.csr_array(matrix(20, 12)).asformat(form)
+    with pytest.warns(scipy.sparse.SparseEfficiencyWarning, match="CSR") as caught:
+        s = randomized_svd(A, 2, random_state=0)[1]
+    assert caught[0].filename == __file__
+    assert np.allclose(s, exact_values(matrix(20, 12))[:2], atol=1e-5)
+
+
+@pytest.mark.parametrize("n_iter", [0, 1, 3])
+def test_randomized_svd_makes_the_iterations_it_is_told(n_iter):
+    A = Counting(np.random.default_rng(0).standard_normal((200, 150)))
+    with pytest.warns(trsvd.ConvergenceWarning, match="'auto' iterates until tol") as caught:
+        randomized_svd(A, 5, n_iter=n_iter, n_oversamples=7, random_state=0)
+    assert caught[0].filename == __file__
+    made = 2 * (5 + 7) * (n_iter + 1)
+    assert made <= A.products <= made + 2 * 5 + 2
+
+
+def test_randomized_svd_takes_lists_and_whole_numbers():
+    u, s, vh = randomized_svd([[1, 2, 3], [4, 5, 6]], 1, random_state=0)
+    assert u.dtype == np.float64
+    assert np.allclose(u * s @ vh, [[1.574, 2.080, 2.586], [3.759, 4.966, 6.174]], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"n_iter": "many"}, ValueError, "n_iter"),
+        ({"n_iter": -1}, ValueError, "n_iter"),
+        ({"n_iter": 1.5}, TypeError, "n_iter"),
+        ({"n_oversamples": -1}, ValueError, "n_oversamples"),
+        ({"n_oversamples": "10"}, TypeError, "n_oversamples"),
+        ({"power_iteration_normalizer": "SVD"}, ValueError, "power_iteration_normalizer"),
+        ({"transpose": "yes"}, ValueError, "transpose"),
+        ({"flip_sign": "yes"}, ValueError, "flip_sign"),
+        ({"svd_lapack_driver": "gesxx"}, ValueError, "svd_lapack_driver"),
+        ({"n_components": 0}, ValueError, "k=0"),
+        ({"n_components": 13}, ValueError, "k=13"),
+        ({"tol": -1.0}, ValueError, "tol"),
+        ({"M": np.full((3, 3), np.nan)}, ValueError, "NaN"),
+        ({"M": np.zeros(3)}, ValueError, "dimensions"),
+    ],
+)
+def test_randomized_svd_refuses(options, error, match):
+    with pytest.raises(error, match=match):
+        randomized_svd(**{"M": matrix(20, 12), "n_components": 2, **options})
+
+
+# ---- TruncatedSVD -------------------------------------------------------------------------------
+
+
+def test_the_estimator_is_scikit_learns():
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    estimator = compat.TruncatedSVD(3, algorithm="arpack", random_state=0)
+    assert isinstance(estimator, decomposition.TruncatedSVD)
+    A = matrix(60, 40)
+    reduced = estimator.fit_transform(A)
+    theirs = decomposition.TruncatedSVD(3, algorithm="arpack", random_state=0)
+    assert np.allclose(reduced, theirs.fit_transform(A), atol=1e-9)
+    assert np.allclose(estimator.components_, theirs.components_, atol=1e-9)
+    assert np.allclose(estimator.explained_variance_ratio_, theirs.explained_variance_ratio_)
+    assert list(estimator.get_feature_names_out())[0] == "truncatedsvd0"
+
+
+def test_the_estimator_passes_scikit_learns_checks():
+    pytest.importorskip("sklearn")
+    # A process of its own, as SciPy reads the variable when it is imported.
+    code = (
+        "from sklearn.utils.estimator_checks import check_estimator\n"
+        "from trsvd.compat import TruncatedSVD\n"
+        "check_estimator(TruncatedSVD())"
+    )
+    environment = {
+        **os.environ,
+        "SCIPY_ARRAY_API": "1",
+        "PYTHONPATH": str(Path(trsvd.__file__).parents[1]),
+    }
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_estimator_warns():
+    pytest.importorskip("sklearn")
+    A = np.random.default_rng(0).standard_normal((200, 150))
+    with pytest.warns(trsvd.ConvergenceWarning, match="n_iter=5"):
+        compat.TruncatedSVD(3, random_state=0).fit(A)
+
+
+def test_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.delitem(sys.modules, "trsvd._compat_sklearn", raising=False)
+    with pytest.raises(ImportError, match="sklearn"):
+        _ = compat.TruncatedSVD
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = compat.nothing

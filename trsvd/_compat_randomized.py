@@ -1,0 +1,128 @@
+"""``randomized_svd`` with the arguments and results of scikit-learn's."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import scipy.sparse
+
+from trsvd._arrays import Array
+from trsvd._compat_arguments import (
+    NORMALIZERS,
+    as_matrix,
+    check_choice,
+    check_count,
+    generator,
+)
+from trsvd._errors import ConvergenceWarning, NotConverged
+from trsvd._kinds import is_sparse
+from trsvd._svds import svds
+from trsvd.methods import RandomizedSVD
+
+__all__ = ["randomized_svd"]
+
+
+def randomized_svd(
+    M: Any,
+    n_components: int,
+    *,
+    n_oversamples: int = 10,
+    n_iter: int | str = "auto",
+    power_iteration_normalizer: str = "auto",
+    transpose: bool | str = "auto",
+    flip_sign: bool = True,
+    random_state: Any = None,
+    svd_lapack_driver: str = "gesdd",
+    tol: float = 1e-3,
+) -> tuple[Array, Array, Array]:
+    """The k largest singular triplets, as ``sklearn.utils.extmath.randomized_svd`` returns them.
+
+    Parameters
+    ----------
+    M : array-like, sparse matrix or operator of shape (m, n)
+        What scikit-learn's takes, and what `trsvd.svds` takes.
+    n_components : int
+        Number k of triplets, ``1 <= k <= min(m, n)``.
+    n_oversamples : int, default 10
+        Columns of the sketch beyond k.
+    n_iter : int or "auto"
+        Power iterations: exactly so many, or until every residual is at most ``tol``.
+    power_iteration_normalizer : {"auto", "QR", "LU", "none"}
+        Of no effect: the sketch is kept orthonormal.
+    transpose : bool or "auto"
+        Of no effect: the shorter side of M is worked on.
+    flip_sign : bool, default True
+        Of no effect: the entry of largest modulus of every left vector is always positive.
+    random_state : int, numpy.random.RandomState or numpy.random.Generator, optional
+        Where the sketch comes from. None draws a new one, whatever ``numpy.random.seed`` was
+        given.
+    svd_lapack_driver : {"gesdd", "gesvd"}
+        Of no effect: "gesdd", and "gesvd" where that fails.
+    tol : float, default 1e-3
+        What the residuals ``max(||M v - s u||, ||M^H u - s v||) / s_1`` are held against. (Not
+        among scikit-learn's parameters: there nothing is checked.)
+
+    Returns
+    -------
+    u : array of shape (m, k)
+        Left singular vectors.
+    s : array of shape (k,)
+        Singular values, descending.
+    vh : array of shape (k, n)
+        Right singular vectors, conjugate transposed.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If M or a parameter is none of the above, or M is not finite.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a residual exceeds ``tol``.
+
+    Notes
+    -----
+    Cost: ``2 (k + n_oversamples) (n_iter + 1)`` products, and up to 2 k for the residuals.
+
+    References
+    ----------
+    N. Halko, P. G. Martinsson, J. A. Tropp, Finding structure with randomness,
+    doi:10.1137/090771806.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd.compat import randomized_svd
+    >>> u, s, vh = randomized_svd(np.diag([3.0, 1.0, 2.0]), 2, random_state=0)
+    >>> s.round(6)
+    array([3., 2.])
+    """
+    check_choice("power_iteration_normalizer", power_iteration_normalizer, NORMALIZERS)
+    check_choice("transpose", transpose, (True, False, "auto"))
+    check_choice("flip_sign", flip_sign, (True, False))
+    check_choice("svd_lapack_driver", svd_lapack_driver, ("gesdd", "gesvd"))
+    if isinstance(n_iter, str):
+        check_choice("n_iter", n_iter, ("auto",))
+    if is_sparse(M) and M.format in ("lil", "dok"):
+        msg = f"Calculating SVD of a {type(M).__name__} is expensive. CSR format is more efficient."
+        warnings.warn(msg, scipy.sparse.SparseEfficiencyWarning, stacklevel=2)
+    method = RandomizedSVD(
+        oversampling=check_count("n_oversamples", n_oversamples),
+        power_iterations=None if isinstance(n_iter, str) else check_count("n_iter", n_iter),
+    )
+    try:
+        U, S, Vh = svds(
+            as_matrix(M),
+            n_components,
+            method=method,
+            tol=tol,
+            rng=generator(random_state),
+            on_failure="raise",
+        )
+    except NotConverged as error:
+        msg = f"{error} (n_iter={n_iter!r}; 'auto' iterates until tol)"
+        warnings.warn(msg, ConvergenceWarning, stacklevel=2)
+        U, S, Vh = error.result
+    return U, S, Vh
