@@ -269,3 +269,45 @@ def test_a_small_basis_could_not_be_resumed_for_more():
     A = np.random.default_rng(0).standard_normal((60, 50))
     first = trsvd.svds(A, 5, method=trsvd.ThickRestartLanczos(basis_size=8), rng=0)
     assert_right(A, trsvd.svds(A, 10, state=first.state), 10)
+
+
+@pytest.mark.parametrize("block_size", [1, 3])
+def test_vectors_drifted_from_orthonormal_over_many_restarts(block_size):
+    """Each restart multiplies the basis by a rotation that rounds: 1e-12 after 500 of them."""
+    s = np.r_[1 - 1e-5 * np.arange(30), 0.9 * 0.95 ** np.arange(30)]
+    rng = np.random.default_rng(0)
+    U, V = (np.linalg.qr(rng.standard_normal((60, 60)))[0] for _ in range(2))
+    A = (U * s) @ V.T
+    method = trsvd.ThickRestartLanczos(block_size=block_size, basis_size=10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", trsvd.ConvergenceWarning)
+        result = svds(A, 5, method=method, rng=0, max_matvecs=6000, tol=1e-14)
+    for Q in (result.U, result.Vh.T):
+        assert orthonormality(Q) <= orthonormality_bound(A.shape, A.dtype)
+
+
+def test_a_block_of_one_direction_stayed_dependent_on_a_device(backend):
+    """Where nobody looks at numbers, noise that lies along the dominant direction was normalized
+    again and again: with rows of all scales left vectors came out twice.
+    """
+    rng = np.random.default_rng(0)
+    host = 10.0 ** rng.permutation(np.linspace(-300, 300, 60))[:, None]
+    host = host * rng.standard_normal((60, 50))
+    result = svds(backend.asarray(host), 5, method="krylov", rng=0)
+    for Q in (backend.to_numpy(result.U), backend.to_numpy(result.Vh).T):
+        assert orthonormality(Q) <= orthonormality_bound(host.shape, host.dtype)
+
+
+def test_the_oracle_of_a_denormal_gradient_lost_its_small_pairs():
+    """Values were rounded to float32, where a denormal one has a digit or none: the gap, "exact"
+    and 1e-5, was 2.6e-2.
+    """
+    s = 0.8 ** np.arange(50)
+    rng = np.random.default_rng(0)
+    U, V = (np.linalg.qr(rng.standard_normal((60, 50)))[0] for _ in range(2))
+    G = ((U * s) @ V[:50].T * 1e-44).astype(np.float32)
+    scaled = G.astype(np.float64) * 2.0**140
+    result = trsvd.SpectralBall().lmo(G)
+    support = np.linalg.svd(scaled, compute_uv=False).sum()
+    gap = 1 + np.vdot(scaled, result.update) / support
+    assert gap <= result.gap + 60 * 1.2e-7
