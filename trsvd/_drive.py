@@ -267,7 +267,8 @@ def _begin(problem: Problem, method: Method, k: int, tol: float, start: Any, cap
 def _restarted(driver: _Driver, method: Method, outcome: _Outcome, missed: Array) -> _Driver:
     """Begin anew from what was found and what was missed."""
     problem, stop = driver.problem, driver.stop
-    block = problem.arrays.xp.concat([outcome.triplets[2], missed], axis=1)[:, : problem.rank]
+    block = problem.arrays.xp.concat([outcome.triplets[2], missed], axis=1)
+    block = block[:, : min(problem.rank, int(block.shape[1]))]
     k = driver.target
     if not isinstance(stop, Residual):
         k = min(driver.limit, max(1, driver.k + int(missed.shape[1])))
