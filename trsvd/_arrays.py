@@ -29,6 +29,7 @@ from array_api_compat import (
 from array_api_compat import device as device_of
 
 from trsvd._kinds import COMPUTE, describe, dtype_name, is_sparse
+from trsvd._memory import check_room
 from trsvd._reductions import Reductions, row_panels
 
 Array = Any
@@ -268,6 +269,14 @@ class Arrays(Reductions):
         if self.is_complex:
             block = block + 1j * rng.standard_normal((columns, rows))
         return self.put(block).T
+
+    def check_room(self, numbers: int, what: str) -> None:
+        """MemoryError if so many numbers are more than the host has room for.
+
+        Other devices say so themselves, when they are asked for them.
+        """
+        if self.reads_are_cheap:
+            check_room(numbers * self.host_dtype.itemsize, what)
 
     def zeros(self, rows: int, columns: int) -> Array:
         """Block of zeros."""

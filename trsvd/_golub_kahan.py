@@ -69,6 +69,9 @@ class GolubKahan:
         self.arrays, self.shape, self.two_sided = arrays, op.shape, two_sided
         self.capacity = min(capacity, n)
         width = int(start.shape[1])
+        arrays.check_room(
+            (m + n) * self.capacity, f"bases of {self.capacity} columns on both sides"
+        )
         self.V = Columns(arrays, n, self.capacity + min(width, n))
         self.U = Columns(arrays, m, self.capacity)
         self.spare_n = SpareVectors(arrays, rng, n, width)

@@ -89,6 +89,8 @@ def svds(
         max_matvecs is too small to form k triplets.
     AdjointError
         If ``rmatmat`` is not the adjoint of ``matmat``.
+    MemoryError
+        If what the method needs does not fit into the host's memory, before it is allocated.
     NotConverged
         With ``on_failure="raise"``, if the tolerance is not met.
 

@@ -209,7 +209,7 @@ class _Triplets:
         """Of products in the dtype, and of values that it has to hold."""
         m, n = self.truth.B.shape
         least = math.ldexp(self.standard.least, -self.truth.exponent)
-        return float(2 * (m + n) * self.standard.eps + least * max(m, n) ** 0.5 / self.unit)
+        return float(2 * max(m + n, 32) * self.standard.eps + least * max(m, n) ** 0.5 / self.unit)
 
     @property
     def bound(self) -> float:
