@@ -76,6 +76,7 @@ FLOORS = [
     {
         "testing",
         "_matrices",
+        "_matrix_market",
         "_files",
         "_report",
         "_display",
@@ -231,6 +232,7 @@ NEIGHBOURS = {
         "_race_worker",
     },
     "_race_command": {"_arguments", "_race_display", "_report", "race"},
+    "_files": {"_matrix_market"},
     "_hard_cases": {"_hard_matrices"},
     "_verdict": {"_hard_cases"},
     "_contestants": {"_hard_cases", "_race_solvers", "_verdict"},
