@@ -320,3 +320,11 @@ def test_what_was_missed_was_taken_up_past_its_end(backend):
     result = svds(backend.asarray(host), 10, method="trlan", rng=0)
     assert result.matvecs_verify > 20, "something was missed at first"
     assert np.allclose(backend.to_numpy(result.S), 1.0)
+
+
+def test_eigenvalues_by_index_gave_up_on_a_cluster():
+    """LAPACK: "Internal Error"; found among random structured problems."""
+    V = np.linalg.qr(np.random.default_rng(0).standard_normal((7, 7)))[0]
+    A = np.pad(np.diag([1.0, 1, 1, 1, 0, 0, 0]) @ V.T, ((0, 0), (0, 1))) * 2.0**-20
+    for k in range(1, 8):
+        assert_right(A, svds(A, k, method=trsvd.Direct(route="gram")), k)

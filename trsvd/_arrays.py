@@ -9,7 +9,7 @@ every library; factorizations of small matrices are done on the host, in double 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -410,9 +410,14 @@ class Arrays(Reductions):
             panel = xp.astype(panel, wide, copy=False)
             G = G + self.adjoint_product(panel, panel)
         if is_numpy_namespace(xp):
-            _, vectors = scipy.linalg.eigh(G, subset_by_index=(n - k, n - 1), check_finite=False)
-            if vectors.shape[1] < k:  # LAPACK's search by index can miss members of a cluster
-                _, vectors = scipy.linalg.eigh(G, check_finite=False)
+            # LAPACK's search by index can miss members of a cluster, or give up on one.
+            vectors = G[:, :0]
+            with suppress(np.linalg.LinAlgError):
+                _, vectors = scipy.linalg.eigh(
+                    G, subset_by_index=(n - k, n - 1), check_finite=False
+                )
+            if vectors.shape[1] < k:
+                _, vectors = scipy.linalg.eigh(G, check_finite=False, driver="evd")
         else:
             _, vectors = xp.linalg.eigh(G)
         return self.like(xp.flip(vectors[:, -k:], axis=1))
