@@ -41,6 +41,7 @@ FLOORS = [
         "_select",
         "_problem",
         "_completeness",
+        "_spectrum_check",
         "_drive",
         "_svds",
     },
@@ -141,8 +142,10 @@ NEIGHBOURS = {
     "_select": {"_validate", "methods.__init__"},
     "_problem": {"_select", "_validate", "methods.__init__", "result"},
     "_completeness": {"methods.__init__", "result", "stopping"},
+    "_spectrum_check": {"methods.__init__", "result", "stopping"},
     "_drive": {
         "_completeness",
+        "_spectrum_check",
         "_problem",
         "_select",
         "_validate",
