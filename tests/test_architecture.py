@@ -21,7 +21,7 @@ MODULES = sorted(
 
 FLOORS = [
     # 0: what everything stands on
-    {"_kinds", "_arrays", "_errors", "_compiled", "_numba_kernels", "_reductions"},
+    {"_kinds", "_arrays", "_errors", "_compiled", "_numba_kernels", "_memory", "_reductions"},
     # 1: matrices as operators
     {"_operator", "operators", "_probe", "_metered", "_in_memory"},
     # 2: kernels
@@ -41,6 +41,7 @@ FLOORS = [
         "_select",
         "_problem",
         "_completeness",
+        "_spectrum_check",
         "_drive",
         "_svds",
     },
@@ -76,6 +77,7 @@ FLOORS = [
     {
         "testing",
         "_matrices",
+        "_matrix_market",
         "_files",
         "_report",
         "_display",
@@ -105,6 +107,12 @@ FLOORS = [
         "_compat_svds",
         "_compat_randomized",
         "_compat_sklearn",
+        "_hard_matrices",
+        "_hard_cases",
+        "_verdict",
+        "_contestants",
+        "reliability",
+        "_reliability_command",
         "compat",
         "cli",
         "__main__",
@@ -113,7 +121,7 @@ FLOORS = [
 
 # Which neighbours on its own floor a module may import.
 NEIGHBOURS = {
-    "_arrays": {"_kinds", "_reductions"},
+    "_arrays": {"_kinds", "_memory", "_reductions"},
     "_reductions": {"_kinds"},
     "_compiled": {"_numba_kernels"},
     "_operator": {"_probe"},
@@ -140,8 +148,10 @@ NEIGHBOURS = {
     "_select": {"_validate", "methods.__init__"},
     "_problem": {"_select", "_validate", "methods.__init__", "result"},
     "_completeness": {"methods.__init__", "result", "stopping"},
+    "_spectrum_check": {"methods.__init__", "result", "stopping"},
     "_drive": {
         "_completeness",
+        "_spectrum_check",
         "_problem",
         "_select",
         "_validate",
@@ -236,6 +246,19 @@ NEIGHBOURS = {
     "_compat_randomized": {"_compat_arguments"},
     "_compat_sklearn": {"_compat_randomized", "_compat_svds"},
     "compat": {"_compat_randomized", "_compat_sklearn", "_compat_svds"},
+    "_files": {"_matrix_market"},
+    "_hard_cases": {"_hard_matrices"},
+    "_verdict": {"_hard_cases"},
+    "_contestants": {"_hard_cases", "_race_solvers", "_verdict"},
+    "reliability": {"_contestants", "_hard_cases", "_report", "_verdict"},
+    "_reliability_command": {
+        "_arguments",
+        "_contestants",
+        "_hard_cases",
+        "_race_display",
+        "_verdict",
+        "reliability",
+    },
     "_display": {"table"},
     "_pictures": {"_report", "_shapes"},
     "_balls_command": {"_arguments", "_pictures", "_report", "_shapes"},
@@ -246,6 +269,7 @@ NEIGHBOURS = {
         "_files",
         "_matrices",
         "_race_command",
+        "_reliability_command",
         "_report",
         "table",
         "testing",
@@ -262,6 +286,8 @@ LIBRARY_MODULES = {
     "optim.torch",
     "table",
     "cli",
+    "reliability",
+    "_contestants",
     "_race_cells",
     "_race_peers",
     "_race_solvers",

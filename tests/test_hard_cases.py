@@ -1,16 +1,13 @@
-"""Cases x methods x dtypes: every outcome is right, or says that it is not.
+"""Cases x methods x dtypes x libraries: every outcome is right, or says that it is not.
 
-*Right*: converged, values within what the tolerance allows of the truth (LAPACK in double
-precision), orthonormal vectors. *Says that it is not*: a status with a warning; for a matrix that
-can be answered an exception is not an answer. Silently wrong fails the test, whatever the case.
-What must be right, not only honest, is stated with each case.
+The cases and the judgement are those of `trsvd reliability`. Here it is stated beside what must be
+right, not only honest; silently wrong fails the test, whatever the case. Then faults: operators
+that raise, lie, or change.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import math
 import warnings
 from collections.abc import Callable
@@ -18,283 +15,76 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.linalg
-import scipy.sparse
 from checks import (
     ITERATIVE,
     METHODS,
     default_tol,
     eps_of,
     exact_values,
-    host,
-    orthonormality,
-    orthonormality_bound,
     value_bound,
 )
 
 from trsvd import AdjointError, ConvergenceWarning, svds
+from trsvd._contestants import CAPS, oracles, own
+from trsvd._hard_cases import CASES, Truth
+from trsvd._hard_matrices import geometric, spectrum
+from trsvd._verdict import Outcome, judge_result
 
 # What iterates without a Krylov space needs thousands of products where values hardly decay.
 SLOW = {"rsvd", "power"}
-CAP = {name: 3000 for name in (*SLOW, "krylov")}
+OWN = {contestant.name: contestant for contestant in own()}
+ORACLES = {contestant.name: contestant for contestant in oracles()}
+
+# Cases in which a method may say that it has no answer, and why.
+MAY_SAY = {
+    # Ten of its values are 1 to within eps; a Krylov space from one vector finds the copies one
+    # after the other, and one that lies within eta of s_k may stay unseen (`Completeness`).
+    "Toeplitz with a jump": {"trlan", "trlan-block", "trlan-one-sided", "trlan-two-sided"},
+    # Thirty values within 3e-4, of which five are wanted, in a basis for thirty: restarts of a
+    # block lose more than they gain.
+    "clustered at the top": {"trlan-block"},
+}
 
 
-def outcome(A: Any, k: int, s: np.ndarray, to_numpy: Any = np.asarray, **arguments: Any) -> str:
+def silent(outcome: Outcome) -> bool:
+    return outcome in {Outcome.WRONG, Outcome.NAN}
+
+
+def outcome(A: Any, k: int, truth: Truth, to_numpy: Any = np.asarray, **arguments: Any) -> str:
     """``"right"``, or how the result says that it is not; fails where it is silently wrong."""
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
         result = svds(A, k, **arguments)
     assert all(issubclass(entry.category, ConvergenceWarning) for entry in record), record[0]
     assert len(record) == (not result.converged), "a warning exactly where it did not converge"
-    U, S, Vh = host(result, to_numpy)
-    m, n = A.shape
-    dtype = U.dtype
-    for Q in (U, Vh.conj().T):
-        loss = orthonormality(Q)
-        assert loss <= orthonormality_bound((m, n), dtype), f"vectors not orthonormal: {loss:.1e}"
-    assert np.isfinite(S).all()
-    assert np.isfinite(result.residuals).all()
-    assert np.all(S[:-1] >= S[1:])
-    scale = s[0] or 1.0
-    # Subtracted after scaling: 1e300 is no trouble then.
-    error = float(np.abs(S.astype(np.float64) / scale - s[:k] / scale).max())
-    tol = arguments.get("tol") or default_tol(dtype)
-    # S is rounded to its dtype, which below the smallest normal number is coarse.
-    bound = value_bound(k, tol, (m, n), dtype) + float(np.finfo(dtype).smallest_subnormal) / scale
-    if result.converged:
-        assert result.residuals.max() <= tol
-        if error > bound and result.completeness.kind == "probable":
-            # The most that this certificate says: nothing above (1 + eta) s_k was missed.
-            reach = (1 + result.completeness.eta) * S[-1] / scale + bound
-            assert np.all(s[:k] / scale <= np.maximum(S / scale + bound, reach)), "silently wrong"
-            return f"values up to (1 + eta) s_k may be missing, and are: {error:.1e}"
-        assert error <= bound, f"silently wrong by {error:.1e} s_1"
-        return "right"
-    return result.status.name
+    finding = judge_result(truth, result, to_numpy, k, arguments.get("tol"))
+    assert not silent(finding.outcome), finding.reason
+    return "right" if finding.outcome is Outcome.RIGHT else finding.reason
 
 
-# ---- the cases --------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A matrix in float64, how many triplets, and which methods may say that they cannot.
-
-    ``loses`` is for spectra that a method has no means against, each with its reason there.
-    """
-
-    make: Callable[[], Any]
-    k: int = 5
-    float32: bool = True
-    loses: frozenset[str] = frozenset()
-
-    @functools.cached_property
-    def A(self) -> Any:
-        A = self.make()
-        (A.data if scipy.sparse.issparse(A) else A).flags.writeable = False
-        return A
-
-    def of(self, dtype: str) -> tuple[Any, np.ndarray]:
-        if dtype not in self.__dict__.setdefault("_of", {}):
-            A = self.A.astype(dtype)
-            self.__dict__["_of"][dtype] = A, exact_values(A)
-        return self.__dict__["_of"][dtype]
-
-
-def orthogonal(m: int, n: int, seed: int = 0) -> np.ndarray:
-    return np.linalg.qr(np.random.default_rng(seed).standard_normal((m, n)))[0]
-
-
-def spectrum(s: Any, m: int = 0, n: int = 0, seed: int = 0) -> Callable[[], np.ndarray]:
-    s = np.asarray(s, np.float64)
-    U = orthogonal(max(m, len(s)), len(s), seed)
-    return lambda: (U * s) @ orthogonal(max(n, len(s)), len(s), seed + 1).T
-
-
-def geometric(top: float, ratio: float, n: int) -> list[float]:
-    return list(top * ratio ** np.arange(n))
-
-
-def kahan(n: int, c: float = 0.4) -> np.ndarray:
-    s = (1 - c * c) ** 0.5
-    return s ** np.arange(n)[:, None] * (np.eye(n) - c * np.triu(np.ones((n, n)), 1))
-
-
-def with_zeros() -> np.ndarray:
-    A = spectrum(geometric(1, 0.9, 60), 70, 60)()
-    A[::3] = 0
-    A[:, ::4] = 0
-    return A
-
-
-def one_huge_row(factor: float) -> np.ndarray:
-    A = spectrum(geometric(1, 0.9, 60), 70, 60)()
-    A[13] *= factor
-    return A
-
-
-def graph(*components: np.ndarray) -> scipy.sparse.csr_array:
-    """Adjacency matrix of a graph with these components, its vertices shuffled."""
-    A = scipy.sparse.block_diag(components, format="csr")
-    rng = np.random.default_rng(0)
-    A = A[rng.permutation(A.shape[0])][:, rng.permutation(A.shape[1])]
-    return scipy.sparse.csr_array(A.astype(np.float64))
-
-
-def cycle(n: int) -> np.ndarray:
-    A = np.roll(np.eye(n), 1, axis=0)
-    return A + A.T
-
-
-def duplicated_columns() -> np.ndarray:
-    A = np.random.default_rng(0).standard_normal((70, 12))
-    return np.hstack([A] * 5) + 1e-9 * np.random.default_rng(1).standard_normal((70, 60))
-
-
-rank_3 = np.array([3.0, 2.0, 1.0])
-many = frozenset(SLOW)
-
-CASES: dict[str, Case] = {
-    # Rank below k.
-    "rank 0": Case(lambda: np.zeros((60, 50))),
-    "rank 0, wide": Case(lambda: np.zeros((50, 60))),
-    "rank 0, all": Case(lambda: np.zeros((30, 30)), 30),
-    "rank 1": Case(spectrum([2.0], 60, 50)),
-    "rank 1, diagonal": Case(lambda: np.diag([0.0] * 30 + [2.0] + [0.0] * 29)),
-    "rank 3": Case(spectrum(rank_3, 60, 50)),
-    "rank 3, tall": Case(spectrum(rank_3, 200, 50)),
-    "rank 3, wide": Case(spectrum(rank_3, 50, 200)),
-    "rank 3, diagonal": Case(lambda: np.diag([3.0, 2, 1] + [0.0] * 50)),
-    "rank 3, all": Case(spectrum(rank_3, 60, 50), 50),
-    "rank 3, sparse": Case(
-        lambda: scipy.sparse.csr_array(([3.0, 2, 1], ([9, 4, 7], [1, 2, 3])), (200, 90))
-    ),
-    "rank k - 1": Case(spectrum(geometric(1, 0.7, 4), 60, 50)),
-    "rank k": Case(spectrum(geometric(1, 0.7, 5), 60, 50)),
-    "rank k + 1": Case(spectrum(geometric(1, 0.7, 6), 60, 50)),
-    "numerical rank 3": Case(spectrum([*rank_3, *geometric(1e-14, 0.9, 47)], 60, 50)),
-    # One value only.
-    "identity": Case(lambda: np.eye(60)),
-    "identity, all": Case(lambda: np.eye(40), 40),
-    "identity on top of zeros": Case(lambda: np.eye(150, 50)),
-    "stacked identities": Case(lambda: np.vstack([np.eye(50)] * 3)),
-    "minus identity": Case(lambda: -np.eye(60)),
-    "orthogonal": Case(lambda: orthogonal(60, 60)),
-    "orthonormal columns": Case(lambda: orthogonal(150, 50)),
-    "permutation": Case(lambda: np.eye(60)[np.random.default_rng(0).permutation(60)]),
-    "Hadamard": Case(lambda: scipy.linalg.hadamard(64).astype(np.float64)),
-    "Hadamard, k = 9": Case(lambda: scipy.linalg.hadamard(128).astype(np.float64), 9),
-    "projector": Case(lambda: orthogonal(60, 20) @ orthogonal(60, 20).T),
-    # Multiple values.
-    "tenfold": Case(spectrum([1.0] * 10 + [0.5] * 50)),
-    "tenfold, then decay": Case(spectrum([1.0] * 10 + geometric(0.5, 0.9, 60))),
-    "tenfold, k = 10": Case(spectrum([1.0] * 10 + geometric(0.5, 0.9, 60)), 10),
-    "tenfold, k = 12": Case(spectrum([1.0] * 10 + geometric(0.5, 0.9, 60)), 12),
-    "tenfold, then near": Case(spectrum([1.0] * 10 + geometric(0.95, 0.9, 60))),
-    "tenfold below": Case(spectrum([2.0, 1.5] + [1.0] * 10 + geometric(0.5, 0.9, 60))),
-    **{
-        f"{copies} copies at {at}": Case(
-            spectrum([*(3.0 - 0.1 * np.arange(at)), *[1.0] * copies, *geometric(0.7, 0.9, 50)])
-        )
-        for at in range(6)
-        for copies in (2, 3, 5, 8)
-    },
-    "every value twice": Case(spectrum(np.repeat(geometric(1, 0.8, 30), 2)), 7),
-    "every value thrice, wide": Case(spectrum(np.repeat(geometric(1, 0.8, 20), 3), 60, 90), 7),
-    # Clusters and gaps.
-    "cluster wider than the block": Case(
-        spectrum([*(1 - 1e-7 * np.arange(12)), *geometric(0.6, 0.9, 50)])
-    ),
-    "gaps of 1e-6": Case(spectrum([*(1 - 1e-6 * np.arange(10)), *geometric(0.5, 0.9, 50)])),
-    "gaps of 1e-10": Case(spectrum([*(1 - 1e-10 * np.arange(10)), *geometric(0.5, 0.9, 50)])),
-    "gaps of 1e-10, no end": Case(spectrum(1 - 1e-10 * np.arange(60))),
-    "gaps of 1e-16": Case(spectrum([*(1 - 1e-16 * np.arange(10)), *geometric(0.5, 0.9, 50)])),
-    "hardly any decay": Case(spectrum(np.linspace(1, 0.9, 60))),
-    # Ten of its values are 1 to within eps; a Krylov space from one vector finds the copies one
-    # after the other, and one that lies within eta of s_k may stay unseen (`Completeness`).
-    "Toeplitz with a jump": Case(
-        lambda: scipy.linalg.toeplitz(
-            [0.5, *(np.sin(np.pi * j / 2) / (np.pi * j) for j in range(1, 80))]
-        ),
-        10,
-        loses=frozenset(
-            {"trlan", "trlan-block", "trlan-one-sided", "trlan-two-sided", "trlan-gram", *many}
-        ),
-    ),
-    # Grading.
-    "15 decades": Case(spectrum(10.0 ** -np.linspace(0, 15, 60)), 20),
-    "15 decades by rows": Case(
-        lambda: (
-            10.0 ** -np.linspace(0, 15, 60)[:, None]
-            * np.random.default_rng(0).standard_normal((60, 60))
-        ),
-        20,
-    ),
-    "15 decades on the diagonal": Case(lambda: np.diag(10.0 ** -np.linspace(0, 15, 60)), 20),
-    "30 decades": Case(lambda: np.diag(10.0 ** -np.linspace(0, 30, 60)), 30),
-    "zero rows and columns": Case(with_zeros),
-    "one huge row": Case(lambda: one_huge_row(1e12), float32=False),
-    "one huge row, 1e5": Case(lambda: one_huge_row(1e5)),
-    "one row": Case(lambda: np.vstack([np.zeros((59, 50)), np.ones((1, 50))])),
-    "all ones": Case(lambda: np.ones((60, 50))),
-    # Scale.
-    **{
-        f"scale 1e{p}": Case(
-            lambda p=p: spectrum(geometric(1, 0.8, 50), 60, 50)() * 10.0**p, float32=False
-        )
-        for p in (-300, -200, -150, 150, 200, 300)
-    },
-    "denormal": Case(
-        lambda: spectrum(geometric(1, 0.8, 50), 60, 50)() * 1e-308 * 1e-3, float32=False
-    ),
-    "smallest number": Case(lambda: np.eye(60) * 5e-324, float32=False),
-    "1e-300 beside 1e300": Case(lambda: np.diag(10.0 ** np.linspace(300, -300, 60)), float32=False),
-    # Classics.
-    "Hilbert": Case(lambda: scipy.linalg.hilbert(60), 20),
-    "Kahan": Case(lambda: kahan(60), 20),
-    "Lauchli": Case(lambda: np.vstack([np.ones((1, 60)), 1e-8 * np.eye(60)])),
-    "companion": Case(
-        lambda: scipy.linalg.companion([1.0, *np.random.default_rng(0).standard_normal(60)])
-    ),
-    "nearly dependent columns": Case(duplicated_columns, 15),
-    "lower ones": Case(lambda: np.tril(np.ones((60, 60)))),
-    # Structure with many copies.
-    "equal blocks": Case(lambda: np.kron(np.eye(20), [[1.0, 2], [3, 4], [5, 6]])),
-    "equal blocks, sparse": Case(
-        lambda: scipy.sparse.csr_array(
-            scipy.sparse.kron(scipy.sparse.eye_array(40), [[1.0, 2], [3, 4], [5, 6]])
-        )
-    ),
-    "complete bipartite, several": Case(lambda: graph(*[np.ones((6, 4))] * 12)),
-    "complete bipartite, of many sizes": Case(
-        lambda: graph(*[np.ones((p, 9 - p)) for p in range(1, 9)] * 2)
-    ),
-    "equal cycles": Case(lambda: graph(*[cycle(12)] * 6)),
-    "paths and isolated vertices": Case(
-        lambda: graph(*[np.eye(8, k=1) + np.eye(8, k=-1)] * 5, np.zeros((20, 20)))
-    ),
-    # Small.
-    "1 x 1": Case(lambda: np.array([[-2.0]]), 1),
-    "1 x 1 zero": Case(lambda: np.zeros((1, 1)), 1),
-    "row": Case(lambda: np.arange(9.0)[None, :], 1),
-    "column": Case(lambda: np.arange(9.0)[:, None], 1),
-    "2 x 2 Jordan": Case(lambda: np.array([[1.0, 1.0], [0.0, 1.0]]), 2),
-}
-
-
-@pytest.mark.parametrize("method", [None, *METHODS])
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("method", [name for name in OWN if "(" not in name])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(name, dtype) for name, case in CASES.items() for dtype in case.dtypes]
+)
 def test_right_or_says_that_it_is_not(name, dtype, method):
-    case = CASES[name]
-    if dtype == "float32" and not case.float32:
-        pytest.skip("not representable in float32")
-    A, s = case.of(dtype)
-    said = outcome(A, case.k, s, method=METHODS.get(method), rng=0, max_matvecs=CAP.get(method))
+    finding = OWN[method].answer(CASES[name], dtype)
+    assert not silent(finding.outcome), finding.reason
     # Lanczos on the Gram operator says itself that it does not resolve values below
     # sqrt(eps) s_1; what only iterates a block may run out of products.
-    if method not in {"trlan-gram", *CAP, *case.loses}:
-        assert said == "right"
+    if method not in {"trlan-gram", *CAPS, *MAY_SAY.get(name, ())}:
+        assert finding.outcome is Outcome.RIGHT, finding.reason
+
+
+@pytest.mark.parametrize("oracle", ORACLES)
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(name, dtype) for name, case in CASES.items() for dtype in case.dtypes]
+)
+def test_updates_of_oracles_have_the_gap_that_they_report(name, dtype, oracle):
+    finding = ORACLES[oracle].answer(CASES[name], dtype)
+    if finding is None:
+        pytest.skip("an oracle of all pairs takes no start")
+    assert not silent(finding.outcome), finding.reason
+    assert finding.outcome is Outcome.RIGHT, finding.reason
 
 
 @pytest.mark.parametrize("method", ["trlan", "trlan-block"])
@@ -308,12 +98,12 @@ def test_right_or_says_that_it_is_not(name, dtype, method):
         "rank 3, tall",
         "8 copies at 4",
         "equal cycles",
+        "hypercube, k = 25",
     ],
 )
 def test_no_seed_makes_it_wrong(name, seed, method):
-    case = CASES[name]
-    A, s = case.of("float64")
-    assert outcome(A, case.k, s, method=METHODS[method], rng=seed) == "right"
+    finding = OWN[method].answer(CASES[name], "float64", seed)
+    assert finding.outcome is Outcome.RIGHT, finding.reason
 
 
 @pytest.mark.parametrize(
@@ -330,32 +120,24 @@ def test_no_seed_makes_it_wrong(name, seed, method):
         "scale 1e-200",
         "scale 1e200",
         "1e-300 beside 1e300",
+        "rows from 1e-300 to 1e300",
     ],
 )
 @pytest.mark.parametrize("method", [None, "trlan", "trlan-block", "krylov", "direct-gram"])
 def test_hard_cases_on_every_backend(backend, name, method):
     case = CASES[name]
-    A, s = case.of("float64")
+    A, truth = case.of("float64")
     said = outcome(
         backend.asarray(A),
         case.k,
-        s,
+        truth,
         backend.to_numpy,
         method=METHODS.get(method),
         rng=0,
-        max_matvecs=CAP.get(method),
+        max_matvecs=CAPS.get(method),
     )
-    if method not in CAP:
+    if method not in CAPS:
         assert said == "right"
-
-
-@pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e-30, 1e-20, 1e20, 1e30, 2e37])
-@pytest.mark.parametrize("method", [None, *METHODS])
-def test_scales_in_float32(scale, method):
-    """1e-44 is denormal; the Gram of 1e20 and 1e-20 leaves the range of float32."""
-    A = (CASES["scale 1e200"].A / 1e200 * scale).astype(np.float32)
-    said = outcome(A, 5, exact_values(A), method=METHODS.get(method), rng=0)
-    assert said == "right" or method == "trlan-gram"
 
 
 @pytest.mark.parametrize("method", [None, "trlan", "rsvd", "direct"])
@@ -369,34 +151,12 @@ def test_a_value_that_its_dtype_cannot_hold(method):
         svds(half, 2, method=method, rng=0)
 
 
-@pytest.mark.parametrize("method", [None, *METHODS])
-@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
-@pytest.mark.parametrize("kind", ["unitary", "rank 3", "tenfold", "Fourier"])
-def test_complex(kind, dtype, method):
-    rng = np.random.default_rng(0)
-    U, V = (
-        np.linalg.qr(rng.standard_normal((50, 50)) + 1j * rng.standard_normal((50, 50)))[0]
-        for _ in range(2)
-    )
-    A = {
-        "unitary": U,
-        "rank 3": (U[:, :3] * rank_3) @ V[:, :3].conj().T,
-        "tenfold": (U * np.r_[np.ones(10), geometric(0.5, 0.9, 40)]) @ V.conj().T,
-        "Fourier": scipy.linalg.dft(50),
-    }[kind].astype(dtype)
-    said = outcome(
-        A, 5, exact_values(A), method=METHODS.get(method), rng=0, max_matvecs=CAP.get(method)
-    )
-    assert said == "right" or method in CAP or method == "trlan-gram"
-
-
 # ---- starts that lead astray --------------------
 
 
-def aligned() -> tuple[np.ndarray, np.ndarray]:
+def aligned() -> np.ndarray:
     """A matrix whose singular vectors are coordinates: products leave no rounding elsewhere."""
-    s = np.array(geometric(1, 0.8, 50))
-    return np.eye(60, 50) * s, s
+    return np.eye(60, 50) * np.array(geometric(1, 0.8, 50))
 
 
 STARTS = {
@@ -415,12 +175,12 @@ STARTS = {
 @pytest.mark.parametrize("method", ITERATIVE)
 @pytest.mark.parametrize("kind", STARTS)
 def test_starts_that_lead_astray(kind, method, transposed):
-    A, s = aligned()
+    A = aligned()
     start = STARTS[kind]
     if transposed:
         A = A.T.copy()
         start = np.concatenate([start, np.zeros((10, *start.shape[1:]))])
-    said = outcome(A, 4, s, method=METHODS[method], rng=0, start=start, max_matvecs=3000)
+    said = outcome(A, 4, Truth.of(A), method=METHODS[method], rng=0, start=start, max_matvecs=3000)
     assert said == "right"
 
 
@@ -432,7 +192,7 @@ def test_a_start_in_a_singular_subspace_of_a_dense_matrix(method):
         said = outcome(
             A,
             5,
-            exact_values(A),
+            Truth.of(A),
             method=METHODS[method],
             rng=0,
             start=V[:, columns],
@@ -720,13 +480,16 @@ ODD = {
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_operator_that_returns_its_argument(method):
-    assert outcome(ReturnsItsArgument(), 4, np.ones(70), method=METHODS[method], rng=0) == "right"
+    assert (
+        outcome(ReturnsItsArgument(), 4, Truth.of(np.eye(70)), method=METHODS[method], rng=0)
+        == "right"
+    )
 
 
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("method", METHODS)
 def test_odd_operators(method, kind):
-    assert outcome(ODD[kind](), 4, exact_values(A[:70]), method=METHODS[method], rng=0) == "right"
+    assert outcome(ODD[kind](), 4, Truth.of(A[:70]), method=METHODS[method], rng=0) == "right"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -756,7 +519,7 @@ def test_an_operator_of_integers_and_of_half_precision():
     operator = Faulty(B)
     operator.matmat = lambda X: B @ X
     operator.rmatmat = lambda X: B.T @ X
-    assert outcome(operator, 3, exact_values(B), method="trlan", rng=0) == "right"
+    assert outcome(operator, 3, Truth.of(B), method="trlan", rng=0) == "right"
     H = B.astype(np.float16)
     result = svds(Faulty(H), 3, method="trlan", rng=0)
     assert result.U.dtype == np.float16

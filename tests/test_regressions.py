@@ -21,6 +21,7 @@ from checks import (
 
 import trsvd
 from trsvd import svds, svds_above, svds_to_tolerance
+from trsvd.testing import matrix_with_spectrum
 
 
 def geometric(m, n, ratio=0.8, seed=0):
@@ -269,3 +270,61 @@ def test_a_small_basis_could_not_be_resumed_for_more():
     A = np.random.default_rng(0).standard_normal((60, 50))
     first = trsvd.svds(A, 5, method=trsvd.ThickRestartLanczos(basis_size=8), rng=0)
     assert_right(A, trsvd.svds(A, 10, state=first.state), 10)
+
+
+@pytest.mark.parametrize("block_size", [1, 3])
+def test_vectors_drifted_from_orthonormal_over_many_restarts(block_size):
+    """Each restart multiplies the basis by a rotation that rounds: 1e-12 after 500 of them."""
+    s = np.r_[1 - 1e-5 * np.arange(30), 0.9 * 0.95 ** np.arange(30)]
+    rng = np.random.default_rng(0)
+    U, V = (np.linalg.qr(rng.standard_normal((60, 60)))[0] for _ in range(2))
+    A = (U * s) @ V.T
+    method = trsvd.ThickRestartLanczos(block_size=block_size, basis_size=10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", trsvd.ConvergenceWarning)
+        result = svds(A, 5, method=method, rng=0, max_matvecs=6000, tol=1e-14)
+    for Q in (result.U, result.Vh.T):
+        assert orthonormality(Q) <= orthonormality_bound(A.shape, A.dtype)
+
+
+def test_a_block_of_one_direction_stayed_dependent_on_a_device(backend):
+    """Where nobody looks at numbers, noise that lies along the dominant direction was normalized
+    again and again: with rows of all scales left vectors came out twice.
+    """
+    rng = np.random.default_rng(0)
+    host = 10.0 ** rng.permutation(np.linspace(-300, 300, 60))[:, None]
+    host = host * rng.standard_normal((60, 50))
+    result = svds(backend.asarray(host), 5, method="krylov", rng=0)
+    for Q in (backend.to_numpy(result.U), backend.to_numpy(result.Vh).T):
+        assert orthonormality(Q) <= orthonormality_bound(host.shape, host.dtype)
+
+
+def test_the_oracle_of_a_denormal_gradient_lost_its_small_pairs():
+    """Values were rounded to float32, where a denormal one has a digit or none: the gap, "exact"
+    and 1e-5, was 2.6e-2.
+    """
+    s = 0.8 ** np.arange(50)
+    rng = np.random.default_rng(0)
+    U, V = (np.linalg.qr(rng.standard_normal((60, 50)))[0] for _ in range(2))
+    G = ((U * s) @ V[:50].T * 1e-44).astype(np.float32)
+    scaled = G.astype(np.float64) * 2.0**140
+    result = trsvd.SpectralBall().lmo(G)
+    support = np.linalg.svd(scaled, compute_uv=False).sum()
+    gap = 1 + np.vdot(scaled, result.update) / support
+    assert gap <= result.gap + 60 * 1.2e-7
+
+
+def test_what_was_missed_was_taken_up_past_its_end(backend):
+    """What NumPy allows the standard leaves open: array_api_strict raised IndexError."""
+    host = matrix_with_spectrum(70, 70, np.r_[np.ones(10), 0.5 * 0.9 ** np.arange(60)], rng=0)
+    result = svds(backend.asarray(host), 10, method="trlan", rng=0)
+    assert result.matvecs_verify > 20, "something was missed at first"
+    assert np.allclose(backend.to_numpy(result.S), 1.0)
+
+
+def test_eigenvalues_by_index_gave_up_on_a_cluster():
+    """LAPACK: "Internal Error"; found among random structured problems."""
+    V = np.linalg.qr(np.random.default_rng(0).standard_normal((7, 7)))[0]
+    A = np.pad(np.diag([1.0, 1, 1, 1, 0, 0, 0]) @ V.T, ((0, 0), (0, 1))) * 2.0**-20
+    for k in range(1, 8):
+        assert_right(A, svds(A, k, method=trsvd.Direct(route="gram")), k)

@@ -26,6 +26,7 @@ class Columns:
     def __init__(self, arrays: Arrays, length: int, capacity: int) -> None:
         self.arrays = arrays
         self.length = length
+        arrays.check_room(capacity * length, f"a basis of {capacity} columns of length {length}")
         self._rows = arrays.zeros(capacity, length)
         self.count = 0
 
@@ -63,6 +64,10 @@ class Columns:
     def grow(self, capacity: int) -> None:
         """Make room for ``capacity`` columns."""
         if capacity > self.capacity:
+            numbers = (2 * capacity - self.capacity) * self.length
+            self.arrays.check_room(
+                numbers, f"a basis that grows to {capacity} columns of length {self.length}"
+            )
             room = self.arrays.zeros(capacity - self.capacity, self.length)
             self._rows = self.arrays.xp.concat([self._rows, room], axis=0)
 

@@ -16,15 +16,17 @@ from trsvd._errors import ConvergenceWarning, NotConverged, Status
 from trsvd._kinds import describe, dtype_name
 from trsvd._problem import Problem, State
 from trsvd._ritz import Ritz, residual_norms
+from trsvd._spectrum_check import check_fits, check_spectrum
 from trsvd._validate import check_cap
 from trsvd.methods import Method, Run
 from trsvd.result import Completeness, Info, SVDResult
 from trsvd.stopping import Energy, Gap, Residual, Values
 
-__all__ = ["Callback", "OnFailure", "Request", "solve"]
+__all__ = ["Callback", "OnFailure", "Request", "Verify", "solve"]
 
 Callback = Callable[[Info], bool | None]
 OnFailure = Literal["return", "raise"]
+Verify = bool | Literal["exact"]
 AnyStop = Residual | Values | Energy | Gap
 
 
@@ -36,9 +38,12 @@ class Request:
     max_matvecs: int | None
     callback: Any
     on_failure: str
-    verify: bool
+    verify: bool | str
 
     def __post_init__(self) -> None:
+        if isinstance(self.verify, str) and self.verify != "exact":
+            msg = f"verify={self.verify!r}; it is True, False or 'exact'"
+            raise ValueError(msg)
         if self.on_failure not in ("return", "raise"):
             msg = f"on_failure={self.on_failure!r}; it is 'return' or 'raise'"
             raise ValueError(msg)
@@ -214,6 +219,9 @@ def _solve(
 ) -> SVDResult:
     op, rank = problem.op, problem.rank
     cap = _usual_cap(rank, k)
+    exactly = isinstance(request.verify, str)
+    if exactly:
+        check_fits(op.shape)
     if request.max_matvecs is not None:
         cap = check_cap(request.max_matvecs)
     run = _begin(problem, method, k, stop.aim, request.start, cap)
@@ -246,9 +254,14 @@ def _solve(
         op.verifying = True
         # Cut off at max_k, these have to be the leading ones, whatever else would be wanted.
         asked = Residual(driver.k, stop.tol) if driver.truncated else stop
-        completeness, missed = check_completeness(
-            op, driver.run, outcome.triplets, asked, problem.unit, problem.rng, width
-        )
+        if exactly:
+            completeness, missed = check_spectrum(
+                op, driver.run, outcome.triplets, outcome.residuals, asked, problem.unit
+            )
+        else:
+            completeness, missed = check_completeness(
+                op, driver.run, outcome.triplets, asked, problem.unit, problem.rng, width
+            )
         op.verifying = False
         if missed is None:
             break
@@ -283,7 +296,8 @@ def _begin(problem: Problem, method: Method, k: int, tol: float, start: Any, cap
 def _restarted(driver: _Driver, method: Method, outcome: _Outcome, missed: Array) -> _Driver:
     """Begin anew from what was found and what was missed."""
     problem, stop = driver.problem, driver.stop
-    block = problem.arrays.xp.concat([outcome.triplets[2], missed], axis=1)[:, : problem.rank]
+    block = problem.arrays.xp.concat([outcome.triplets[2], missed], axis=1)
+    block = block[:, : min(problem.rank, int(block.shape[1]))]
     k = driver.target
     if not isinstance(stop, Residual):
         k = min(driver.limit, max(1, driver.k + int(missed.shape[1])))

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 import scipy.sparse
 
 from trsvd._arrays import HostArray
 from trsvd._kinds import is_sparse
+from trsvd._matrix_market import read_matrix_market
+from trsvd._memory import check_room
 
 __all__ = ["MatrixFileError", "read_matrix"]
+
+
+_LONGEST_HEADER = 1 << 16
 
 
 class MatrixFileError(ValueError):
@@ -111,13 +116,8 @@ def _npy(path: Path) -> HostArray:
         msg = f"{path}: the file is empty"
         raise MatrixFileError(msg)
     with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        dtype = read(file)[2] if read else None
-    if dtype is not None and dtype.hasobject:
+        _, dtype = _npy_header(file)
+    if dtype.hasobject:
         msg = (
             f"{path}: holds Python objects, which are never unpickled; save a numeric array, "
             "as with numpy.save(path, A.astype('float64'))"
@@ -127,6 +127,8 @@ def _npy(path: Path) -> HostArray:
 
 
 def _npz(path: Path) -> Any:
+    if zipfile.is_zipfile(path):
+        _check_members(path)
     try:
         with path.open("rb") as file:  # load_npz leaves it open where it fails
             A = scipy.sparse.load_npz(file)
@@ -143,14 +145,75 @@ def _npz(path: Path) -> Any:
     return _rows(A)
 
 
+def _check_members(path: Path) -> None:
+    """Whether every array of an archive has the bytes that its header declares, and room for them.
+
+    NumPy allocates what a header declares before it reads what there is.
+    """
+    total = 0
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if not member.filename.endswith(".npy"):
+                continue
+            with archive.open(member) as file:
+                shape, dtype = _npy_header(file)
+                begins = file.tell()
+            if dtype.hasobject:
+                msg = f"{path}: {member.filename} holds Python objects, which are never unpickled"
+                raise MatrixFileError(msg)
+            if begins + _bytes(shape, dtype) > member.file_size:
+                msg = (
+                    f"{path}: {member.filename} declares {dtype} of shape {shape}, which is more "
+                    f"than its {member.file_size} bytes; the file is damaged"
+                )
+                raise MatrixFileError(msg)
+            total += member.file_size
+    check_room(total, str(path))
+
+
+def _npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype that the header of a .npy file declares."""
+    version = np.lib.format.read_magic(file)
+    begin = file.tell()
+    length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
+    if length > _LONGEST_HEADER:  # NumPy makes room for it before it looks
+        msg = f"its header is said to have {length} bytes"
+        raise ValueError(msg)
+    file.seek(begin)
+    # (The third version differs from the second in the encoding of names only.)
+    read = np.lib.format.read_array_header_1_0
+    if version != (1, 0):
+        read = np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Size of an array, in integers that do not overflow."""
+    return math.prod(int(length) for length in shape) * int(dtype.itemsize)
+
+
 def _mtx(path: Path) -> Any:
-    A = scipy.io.mmread(path)
+    A = read_matrix_market(path)
     return _rows(A) if is_sparse(A) else A
 
 
 def _rows(A: Any) -> Any:
-    """A sparse matrix by rows, or as it is where it does not have two dimensions."""
-    return scipy.sparse.csr_array(A) if len(A.shape) == 2 else A
+    """A sparse matrix by rows, or as it is where it does not have two dimensions.
+
+    Its indices are looked at: products with one that points beyond an edge read what is there.
+    """
+    pointers = getattr(A, "indptr", None)
+    if pointers is not None:
+        # SciPy takes a negative last one for a matrix without entries, and looks no further.
+        if pointers[0] != 0 or np.any(np.diff(pointers) < 0):
+            msg = "its pointers to rows or columns are not ascending from 0"
+            raise ValueError(msg)
+        A.check_format(full_check=True)
+    if len(A.shape) != 2:
+        return A
+    check_room(8 * (int(A.shape[0]) + 1), f"a sparse matrix with {A.shape[0]} rows")
+    return scipy.sparse.csr_array(A)
 
 
 def _safetensors(path: Path, tensor: str | None) -> HostArray:

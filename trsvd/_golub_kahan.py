@@ -69,6 +69,9 @@ class GolubKahan:
         self.arrays, self.shape, self.two_sided = arrays, op.shape, two_sided
         self.capacity = min(capacity, n)
         width = int(start.shape[1])
+        arrays.check_room(
+            (m + n) * self.capacity, f"bases of {self.capacity} columns on both sides"
+        )
         self.V = Columns(arrays, n, self.capacity + min(width, n))
         self.U = Columns(arrays, m, self.capacity)
         self.spare_n = SpareVectors(arrays, rng, n, width)
@@ -102,6 +105,7 @@ class GolubKahan:
         self._pending: list[tuple[Array | None, Array]] = []
         self._half_known = False  # whether B on the host has a column whose couplings are pending
         self._kept = self.locked  # columns of the last restart
+        self._restarts = 0
         self.careful = False  # extract exactly what the residuals are about
         self._coupling: Array | None = None
 
@@ -345,7 +349,10 @@ class GolubKahan:
         if inverse is not None:
             P = inverse @ P
         put = self.arrays.put
-        return self.U.view() @ put(P), S[:k], self.V.view(0, len(Q)) @ put(Q)
+        U, V = self.U.view() @ put(P), self.V.view(0, len(Q)) @ put(Q)
+        if self._restarts > _DRIFTS_FROM:
+            U, V = _polished(self.arrays, U), _polished(self.arrays, V)
+        return U, S[:k], V
 
     # ---- restart ------------------------------------------------------------------------
 
@@ -384,6 +391,7 @@ class GolubKahan:
         self.C = np.hstack([np.zeros((C.shape[0], a), C.dtype), C])
         self._coupling = put(self.C)
         self._kept = self.size
+        self._restarts += 1
 
     def lock(self, level: float) -> None:
         """Take leading triplets whose couplings are at most ``level`` out of the iteration.
@@ -413,6 +421,16 @@ class GolubKahan:
     def grow(self, capacity: int) -> None:
         """Make room for ``capacity`` basis columns."""
         self.capacity = min(max(capacity, self.capacity), self.shape[1])
+
+
+# Each restart multiplies the basis by a rotation, which rounds: after so many of them what that
+# adds up to exceeds what orthonormalization leaves.
+_DRIFTS_FROM = 20
+
+
+def _polished(arrays: Arrays, Q: Array) -> Array:
+    """Nearly orthonormal columns, orthonormal to rounding: one step of Newton-Schulz."""
+    return 1.5 * Q - Q @ (0.5 * arrays.adjoint_product(Q, Q))
 
 
 def narrow(

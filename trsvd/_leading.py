@@ -214,7 +214,7 @@ def _exact(given: Problem, k: int) -> LeadingPairs:
 
 def _described(problem: Problem, result: SVDResult, stop: Gap | Residual) -> LeadingPairs:
     """The pairs of a result, without those of zero singular values, and their gap."""
-    S = problem.arrays.get(result.S).astype(np.float64)
+    S = np.asarray(result.S, dtype=np.float64)
     q = _numerical_rank(problem, S)
     attained = float(S[:q].sum())
     # Values that count as zero are left out of the pairs, and not of the gap.

@@ -98,6 +98,7 @@ class MatrixOperator(ABC):
         """The matrix as an array; costs min(m, n) products where entries are not at hand."""
         m, n = self.shape
         arrays, side = self.arrays, min(m, n)
+        arrays.check_room(2 * m * n, f"the {m} x {n} matrix as an array")
         product = self.matmat if m >= n else self.rmatmat
         blocks = []
         for start in range(0, side, 256):
@@ -177,6 +178,8 @@ class _SparseMatrix(MatrixOperator):
         return self.arrays.rough_norm(self._A.data[:, None]) if self._A.nnz else None
 
     def dense(self) -> Array:
+        m, n = self.shape
+        self.arrays.check_room(m * n, f"the {m} x {n} matrix as an array")
         return self._A.toarray()
 
 

@@ -128,7 +128,9 @@ def orthonormalize(
             bad = (norms <= noise) | ((norms < 0.01) & (norms * share <= floor))
         else:
             bad = norms < 0
-        X, factor, cosine = _normalize(arrays, X, norms, bad, spare)
+        # Where nobody looks, what is dependent still (to eps, by now) gives way at once.
+        unseen = not arrays.reads_are_cheap and sweep == 1
+        X, factor, cosine = _normalize(arrays, X, norms, bad, spare, replacing=unseen)
         R = factor if R is None else factor @ R
         if cosine is None:  # a device: the sweeps are counted
             continue
@@ -197,11 +199,18 @@ def _dominant(arrays: Arrays, X: Array, width: int) -> tuple[Array, Array]:
 
 
 def _normalize(
-    arrays: Arrays, X: Array, norms: Array, bad: Array, spare: SpareVectors
+    arrays: Arrays,
+    X: Array,
+    norms: Array,
+    bad: Array,
+    spare: SpareVectors,
+    *,
+    replacing: bool = False,
 ) -> tuple[Array, Array, float | None]:
     """One pass within a block: ``X = Q R`` with Q nearer to orthonormal than X.
 
-    Columns that are ``bad`` give way to spare ones, with zero columns in R.
+    Columns that are ``bad`` give way to spare ones, with zero columns in R; where ``replacing`` is
+    set, so do directions in which the columns depend on each other, with zero rows in R.
     The number is a cosine between the columns that there were, the nearer to 0 the better; above
     0.7 another pass is due. None where a look would mean waiting for a device.
     """
@@ -223,9 +232,13 @@ def _normalize(
         return X @ arrays.adjoint(inverse), arrays.adjoint(L) * kept[None, :], cosine
     values, vectors = arrays.eigh(G)
     small = values[:1] * arrays.eps * X.shape[1]
-    values = xp.where(values > small, values, small)
+    dependent = ~(values > small)
+    values = xp.where(dependent, small, values)
     roots = arrays.like(xp.sqrt(values))
     Q = X @ (vectors / roots[None, :])
     R = (roots[:, None] * arrays.adjoint(vectors)) * kept[None, :]
+    if replacing:
+        Q = arrays.replace(dependent, lambda: spare(X.shape[1]), Q)
+        R = xp.where(dependent[:, None], xp.zeros_like(R), R)
     settled = arrays.peek(xp.all(values > 0.5) & xp.all(~bad))
     return Q, R, None if settled is None else 0.5 if settled else 1.0

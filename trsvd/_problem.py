@@ -62,6 +62,7 @@ class Problem:
         self.user_op = as_operator(A)
         self.rng, self.rng_given = check_rng(rng), rng is not None
         self.arrays = self.user_op.arrays
+        self.in_compute_dtype = in_compute_dtype
         if in_compute_dtype:  # nothing is rounded to half precision on the way out
             self.arrays = replace(self.arrays, out_dtype=self.arrays.dtype)
         self.eps = self.arrays.eps
@@ -129,7 +130,10 @@ class Problem:
         return named_method(method)
 
     def hand_out(self, triplets: tuple[Array, HostArray, Array]) -> tuple[Array, Array, Array]:
-        """U, S and Vh of A itself, in the user's dtype, with the phases fixed."""
+        """U, S and Vh of A itself, in the user's dtype, with the phases fixed.
+
+        Where vectors stay in the compute dtype, S stays on the host in double precision.
+        """
         arrays = self.arrays
         U, S, V = triplets
         if self.flipped:
@@ -139,6 +143,8 @@ class Problem:
         with np.errstate(over="ignore"):  # looked at next
             S = np.ldexp(S, -self.op.scale_exponent)
         values = arrays.hand_out_values(S)
+        if self.in_compute_dtype:  # (a dtype rounds denormal values to one digit, or to zero)
+            values = S
         return arrays.hand_out(U), values, arrays.hand_out(arrays.adjoint(V))
 
     def start_block(self, start: Any, cap: int) -> Array | None:

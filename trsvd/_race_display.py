@@ -174,7 +174,7 @@ def caption(head: dict[str, Any]) -> str:
     )
 
 
-def replace_table(path: Path, text: str) -> None:
+def replace_table(path: Path, text: str, of: str = "race") -> None:
     """Put a table between the two marks of a file.
 
     Parameters
@@ -183,21 +183,24 @@ def replace_table(path: Path, text: str) -> None:
         A Markdown file; made if it is not there.
     text : str
         The table.
+    of : str, default "race"
+        The command whose table it is.
 
     Raises
     ------
     ValueError
         If the file is there and has no marks.
     """
-    block = f"{BEGIN}\n\n{text}\n{END}"
+    first, last = (mark.replace("race", of) for mark in (BEGIN, END))
+    block = f"{first}\n\n{text}\n{last}"
     if not path.exists():
         path.write_text(f"{block}\n", encoding="utf-8")
         return
     old = path.read_text(encoding="utf-8")
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = old.partition(first)
+    _, end, after = rest.partition(last)
     if not (begin and end):
-        msg = f"{path}: has no lines {BEGIN} and {END} to put the table between"
+        msg = f"{path}: has no lines {first} and {last} to put the table between"
         raise ValueError(msg)
     path.write_text(f"{before}{block}{after}", encoding="utf-8")
 

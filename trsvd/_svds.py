@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trsvd._arrays import HostArray
-from trsvd._drive import Callback, OnFailure, Request, solve
+from trsvd._drive import Callback, OnFailure, Request, Verify, solve
 from trsvd._problem import Problem
 from trsvd._select import SMALL
 from trsvd._validate import check_k, check_number, check_tol
@@ -32,7 +32,7 @@ def svds(
     max_matvecs: int | None = None,
     callback: Callback | None = None,
     on_failure: OnFailure = "return",
-    verify: bool = True,
+    verify: Verify = True,
 ) -> SVDResult:
     """The k leading singular triplets of a matrix.
 
@@ -70,9 +70,10 @@ def svds(
     on_failure : {"return", "raise"}, default "return"
         When the triplets miss ``tol``: warn with `ConvergenceWarning` and return the best, or
         raise `NotConverged`, which has them as ``result``.
-    verify : bool, default True
-        Whether converged triplets are checked for missed singular values. Residuals are always
-        computed from products with A.
+    verify : bool or "exact", default True
+        Whether converged triplets are checked for missed singular values: True with a stated
+        probability, "exact" by all singular values of what they leave, for which A is formed (a
+        ValueError where min(m, n) > 8192). Residuals are always computed from products with A.
 
     Returns
     -------
@@ -89,6 +90,8 @@ def svds(
         max_matvecs is too small to form k triplets.
     AdjointError
         If ``rmatmat`` is not the adjoint of ``matmat``.
+    MemoryError
+        If what the method needs does not fit into the host's memory, before it is allocated.
     NotConverged
         With ``on_failure="raise"``, if the tolerance is not met.
 
@@ -126,7 +129,7 @@ def svds_to_tolerance(
     max_matvecs: int | None = None,
     callback: Callback | None = None,
     on_failure: OnFailure = "return",
-    verify: bool = True,
+    verify: Verify = True,
 ) -> SVDResult:
     """The fewest leading triplets with ``||A - A_k||_F <= eps ||A||_F``.
 
@@ -203,7 +206,7 @@ def svds_above(
     max_matvecs: int | None = None,
     callback: Callback | None = None,
     on_failure: OnFailure = "return",
-    verify: bool = True,
+    verify: Verify = True,
 ) -> SVDResult:
     """All triplets with singular values above a threshold.
 

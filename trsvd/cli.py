@@ -1,4 +1,4 @@
-"""The command line: ``trsvd table ...``, ``trsvd balls ...``, ``trsvd race ...``."""
+"""The command line: ``trsvd table``, ``trsvd balls``, ``trsvd race``, ``trsvd reliability``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import trsvd
-from trsvd import _arguments, _balls_command, _race_command, table
+from trsvd import _arguments, _balls_command, _race_command, _reliability_command, table
 from trsvd._arguments import UsageError, check_directory
 from trsvd._display import Display, progress_on_stderr, title_of
 from trsvd._files import MatrixFileError, read_matrix
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_table(commands)
     _balls_command.add(commands)
     _race_command.add(commands)
+    _reliability_command.add(commands)
     return parser
 
 

@@ -22,11 +22,11 @@ class Completeness:
     Attributes
     ----------
     kind : str
-        ``"exact"``: the full spectrum was computed. ``"norm"``: what is left of ``||A||_F`` is
-        less than the last singular value. ``"random start"``: the method iterated a random block
-        at least k wide to a tolerance that no overlooked component of it would allow.
-        ``"probable"``: a random vector in the complement of the triplets was iterated and met
-        nothing larger. ``"unchecked"``: nothing was checked.
+        ``"exact"``: the full spectrum was computed, by the method or for the check. ``"norm"``:
+        what is left of ``||A||_F`` is less than the last singular value. ``"random start"``: the
+        method iterated a random block at least k wide to a tolerance that no overlooked component
+        of it would allow. ``"probable"``: a random vector in the complement of the triplets was
+        iterated and met nothing larger. ``"unchecked"``: nothing was checked.
     eta : float
         With ``"probable"``: a missed singular value of at least ``(1 + eta) s_k`` would have been
         found...

@@ -126,6 +126,7 @@ def pad_block(
 ) -> Array:
     """``start`` filled up with random columns to ``width``, or a random block."""
     arrays, n = op.arrays, op.shape[1]
+    arrays.check_room(3 * n * width, f"a block of {width} vectors of length {n}")
     if start is None:
         return arrays.gaussian(rng, n, width)
     missing = width - int(start.shape[1])

@@ -40,6 +40,8 @@ class SubspaceRun(Run):
         self.k, self.limit, self.rng = k, limit, rng
         self.ends_with_adjoint = ends_with_adjoint
         self.extra = width - k
+        numbers = 3 * width * sum(op.shape)
+        op.arrays.check_room(numbers, f"subspace iteration with {width} vectors on both sides")
         self.subspace = Subspace(op, pad_block(op, start, width, rng), rng)
         self.meets_all_copies = start is None
         self.iterations = -1  # the first step only sets up the triplets

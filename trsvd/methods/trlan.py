@@ -370,7 +370,10 @@ class _LanczosRun(Run):
         # A basis_size that was given for fewer triplets gives way as far as it must.
         size = self.method.basis_size
         needed = k + self.method.block_size + 1
-        basis.grow(min(rank, max(size, needed)) if size else self.method.basis_for(k, rank))
+        capacity = min(rank, max(size, needed)) if size else self.method.basis_for(k, rank)
+        sides = sum(basis.shape) if isinstance(basis, GolubKahan) else rank
+        basis.arrays.check_room(sides * capacity, f"a basis that grows to {capacity} columns")
+        basis.grow(capacity)
         self.finished = basis.exhausted
         self._last_look, self._look_at = (0, 0.0), 0
 

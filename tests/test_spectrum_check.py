@@ -1,0 +1,88 @@
+"""``verify="exact"``: nothing is left open."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse
+from checks import METHODS, CountingOperator, assert_right
+
+import trsvd
+from trsvd import svds, svds_above, svds_to_tolerance
+from trsvd._contestants import CAPS
+from trsvd._hard_cases import CASES
+from trsvd._verdict import Outcome, judge_result
+from trsvd.testing import matrix_with_spectrum
+
+
+@pytest.mark.parametrize("method", ["trlan", "trlan-gram"])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(name, dtype) for name, case in CASES.items() for dtype in case.dtypes]
+)
+def test_hard_cases(name, dtype, method):
+    case = CASES[name]
+    A, truth = case.of(dtype)
+    start = None if case.start is None else case.start.astype(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", trsvd.ConvergenceWarning)
+        result = svds(
+            A,
+            case.k,
+            method=METHODS[method],
+            start=start,
+            rng=0,
+            verify="exact",
+            max_matvecs=CAPS.get(method, 3000),
+        )
+    finding = judge_result(truth, result, np.asarray, case.k, None)
+    assert finding.outcome in {Outcome.RIGHT, Outcome.SAYS}, finding.reason
+    if result.converged:
+        assert result.completeness.kind == "exact"
+
+
+def test_a_copy_that_the_default_may_miss():
+    """1.05 s_k, in what the certificate leaves open: by the spectrum it is found every time."""
+    s = np.r_[1.3, 1.2, 1.15, 1.1, 1.05, 1.05, 1.0, np.linspace(0.99, 0, 300)]
+    A = scipy.sparse.diags_array(s).tocsr()
+    for seed in range(10):
+        result = svds(A, 6, method="trlan", tol=1e-6, verify="exact", rng=seed)
+        assert np.abs(result.S - s[:6]).max() <= 12**0.5 * 1e-6 * 1.3
+        assert result.completeness.kind == "exact"
+
+
+def test_what_was_missed_is_taken_up():
+    """A start without the leading vector, in coordinates that rounding does not mix."""
+    A = np.diag(np.r_[np.ones(8), 0.5 * 0.9 ** np.arange(40)])
+    operator = CountingOperator(A)
+    result = svds(operator, 6, method="trlan", start=np.eye(48)[:, 9:11], rng=0, verify="exact")
+    assert_right(A, result, 6)
+    assert result.matvecs_verify >= 48
+
+
+def test_other_stops():
+    s = np.repeat([4.0, 2.0, 1.0, 0.1], 5)
+    A = matrix_with_spectrum(40, 30, s, rng=0)
+    for seed in range(3):
+        above = svds_above(A, 1.5, method="trlan", rng=seed, verify="exact")
+        assert len(above.S) == 10
+        near = svds_to_tolerance(A, 0.3, method="trlan", rng=seed, verify="exact")
+        assert near.completeness.kind == "exact"
+        assert np.allclose(near.S, s[: len(near.S)])
+    assert len(svds_above(A, 9.0, method="trlan", rng=0, verify="exact").S) == 0
+
+
+def test_on_every_backend(backend):
+    A = np.diag(np.r_[np.ones(8), 0.5 * 0.9 ** np.arange(40)])
+    result = svds(backend.asarray(A), 6, method="trlan", rng=0, verify="exact")
+    assert np.allclose(backend.to_numpy(result.S), 1.0)
+    assert result.completeness.kind == "exact"
+
+
+def test_what_does_not_fit_and_what_is_not_known():
+    big = scipy.sparse.eye_array(9000, format="csr")
+    with pytest.raises(ValueError, match="verify='exact' computes all"):
+        svds(big, 2, method="trlan", verify="exact")
+    with pytest.raises(ValueError, match="True, False or 'exact'"):
+        svds(np.eye(5), 2, verify="sometimes")

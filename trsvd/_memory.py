@@ -1,0 +1,80 @@
+"""Whether something fits into the host's memory: known before it is asked for.
+
+Systems hand out memory that they do not have, and end a process when it is written to; so an
+allocation that succeeds proves nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["check_room", "free_bytes"]
+
+# Less than this is not worth looking for.
+_SMALL = 1 << 28
+
+_MEMINFO = Path("/proc/meminfo")
+_GROUP = Path("/sys/fs/cgroup")
+
+
+def free_bytes() -> int | None:
+    """Memory that can still be had, swap included, by the system and the control group.
+
+    Returns
+    -------
+    int or None
+        None where neither says.
+    """
+    known = [size for size in (_of_system(), _of_group()) if size is not None]
+    return min(known, default=None)
+
+
+def _of_system() -> int | None:
+    entries = dict(line.split(":", 1) for line in _lines(_MEMINFO) if ":" in line)
+    kilobytes = [entries.get(name, "").split()[:1] for name in ("MemAvailable", "SwapFree")]
+    if not kilobytes[0]:
+        return None
+    return 1024 * sum(int(value[0]) for value in kilobytes if value)
+
+
+def _of_group() -> int | None:
+    """Limit of the control group (v2) less what is in use, caches of files apart."""
+    limit, used = ("".join(_lines(_GROUP / f"memory.{name}")) for name in ("max", "current"))
+    if not (limit.isdigit() and used.isdigit()):
+        return None
+    caches = dict(line.split() for line in _lines(_GROUP / "memory.stat") if line.count(" ") == 1)
+    return int(limit) - int(used) + int(caches.get("inactive_file", 0))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+
+
+def check_room(size: int, what: str) -> None:
+    """MemoryError if ``size`` bytes are more than can be had.
+
+    Parameters
+    ----------
+    size : int
+        In bytes.
+    what : str
+        What is to be allocated, for the message.
+
+    Raises
+    ------
+    MemoryError
+        Before anything is allocated.
+    """
+    if size < _SMALL:
+        return
+    free = free_bytes()
+    if free is not None and size > free:
+        msg = (
+            f"{what} would take {size / 2**30:.3g} GiB, and {max(free, 0) / 2**30:.3g} GiB of "
+            "memory are free; ask for fewer triplets, a smaller basis_size or fewer iterations, "
+            "or a narrower dtype"
+        )
+        raise MemoryError(msg)

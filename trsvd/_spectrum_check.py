@@ -1,0 +1,74 @@
+"""The check for missed singular values that leaves nothing open: by the full spectrum."""
+
+from __future__ import annotations
+
+from trsvd._arrays import Array, HostArray
+from trsvd._metered import Metered
+from trsvd.methods import Run
+from trsvd.result import Completeness
+from trsvd.stopping import Stop
+
+__all__ = ["check_fits", "check_spectrum"]
+
+_LARGEST = 1 << 13
+
+
+def check_fits(shape: tuple[int, int]) -> None:
+    """ValueError if a matrix of this shape is too large for its spectrum to be computed.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(m, n)``.
+    """
+    if min(shape) > _LARGEST:
+        msg = (
+            f"verify='exact' computes all singular values, and min(m, n) = {min(shape)} is more "
+            f"than {_LARGEST}; verify=True checks with a stated probability"
+        )
+        raise ValueError(msg)
+
+
+def check_spectrum(
+    op: Metered,
+    run: Run,
+    triplets: tuple[Array, HostArray, Array],
+    residuals: HostArray,
+    stop: Stop,
+    unit: float,
+) -> tuple[Completeness, Array | None]:
+    """Whether a value was missed, and right vectors towards those that were.
+
+    Of ``A - U S V^H`` all singular values are computed: they are those that the triplets leave,
+    to the norm of the residual blocks.
+
+    Parameters
+    ----------
+    op : Metered
+        The operator; it is formed, which counts min(m, n) products.
+    run : Run
+        What computed the triplets.
+    triplets : tuple
+        U, S (host, as op scales it) and V.
+    residuals : numpy.ndarray
+        Theirs, relative to s_1.
+    stop : Stop
+        Decides what counts as missed, in units of A.
+    unit : float
+        What S is to be multiplied by to be in units of A.
+    """
+    U, S, V = triplets
+    if run.exact or len(S) == op.shape[1]:
+        return Completeness("exact"), None
+    arrays = op.arrays
+    rest = op.scaled_dense()
+    if len(S):
+        rest = rest - (U * arrays.put(S)[None, :]) @ arrays.adjoint(V)
+    _, values, Vh = arrays.svd(rest)
+    largest = max(float(S[0]) if len(S) else 0.0, float(values[0]))
+    worst = float(residuals.max(initial=0.0))
+    noise = (4 * (2 * len(S)) ** 0.5 * worst + max(op.shape) * arrays.eps) * largest
+    missing = [s for s in values if s > noise and stop.missed(S * unit, len(S), (s - noise) * unit)]
+    if not missing:
+        return Completeness("exact"), None
+    return Completeness("unchecked"), arrays.adjoint(Vh[: len(missing), :])
