@@ -11,7 +11,7 @@ import numpy as np
 
 from trsvd._arrays import Array, Arrays
 from trsvd._kinds import describe
-from trsvd._lmo_result import LMOResult
+from trsvd._lmo_result import LMOResult, LowRankTerm
 from trsvd._polar_methods import PolarIteration
 from trsvd.balls import Ball, KyFanDualBall, RMSBall, SpectralBall, SumBall
 from trsvd.methods import Method
@@ -48,6 +48,14 @@ class Direction:
     def subspace(self) -> Subspace | None:
         """What the next step starts from."""
         return None if self.result is None else self.result.subspace
+
+    @property
+    def rank(self) -> int | None:
+        """Of the part of low rank; None where there is none."""
+        for term in () if self.result is None else self.result.terms:
+            if isinstance(term, LowRankTerm):
+                return int(term.U.shape[1])
+        return None
 
 
 class Oracle(Protocol):
