@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -358,14 +358,14 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
                 self.state[param] = copied(given["state"][index], param.device)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        old: Iterable[dict[str, Any]] = self.__dict__.get("param_groups", [])
+        old: list[dict[str, Any]] = self.__dict__.get("param_groups", [])
         super().__setstate__(state)
         self.__dict__.setdefault("_diagnostics_hooks", OrderedDict())
-        own = [*old, *[self.defaults] * len(self.param_groups)]
-        for place, group in enumerate(self.param_groups):
+        for group in self.param_groups:
             group.update(decoded(group))
-            for name, value in self.defaults.items():
-                group.setdefault(name, own[place].get(name, value))
+        for group, own in zip(self.param_groups, old, strict=False):
+            for name, value in own.items():
+                group.setdefault(name, value)
 
 
 _LEAST = torch.float32
