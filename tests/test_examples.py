@@ -56,6 +56,17 @@ def test_smooth_convex_experiment(tmp_path, monkeypatch, capsys):
     assert "1 of" not in capsys.readouterr().out
 
 
+def test_step_time_experiment(monkeypatch, capsys):
+    pytest.importorskip("torch")
+    path = ROOT / "examples" / "experiments" / "step_time.py"
+    monkeypatch.syspath_prepend(str(path.parent))
+    monkeypatch.setattr("sys.argv", [str(path), "--width", "16", "--steps", "3"])
+    runpy.run_path(str(path), run_name="__main__")
+    out = capsys.readouterr().out
+    assert "16 matrices" in out
+    assert out.count("\n") == 12
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_page(path):
     """The blocks of a page in their order; a later one may use what an earlier one made."""

@@ -421,6 +421,8 @@ def test_rank_schedules(rng):
         (0.25, [3] * 4),
         (optim.Cosine(1.0, 0.25, 2), [12, 8, 3, 3]),
         (1000, [12] * 4),
+        (np.int64(4), [4] * 4),
+        (np.float32(0.5), [6] * 4),
     ):
         rule = optim.fanion(1.0, k, momentum=0)
         state, found = rule.init(G), []

@@ -181,7 +181,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     def _check_gradient(self, param: Tensor) -> None:
         name = type(self).__name__
-        if param.grad.is_sparse:
+        if param.grad.layout is not torch.strided:
             msg = f"{name} does not support sparse gradients; leave embeddings to another optimizer"
             raise RuntimeError(msg)
         if param.is_complex():

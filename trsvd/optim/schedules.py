@@ -10,6 +10,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 __all__ = ["Constant", "Cosine", "Piecewise", "rank_at", "value_at"]
@@ -147,10 +148,11 @@ def rank_at(k: Any, step: int, rank: int) -> int:
     (16, 25, 20)
     """
     value = value_at(k, step)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
         msg = f"k={value!r}; give a positive integer, or a share of min(m, n) as a float up to 1.0"
         raise ValueError(msg)
-    if isinstance(value, float):
+    if not isinstance(value, Integral):
+        value = float(value)
         # A product that is whole but for its rounding is not rounded up.
         value = math.ceil(value * rank * (1 - 1e-12)) if value <= 1 else round(value)
     return max(1, min(int(value), rank))
