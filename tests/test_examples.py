@@ -31,11 +31,40 @@ def elsewhere(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path, capsys, monkeypatch):
-    if "import torch" in path.read_text(encoding="utf-8"):
-        pytest.importorskip("torch")
+    for library in ("torch", "jax", "optax"):
+        if f"import {library}" in path.read_text(encoding="utf-8"):
+            pytest.importorskip(library)
     monkeypatch.setattr("sys.argv", [str(path)])
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out.strip(), "an example shows something"
+
+
+def test_smooth_convex_experiment(tmp_path, monkeypatch, capsys):
+    """A tiny one; and again, when all of its runs are there."""
+    pytest.importorskip("torch")
+    path = ROOT / "examples" / "experiments" / "smooth_convex.py"
+    options = ["--size", "24", "--most", "6", "--seeds", "2", "--only", "paper", "rank Fanion-2"]
+    monkeypatch.setattr("sys.argv", [str(path), *options, "--out", str(tmp_path)])
+    tables = []
+    for _ in range(2):
+        runpy.run_path(str(path), run_name="__main__")
+        tables.append((tmp_path / "table.md").read_text(encoding="utf-8"))
+    assert tables[0] == tables[1]
+    assert tables[0].count("not in 6") == 6
+    assert len(list((tmp_path / "runs").glob("*.json"))) == 16
+    assert (tmp_path / "loss.png").stat().st_size > 10_000
+    assert "1 of" not in capsys.readouterr().out
+
+
+def test_step_time_experiment(monkeypatch, capsys):
+    pytest.importorskip("torch")
+    path = ROOT / "examples" / "experiments" / "step_time.py"
+    monkeypatch.syspath_prepend(str(path.parent))
+    monkeypatch.setattr("sys.argv", [str(path), "--width", "16", "--steps", "3"])
+    runpy.run_path(str(path), run_name="__main__")
+    out = capsys.readouterr().out
+    assert "16 matrices" in out
+    assert out.count("\n") == 12
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)

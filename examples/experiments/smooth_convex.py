@@ -1,0 +1,286 @@
+"""The paper's smooth convex problem: iterations and seconds to a loss of 1e-3.
+
+``F(X) = <X, M X N> / 2`` with X of 500 x 500, M and N positive semidefinite with eigenvalues
+uniform on (0, 1), and entries of X0 from N(0, 0.01); constant learning rates, Nesterov momentum,
+alpha = 1/2, eta = 0.01, single precision (arXiv:2512.09678).
+
+    python examples/experiments/smooth_convex.py --quick
+    python examples/experiments/smooth_convex.py --out results
+
+Four groups of rows: the paper's tuned pairs with its 3-step Newton-Schulz iteration in bfloat16;
+the same pairs with that in single precision, with 5 steps and with the exact polar factor; the
+exact polar factor on a grid around them; and families of low rank, each at the best of three
+learning rates, by the loss after 1200 iterations.
+
+Every run is written to the folder when it ends, and found there the next time: an interrupted
+experiment goes on where it was. ``--only`` takes rows by a part of their names.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import trsvd
+from trsvd import optim
+
+TARGET = 1e-3
+THREE, FIVE = (trsvd.NewtonSchulz(steps=steps) for steps in (3, 5))
+PAPER = trsvd.NewtonSchulz(steps=3, dtype="bfloat16")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a rule with its rates; a run stops at the target or after `most`."""
+
+    group: str
+    name: str
+    rule: Callable[..., optim.Rule]
+    lr: float
+    momentum: float
+    options: dict
+    paper: int | None = None
+    most: int = 1500
+    seeds: int = 5
+
+    @property
+    def key(self) -> str:
+        """A name for files."""
+        text = f"{self.group} {self.name} {self.lr:g} {self.momentum:g}"
+        return "".join(c if c.isalnum() or c in ".-" else "_" for c in text)
+
+    def make(self) -> optim.Rule:
+        """The rule."""
+        return self.rule(lr=self.lr, momentum=self.momentum, **self.options)
+
+
+TUNED = [
+    ("Muon", optim.muon, 0.007, 0.5, 1060),
+    ("F-Muon", optim.f_muon, 0.015, 0.7, 910),
+    ("S-Muon", optim.s_muon, 0.011, 0.9, 890),
+]
+OTHERS = [
+    ("NSGD", optim.nsgd, 0.08, 0.95, 1020, 1500),
+    ("SignSGD", optim.sign_sgd, 0.016 * 0.01, 0.95, 2650, 3500),
+]
+GRID = (0.5, 1.0, 2.0)
+
+
+def rows() -> list[Row]:
+    """All rows, the most important first."""
+    found = [
+        Row("paper", f"{name}, Newton-Schulz 3, bfloat16", rule, lr, mu, {"method": PAPER}, paper)
+        for name, rule, lr, mu, paper in TUNED
+    ]
+    found += [
+        Row("paper", name, rule, lr, mu, {}, paper, most)
+        for name, rule, lr, mu, paper, most in OTHERS
+    ]
+    for label, method in (
+        ("Newton-Schulz 3", THREE),
+        ("exact", "exact"),
+        ("Newton-Schulz 5", FIVE),
+    ):
+        found += [
+            Row("same pair", f"{name}, {label}", rule, lr, mu, {"method": method}, seeds=2)
+            for name, rule, lr, mu, _ in TUNED
+        ]
+    for k in (1, 2, 10, 100):
+        for name, rule, lr in (
+            ("Fanion", optim.fanion, 1.0 / k),
+            ("F-Fanion", optim.f_fanion, 0.16),
+            ("S-Fanion", optim.s_fanion, 0.032),
+            ("Dion", optim.dion, 1.0 / k),
+        ):
+            found += [
+                Row("low rank", f"{name}-{k}", rule, c * lr, 0.95, {"k": k}, most=1200, seeds=2)
+                for c in GRID
+            ]
+    found += [
+        Row("retuned", f"{name}, exact", rule, c * lr, mu, {"method": "exact"}, seeds=1)
+        for name, rule, lr, _, _ in TUNED
+        for c in GRID
+        for mu in (0.7, 0.95)
+    ]
+    return found
+
+
+# ---- one run ----------------------------------------------------------------------------------
+
+
+def problem(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """M, N and X0."""
+    rng = np.random.default_rng(seed)
+
+    def semidefinite() -> torch.Tensor:
+        Q = np.linalg.qr(rng.standard_normal((size, size)))[0]
+        return torch.tensor((Q * rng.uniform(0, 1, size)) @ Q.T, dtype=torch.float32)
+
+    M, N = semidefinite(), semidefinite()
+    return M, N, torch.tensor(0.1 * rng.standard_normal((size, size)), dtype=torch.float32)
+
+
+def run(row: Row, size: int, seed: int, most: int, progress: Callable[[int, float], None]) -> dict:
+    """Losses and seconds after each iteration, to the target or to the end."""
+    M, N, X = problem(size, seed)
+    rule = row.make()
+    state = rule.init(X)
+    losses, clock, spent = [], [], 0.0
+    for step in range(most + 1):
+        begin = time.perf_counter()
+        G = M @ X @ N
+        loss = 0.5 * float(torch.sum(X * G))
+        losses.append(loss)
+        clock.append(spent)
+        progress(step, loss)
+        if not loss < 1e6 or (loss <= TARGET and row.group != "low rank") or step == most:
+            break
+        updates, state = rule.update(G, state, X)
+        X = optim.apply_updates(X, updates)
+        spent += time.perf_counter() - begin
+    reached = len(losses) - 1 if losses[-1] <= TARGET else None
+    if row.group == "low rank":
+        below = np.flatnonzero(np.array(losses) <= TARGET)
+        reached = int(below[0]) if len(below) else None
+    return {
+        "name": row.name,
+        "group": row.group,
+        "lr": row.lr,
+        "momentum": row.momentum,
+        "seed": seed,
+        "size": size,
+        "iterations": reached,
+        "last": losses[-1],
+        "milliseconds": 1e3 * float(np.median(np.diff(clock))) if len(clock) > 1 else None,
+        "losses": [float(f"{loss:.4g}") for loss in losses],
+        "clock": [round(seconds, 4) for seconds in clock],
+    }
+
+
+# ---- tables and plots ---------------------------------------------------------------------------
+
+
+def spread(values: list[float], form: str = ".0f") -> str:
+    """Mean and standard deviation."""
+    if len(values) < 2:
+        return f"{values[0]:{form}}"
+    return f"{np.mean(values):{form}} ± {np.std(values, ddof=1):{form}}"
+
+
+def merit(row: Row, runs: list[dict]) -> tuple[float, float]:
+    """What makes one rate better than another: loss at the end, or iterations and then loss."""
+    last = float(np.mean(np.nan_to_num([r["last"] for r in runs], nan=np.inf)))
+    if row.group == "low rank":
+        return last, 0.0
+    return float(np.mean([r["iterations"] or np.inf for r in runs])), last
+
+
+def best_rates(found: list[tuple[Row, list[dict]]]) -> list[tuple[Row, list[dict]]]:
+    """Of rows with one name in the groups with a grid, the one with the least loss at the end."""
+    best: dict[tuple[str, str], tuple[Row, list[dict]]] = {}
+    for row, runs in found:
+        key = (row.group, row.name if row.group in ("low rank", "retuned") else row.key)
+
+        if key not in best or merit(row, runs) < merit(*best[key]):
+            best[key] = (row, runs)
+    return list(best.values())
+
+
+def table(found: list[tuple[Row, list[dict]]]) -> str:
+    """The results, in Markdown."""
+    lines = [
+        "| group | method | lr | momentum | seeds | iterations to 1e-3 | paper | loss at the end |"
+        " ms per iteration |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row, runs in best_rates(found):
+        reached = [r["iterations"] for r in runs if r["iterations"] is not None]
+        its = spread(reached) if reached else f"not in {max(len(r['losses']) - 1 for r in runs)}"
+        if reached and len(reached) < len(runs):
+            its += f" ({len(runs) - len(reached)} of {len(runs)} did not)"
+        lines.append(
+            f"| {row.group} | {row.name} | {row.lr:.3g} | {row.momentum:g} | {len(runs)} | {its} | "
+            f"{row.paper or ''} | {spread([r['last'] for r in runs], '.2g')} | "
+            f"{spread([r['milliseconds'] for r in runs], '.1f')} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(found: list[tuple[Row, list[dict]]], path: Path) -> None:
+    """Loss against iterations and against seconds, of the first seed of each row."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no plot: matplotlib is not installed")
+        return
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(12, 5), sharey=True, layout="constrained")
+    shown = [
+        (row, runs)
+        for row, runs in best_rates(found)
+        if row.group != "low rank" or row.name.endswith("-10")
+    ]
+    colours = plt.get_cmap("tab20").colors
+    for place, (row, runs) in enumerate(shown):
+        style = {"color": colours[place % 20], "lw": 1.2, "label": f"{row.name} ({row.group})"}
+        axes[0].semilogy(runs[0]["losses"], **style)
+        axes[1].semilogy(runs[0]["clock"], runs[0]["losses"], **style)
+    for axis, label in zip(axes, ("iterations", "seconds"), strict=True):
+        axis.set_xlabel(label)
+        axis.axhline(TARGET, color="black", lw=0.6)
+    axes[0].set_ylabel("F(X)")
+    axes[1].set_xscale("log")
+    axes[1].legend(fontsize=7)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=500)
+    parser.add_argument("--seeds", type=int, help="of each row, at most")
+    parser.add_argument("--most", type=int, help="iterations of each run, at most")
+    parser.add_argument("--only", nargs="*", default=[], help="rows with this in their name")
+    parser.add_argument("--out", type=Path, default=Path("smooth-convex"))
+    parser.add_argument(
+        "--quick", action="store_true", help="at 150 x 150, one seed: under two minutes"
+    )
+    options = parser.parse_args()
+    size, seeds = (150, 1) if options.quick else (options.size, options.seeds)
+    folder = options.out / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = [
+        row
+        for row in rows()
+        if not options.only or any(part in f"{row.group} {row.name}" for part in options.only)
+    ]
+    jobs = [(row, seed) for row in wanted for seed in range(min(row.seeds, seeds or row.seeds))]
+    done: dict[str, list[dict]] = {}
+    for number, (row, seed) in enumerate(jobs, start=1):
+        path = folder / f"{row.key}-{size}-{seed}.json"
+        head = f"[{number}/{len(jobs)}] {row.name}, lr {row.lr:.3g}, seed {seed}"
+        if not path.exists():
+
+            def progress(step: int, loss: float, head: str = head) -> None:
+                if step % 100 == 0:
+                    print(f"\r{head}: {step:5d} {loss:10.3g}", end="", flush=True)
+
+            result = run(row, size, seed, min(row.most, options.most or row.most), progress)
+            path.write_text(json.dumps(result), encoding="utf-8")
+            print(f"\r{head}: {result['iterations']} iterations, loss {result['last']:.3g}")
+        done.setdefault(row.key, []).append(json.loads(path.read_text(encoding="utf-8")))
+        found = [(row, done[row.key]) for row in wanted if row.key in done]
+        (options.out / "table.md").write_text(table(found), encoding="utf-8")
+    plot(found, options.out / "loss.png")
+    print(f"\n{table(found)}\nin {options.out}: table.md, loss.png, runs")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,402 @@
+"""Conformance: torch's own inputs and error inputs for optimizers, and peers that do the same.
+
+`torch.testing._internal.common_optimizers` is in the wheel; the file that drives it (test_optim.py)
+is not, so that its checks are driven from here.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+
+import numpy as np
+import pytest
+
+import trsvd
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("expecttest")
+
+from torch.testing._internal import common_optimizers as db  # noqa: E402
+
+from trsvd.optim.torch import Dion, Fanion, FFanion, Muon, SFanion  # noqa: E402
+
+DEVICE, DTYPE = "cpu", torch.float32
+
+# What torch calls by another name.
+_SCALINGS = {"original": "muon", "match_rms_adamw": "adamw"}
+
+
+def translated(kwargs):
+    """Keywords of torch.optim.Muon and SGD as ours."""
+    kwargs = dict(kwargs)
+    steps, coefficients = kwargs.pop("ns_steps", None), kwargs.pop("ns_coefficients", None)
+    if steps is not None or coefficients is not None:
+        options = {"steps": steps, "coefficients": coefficients}
+        given = {name: value for name, value in options.items() if value is not None}
+        kwargs["method"] = trsvd.NewtonSchulz(**given)
+    if "adjust_lr_fn" in kwargs:
+        name = kwargs.pop("adjust_lr_fn")
+        kwargs["shape_scaling"] = _SCALINGS.get(name, name)
+    if kwargs.pop("dampening", None) is not None:
+        kwargs["ema"] = True  # the only dampening that there is
+    return kwargs
+
+
+def made(cls, params, **kwargs):
+    kwargs = translated(kwargs)
+    if cls is not Muon:
+        kwargs.pop("method", None)  # polar iterations are for whole spectra
+        kwargs["k"] = 2
+    return cls(params, **kwargs)
+
+
+CLASSES = [Fanion, FFanion, SFanion, Muon]
+INPUTS = [
+    *db.optim_inputs_func_sgd(DEVICE, DTYPE),
+    *db.optim_inputs_func_muon(DEVICE, DTYPE),
+]
+on_classes = pytest.mark.parametrize("cls", CLASSES)
+on_inputs = pytest.mark.parametrize(
+    "given", INPUTS, ids=[f"{i}-{each.desc}" for i, each in enumerate(INPUTS)]
+)
+
+
+def test_the_inputs_are_there():
+    assert len(INPUTS) >= 14
+    assert len(db.optim_error_inputs_func_muon(DEVICE, DTYPE)) >= 8
+
+
+# ---- torch's error inputs ----------
+
+# Ours takes stacks of matrices; what is no matrix is refused in tests/test_optim_torch.py.
+_ALLOWED = "only support 2D parameters"
+# The names that torch's messages have, and ours.
+_MESSAGES = {
+    "Adjust learning rate function arbitrary is not supported": "shape_scaling='arbitrary'",
+}
+
+
+@on_classes
+@pytest.mark.parametrize(
+    "inputs", [db.optim_error_inputs_func_sgd, db.optim_error_inputs_func_muon]
+)
+def test_error_inputs(cls, inputs):
+    for case in inputs(DEVICE, DTYPE):
+        given, regex = case.optimizer_error_input, case.error_regex
+        params = given.params
+        if params is None:
+            params = [torch.nn.Parameter(torch.randn(3, 4))]
+        if given.desc == _ALLOWED:
+            made(cls, params, **given.kwargs).step()
+            continue
+        regex = _MESSAGES.get(regex, regex).replace("Muon", cls.__name__)
+        if case.error_on is db.OptimizerErrorEnum.CONSTRUCTION_ERROR:
+            if issubclass(case.error_type, Warning):
+                with pytest.warns(case.error_type, match=regex):
+                    made(cls, params, **given.kwargs)
+                continue
+            with pytest.raises(case.error_type, match=regex):
+                made(cls, params, **given.kwargs)
+        else:
+            optimizer = made(cls, params, **given.kwargs)
+            with pytest.raises(case.error_type, match=regex):
+                optimizer.step()
+
+
+# ---- what test_optim.py does with the inputs ----------
+
+
+def problem(seed=0):
+    """The linear problem of torch's test_optim.py, with matrices only."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.nn.Parameter(torch.randn(10, 5, generator=generator))
+    bias = torch.nn.Parameter(torch.randn(10, 1, generator=generator))
+    data = torch.randn(5, 1, generator=generator)
+
+    def closure(optimizer):
+        optimizer.zero_grad()
+        loss = (weight.mm(data) + bias).pow(2).sum()
+        loss.backward()
+        return loss
+
+    return [weight, bias], closure
+
+
+@on_classes
+@on_inputs
+def test_goes_in_the_right_direction(cls, given):
+    params, closure = problem()
+    optimizer = made(cls, params, **given.kwargs)
+    first = closure(optimizer).item()
+    for _ in range(20):
+        closure(optimizer)
+        optimizer.step()
+    last = closure(optimizer).item()
+    up = given.kwargs.get("maximize", False)
+    assert (last > first) if up else (last < first)
+
+
+@on_classes
+@on_inputs
+def test_with_schedulers(cls, given):
+    if given.kwargs.get("maximize"):
+        pytest.skip("schedulers of this list go down")
+    for constructors in db.OptimizerInfo(cls, optim_inputs_func=None).scheduler_inputs:
+        params, closure = problem()
+        optimizer = made(cls, params, **{"lr": 1e-2, **copy.deepcopy(given.kwargs)})
+        schedulers = [make(optimizer) for make in constructors]
+        first = closure(optimizer).item()
+        for _ in range(20):
+            loss = closure(optimizer).item()
+            optimizer.step()
+            for scheduler in schedulers:
+                by_loss = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+                scheduler.step(loss) if by_loss else scheduler.step()
+        assert closure(optimizer).item() < first
+
+
+@on_classes
+@on_inputs
+def test_state_dict_is_deterministic(cls, given):
+    params, closure = problem()
+    optimizer = made(cls, params, **given.kwargs)
+    for _ in range(3):
+        optimizer.step(lambda: closure(optimizer))
+    others, other_closure = problem()
+    for p, q in zip(params, others, strict=True):
+        q.data.copy_(p.data)
+    other = made(cls, others, **given.kwargs)
+    buffer = io.BytesIO()
+    torch.save(optimizer.state_dict(), buffer)
+    buffer.seek(0)
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    for _ in range(3):
+        optimizer.step(lambda: closure(optimizer))
+        other.step(lambda: other_closure(other))
+        assert all(torch.equal(p, q) for p, q in zip(params, others, strict=True))
+    assert flat(optimizer.state_dict()) == flat(other.state_dict())
+
+
+def flat(tree):
+    """A state in a form that can be compared."""
+    if isinstance(tree, torch.Tensor):
+        return ("tensor", str(tree.dtype), tree.tolist())
+    if isinstance(tree, dict):
+        return {key: flat(value) for key, value in tree.items()}
+    return [flat(each) for each in tree] if isinstance(tree, (list, tuple)) else tree
+
+
+@on_classes
+@on_inputs
+def test_deepcopy_has_all_public_attributes(cls, given):
+    params, closure = problem()
+    optimizer = made(cls, params, **given.kwargs)
+    optimizer.step(lambda: closure(optimizer))
+    twin = copy.deepcopy(optimizer)
+    public = [{name for name in vars(each) if name[0] != "_"} for each in (optimizer, twin)]
+    assert public[0] == public[1]
+    assert twin.state
+    repr(twin)
+
+
+@on_classes
+@on_inputs
+def test_no_gradient_is_no_step(cls, given):
+    params, _ = problem()
+    before = [p.detach().clone() for p in params]
+    optimizer = made(cls, params, **given.kwargs)
+    optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
+    # A gradient of zeros moves nothing but what decays.
+    for p in params:
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    decay = given.kwargs.get("weight_decay", 0.0) * float(optimizer.param_groups[0]["lr"])
+    for p, q in zip(params, before, strict=True):
+        torch.testing.assert_close(p.detach(), q * (1 - decay))
+
+
+@on_classes
+def test_groups_with_their_own_hyperparameters(cls):
+    params, closure = problem()
+    groups = [{"params": params[:1], "lr": 1e-2, "weight_decay": 0.1}, {"params": params[1:]}]
+    optimizer = made(cls, groups, lr=0.0)
+    before = params[1].detach().clone()
+    for _ in range(3):
+        optimizer.step(lambda: closure(optimizer))
+    assert torch.equal(params[1], before)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.1
+    assert optimizer.param_groups[1]["weight_decay"] == 0.0
+
+
+@on_classes
+def test_step_hooks(cls):
+    params, closure = problem()
+    optimizer, seen = made(cls, params), []
+    optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
+    optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+    optimizer.step(lambda: (seen.append("closure"), closure(optimizer))[1])
+    assert seen == ["before", "closure", "after"]
+
+
+@on_classes
+def test_state_dict_hooks(cls):
+    params, closure = problem()
+    optimizer, seen = made(cls, params), []
+    optimizer.step(lambda: closure(optimizer))
+    optimizer.register_state_dict_pre_hook(lambda _: seen.append("state"))
+    optimizer.register_state_dict_post_hook(lambda _, state: {**state, "extra": 1})
+    state = optimizer.state_dict()
+    assert state["extra"] == 1
+    optimizer.register_load_state_dict_pre_hook(lambda _, given: seen.append(given["extra"]))
+    optimizer.register_load_state_dict_post_hook(lambda _: seen.append("loaded"))
+    optimizer.load_state_dict(state)
+    assert seen == ["state", 1, "loaded"]
+
+
+@on_classes
+def test_an_older_state_gets_the_new_hyperparameters(cls):
+    params, closure = problem()
+    optimizer = made(cls, params, momentum=0.5)
+    optimizer.step(lambda: closure(optimizer))
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        del group["maximize"], group["ema"]
+    other = made(cls, params, ema=True)
+    other.load_state_dict(state)
+    assert other.param_groups[0]["momentum"] == 0.5
+    assert other.param_groups[0]["maximize"] is False
+    assert other.param_groups[0]["ema"] is True
+    other.step(lambda: closure(other))
+
+
+@on_classes
+def test_a_parameter_group_added_later(cls):
+    params, closure = problem()
+    optimizer = made(cls, params[:1])
+    optimizer.step(lambda: closure(optimizer))
+    optimizer.add_param_group({"params": params[1:], "lr": 1e-2})
+    optimizer.step(lambda: closure(optimizer))
+    assert [optimizer.state[p]["step"] for p in params] == [2, 1]
+
+
+# ---- torch.optim.Muon ----------
+
+# Its conventions, in our words.
+AS_TORCH = {
+    "ema": True,
+    "nesterov": True,
+    "shape_scaling": "muon",
+    "method": trsvd.NewtonSchulz(steps=5, dtype="bfloat16"),
+}
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24), (32, 32)])
+@pytest.mark.parametrize("adjust", ["original", "match_rms_adamw"])
+def test_one_step_is_that_of_torch_to_rounding(shape, adjust, rng):
+    W = torch.tensor(rng.standard_normal(shape), dtype=torch.float32)
+    G = torch.tensor(rng.standard_normal(shape), dtype=torch.float32)
+    ends = []
+    for make in (
+        lambda p: torch.optim.Muon(p, lr=0.1, momentum=0.9, adjust_lr_fn=adjust, weight_decay=0.1),
+        lambda p: Muon(
+            p,
+            lr=0.1,
+            momentum=0.9,
+            weight_decay=0.1,
+            **{**AS_TORCH, "shape_scaling": _SCALINGS[adjust]},
+        ),
+    ):
+        p = torch.nn.Parameter(W.clone())
+        p.grad = G.clone()
+        make([p]).step()
+        ends.append((p.detach() - (1 - 0.1 * 0.1) * W) / 0.1)
+    ratio = max(1, shape[0] / shape[1]) ** 0.5 if adjust == "original" else 0.2 * max(shape) ** 0.5
+    # The unit roundoff of bfloat16 is 2^-8. Rounding of the input grows by 3.4445 a step for the
+    # smallest singular values, and each of the fifteen products adds its own; in the Frobenius
+    # norm, roundings of entries are as good as independent.
+    error = float(torch.linalg.norm(ends[0] - ends[1])) / ratio
+    assert error <= 15 * 2**-8 * min(shape) ** 0.5
+    # And the same without the cast, to that of torch.
+    exact = Muon(
+        [p := torch.nn.Parameter(W.clone())], lr=0.1, ema=True, method=trsvd.NewtonSchulz()
+    )
+    p.grad = G.clone()
+    exact.step()
+    error = float(torch.linalg.norm((p.detach() - W) / 0.1 - ends[0] / ratio))
+    assert error <= 15 * 2**-8 * min(shape) ** 0.5
+
+
+def losses(make, seed):
+    """Fifty steps of a small network on made-up data."""
+    generator = torch.Generator().manual_seed(seed)
+    X = torch.randn(256, 16, generator=generator)
+    y = (X @ torch.randn(16, 6, generator=generator)).argmax(dim=1)
+    shapes = [(32, 16), (32, 32), (6, 32)]
+    params = [
+        torch.nn.Parameter(torch.randn(shape, generator=generator) / shape[1] ** 0.5)
+        for shape in shapes
+    ]
+    optimizer, out = make(params), []
+    for _ in range(50):
+        H = X
+        for W in params[:-1]:
+            H = torch.tanh(H @ W.T)
+        loss = torch.nn.functional.cross_entropy(H @ params[-1].T, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        out.append(loss.item())
+    return np.array(out)
+
+
+def test_fifty_steps_have_the_losses_of_torch():
+    """Closer to it than its own losses from other starts are to each other, at each step."""
+    options = {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1}
+    theirs = np.stack([losses(lambda p: torch.optim.Muon(p, **options), s) for s in range(5)])
+    ours = np.stack([losses(lambda p: Muon(p, **options, **AS_TORCH), s) for s in range(5)])
+    spread = theirs.std(axis=0, ddof=1)
+    assert np.all(np.abs(ours - theirs).mean(axis=0) <= spread)
+    assert theirs[:, -1].max() < 0.5 * theirs[:, 0].min()
+
+
+# ---- Dion ----------
+
+
+@pytest.mark.parametrize("orthonormal", [False, True])
+def test_dion_is_its_published_algorithm(orthonormal, rng):
+    """Algorithm 1 of arXiv:2504.05295 beside the class; the orthonormal variant as documented."""
+    m, n, k, lr, mu = 24, 16, 5, 0.1, 0.9
+    W = torch.nn.Parameter(torch.tensor(rng.standard_normal((m, n))))
+    optimizer = Dion([W], lr=lr, k=k, momentum=mu, orthonormal=orthonormal)
+    X, M, Q = W.detach().numpy().copy(), np.zeros((m, n)), None
+    for _ in range(6):
+        G = rng.standard_normal((m, n))
+        W.grad = torch.tensor(G)
+        if Q is None:
+            Q = trsvd.optim._dion.right_factors(W, k, "auto", 0)[0].numpy()
+        optimizer.step()
+        B = M + G
+        P, _ = np.linalg.qr(B @ Q)
+        R = B.T @ P
+        M = B - (1 - mu) * P @ R.T
+        Q = R / np.linalg.norm(R, axis=0)
+        right = Q
+        if orthonormal:
+            U, _, Vh = np.linalg.svd(R, full_matrices=False)
+            right = U @ Vh
+        X = X - lr * np.sqrt(m / n) * P @ right.T
+        np.testing.assert_allclose(W.detach().numpy(), X, atol=1e-11)
+        buffer = optimizer.state[W]["momentum_buffer"].numpy()
+        np.testing.assert_allclose(buffer, M, atol=1e-11)
+
+
+def test_warnings_are_errors_here():
+    """The suite turns warnings into errors; a step makes none."""
+    params, closure = problem()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer = Muon(params, method=trsvd.PolarExpress())
+        optimizer.step(lambda: closure(optimizer))

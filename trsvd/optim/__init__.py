@@ -1,0 +1,101 @@
+"""Optimizers as a thin layer over the balls: pure rules, on any array library.
+
+A `Rule` has ``init(params)`` and ``update(grads, state, params)``, and is a chain of links. For
+PyTorch there are optimizer classes in `trsvd.optim.torch`, which is imported by itself.
+"""
+
+from __future__ import annotations
+
+from trsvd.optim._chain import Link, Rule, apply_updates, chain
+from trsvd.optim._dion import DionDescent
+from trsvd.optim._families import FFanionBall, SFanionBall
+from trsvd.optim._general import from_ball, from_oracle
+from trsvd.optim._layout import LAYOUTS, SCALINGS
+from trsvd.optim._links import (
+    Descent,
+    LastOnly,
+    LearningRate,
+    Momentum,
+    ShapeScaling,
+    WeightDecay,
+    WeightNormalization,
+)
+from trsvd.optim._normuon import RowNormalization
+from trsvd.optim._oracles import (
+    BallOracle,
+    Direction,
+    FStarOracle,
+    Oracle,
+    RegularizedOracle,
+    polar_iterates,
+)
+from trsvd.optim.diagnostics import CSVWriter, Diagnostics, JSONLinesWriter
+from trsvd.optim.rules import (
+    dion,
+    f_fanion,
+    f_muon,
+    f_neon,
+    f_star_neon,
+    fanion,
+    muon,
+    neon,
+    normuon,
+    nsgd,
+    nuclear_neon,
+    s_fanion,
+    s_muon,
+    s_neon,
+    scale,
+    sign_sgd,
+)
+from trsvd.optim.schedules import Constant, Cosine, Piecewise
+
+__all__ = [
+    "LAYOUTS",
+    "SCALINGS",
+    "BallOracle",
+    "CSVWriter",
+    "Constant",
+    "Cosine",
+    "Descent",
+    "Diagnostics",
+    "DionDescent",
+    "Direction",
+    "FFanionBall",
+    "FStarOracle",
+    "JSONLinesWriter",
+    "LastOnly",
+    "LearningRate",
+    "Link",
+    "Momentum",
+    "Oracle",
+    "Piecewise",
+    "RegularizedOracle",
+    "RowNormalization",
+    "Rule",
+    "SFanionBall",
+    "ShapeScaling",
+    "WeightDecay",
+    "WeightNormalization",
+    "apply_updates",
+    "chain",
+    "dion",
+    "f_fanion",
+    "f_muon",
+    "f_neon",
+    "f_star_neon",
+    "fanion",
+    "from_ball",
+    "from_oracle",
+    "muon",
+    "neon",
+    "normuon",
+    "nsgd",
+    "nuclear_neon",
+    "polar_iterates",
+    "s_fanion",
+    "s_muon",
+    "s_neon",
+    "scale",
+    "sign_sgd",
+]

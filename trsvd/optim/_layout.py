@@ -1,0 +1,126 @@
+"""Parameters as matrices: which dimensions are rows, columns and a batch, and scales by shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from trsvd._arrays import Array, Arrays
+
+__all__ = ["LAYOUTS", "SCALINGS", "as_matrices", "check_shape", "shape_scale", "stack_shape"]
+
+LAYOUTS = ("auto", "flatten", "stack")
+"""How a parameter with more than two dimensions is read.
+
+``"flatten"``: as (out, rest), the weight of a convolution. ``"stack"``: the leading dimensions are
+a batch of matrices (experts, heads). ``"auto"``: a stack if there are three dimensions, and
+flattened if there are more.
+"""
+
+SCALINGS: dict[str, Callable[[int, int], float]] = {
+    "muon": lambda m, n: math.sqrt(max(1.0, m / n)),
+    "rms": lambda m, n: math.sqrt(m / n),
+    "adamw": lambda m, n: 0.2 * math.sqrt(max(m, n)),
+}
+"""What the update of an m x n matrix may be multiplied by.
+
+``"muon"``: ``sqrt(max(1, m / n))``. ``"rms"``: ``sqrt(m / n)``, with which the spectral ball
+becomes that of the RMS-to-RMS operator norm. ``"adamw"``: ``0.2 sqrt(max(m, n))``, which gives a
+polar factor the root mean square that updates of AdamW have.
+"""
+
+
+def check_shape(shape: tuple[int, ...], layout: str) -> None:
+    """ValueError for a parameter that is no matrix, or a layout that is not known."""
+    if layout not in LAYOUTS:
+        msg = f"layout={layout!r} is not known; name one of {', '.join(map(repr, LAYOUTS))}"
+        raise ValueError(msg)
+    if len(shape) < 2:
+        msg = (
+            f"a parameter of shape {tuple(shape)} is no matrix; leave biases, gains and other "
+            "parameters with fewer than two dimensions to another optimizer, as AdamW"
+        )
+        raise ValueError(msg)
+
+
+def stack_shape(shape: tuple[int, ...], layout: str = "auto") -> tuple[int, int, int]:
+    """``(b, m, n)``: a parameter of this shape is b matrices.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of at least two dimensions.
+    layout : str
+        One of `LAYOUTS`.
+
+    Returns
+    -------
+    tuple of int
+
+    Examples
+    --------
+    >>> stack_shape((64, 3, 5, 5)), stack_shape((8, 64, 32)), stack_shape((64, 3, 5), "flatten")
+    ((1, 64, 75), (8, 64, 32), (1, 64, 15))
+    """
+    check_shape(shape, layout)
+    if len(shape) > 2 and (layout == "stack" or (layout == "auto" and len(shape) == 3)):
+        return math.prod(shape[:-2]), shape[-2], shape[-1]
+    return 1, shape[0], math.prod(shape[1:])
+
+
+def as_matrices(X: Array, layout: str = "auto") -> list[Array]:
+    """The matrices that a parameter is read as; views where the library has views.
+
+    Parameters
+    ----------
+    X : array of at least two dimensions
+        A parameter, or its gradient.
+    layout : str
+        One of `LAYOUTS`.
+
+    Returns
+    -------
+    list of (m, n) arrays
+    """
+    shape = tuple(X.shape)
+    b, m, n = stack_shape(shape, layout)
+    if len(shape) == 2:
+        return [X]
+    stack = Arrays.of_array(X).xp.reshape(X, (b, m, n))
+    return [stack[i, :, :] for i in range(b)]
+
+
+def shape_scale(scaling: Any, shape: tuple[int, ...], layout: str = "auto") -> float:
+    """What the update of a parameter of this shape is multiplied by.
+
+    Parameters
+    ----------
+    scaling : str, callable or None
+        One of `SCALINGS`, a function of m and n, or None for 1.
+    shape : tuple of int
+        Of the parameter.
+    layout : str
+        One of `LAYOUTS`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the scaling is not known.
+    """
+    if scaling is None:
+        return 1.0
+    if not callable(scaling):
+        if scaling not in SCALINGS:
+            msg = (
+                f"shape_scaling={scaling!r} is not known; name one of {sorted(SCALINGS)}, or pass "
+                "None or a function of m and n"
+            )
+            raise ValueError(msg)
+        scaling = SCALINGS[scaling]
+    _, m, n = stack_shape(shape, layout)
+    return float(scaling(m, n)) if m * n else 1.0

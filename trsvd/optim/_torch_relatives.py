@@ -1,0 +1,326 @@
+"""PyTorch optimizers beside the families: regularized updates, Dion, NorMuon, SCALE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trsvd._arrays import Arrays
+from trsvd._validate import check_number
+from trsvd.balls import Ball, ColumnBall, NuclearBall
+from trsvd.optim._dion import dion_step, right_factors
+from trsvd.optim._layout import stack_shape
+from trsvd.optim._normuon import check_beta2, row_normalized
+from trsvd.optim._oracles import Direction, FStarOracle, Oracle, RegularizedOracle
+from trsvd.optim._torch_base import MatrixOptimizer, common_options
+from trsvd.optim._torch_families import FamilyOptimizer, Muon, Polar
+from trsvd.optim.schedules import rank_at
+
+__all__ = ["Dion", "FStarNeon", "NorMuon", "NuclearNeon", "SCALE"]
+
+
+class NuclearNeon(MatrixOptimizer):
+    """Nuclear-Neon: steps along ``argmin <E, D> + lam ||D||_*^2 = -(s_1 / (2 lam)) u_1 v_1^T``.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of named tensors, or of dicts
+        Of at least two dimensions each.
+    lr : float or tensor, default 1e-3
+        Learning rate.
+    lam : float, default 1
+        Positive.
+    gap : float, default 1e-2
+        Relative gap that is enough, of the oracle of the nuclear norm.
+    **options
+        As for `common_options`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        *,
+        lam: float = 1.0,
+        gap: float = 1e-2,
+        **options: Any,
+    ) -> None:
+        super().__init__(params, lr, {"lam": lam, "gap": gap, **common_options(**options)})
+
+    def _check(self, group: dict[str, Any]) -> None:
+        super()._check(group)
+        _check_lam(group["lam"])
+
+    def oracle(self, group: dict[str, Any]) -> Oracle:
+        """The regularized update."""
+        return RegularizedOracle(
+            ball=NuclearBall(), lam=group["lam"], gap=group["gap"], seed=group["seed"]
+        )
+
+
+class FStarNeon(MatrixOptimizer):
+    """F*-Neon: steps along ``-(1 / lam) U max(S - tau, 0) V^T``, see `trsvd.f_star_neon`.
+
+    The state of a parameter has the last threshold (``"tau"``) and rank of each of its matrices.
+
+    Parameters
+    ----------
+    params, lr, lam, **options
+        As for `NuclearNeon`.
+    tol : float, optional
+        Relative residual of the singular triplets.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        *,
+        lam: float = 1.0,
+        tol: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(params, lr, {"lam": lam, "tol": tol, **common_options(**options)})
+
+    def _check(self, group: dict[str, Any]) -> None:
+        super()._check(group)
+        _check_lam(group["lam"])
+
+    def oracle(self, group: dict[str, Any]) -> Oracle:
+        """The update by a threshold."""
+        return FStarOracle(lam=group["lam"], tol=group["tol"], seed=group["seed"])
+
+    def _remember(self, state: dict[str, Any], found: list[Direction], oracle: Oracle) -> None:
+        super()._remember(state, found, oracle)
+        assert isinstance(oracle, FStarOracle)
+        state["tau"] = [oracle.threshold(direction) for direction in found]
+
+
+def _check_lam(lam: Any) -> None:
+    if not check_number("lam", lam) > 0:
+        msg = f"Invalid lam value: {lam}; the weight of the regularization must be positive"
+        raise ValueError(msg)
+
+
+class NorMuon(Muon):
+    """NorMuon: Muon with each row of the polar factor over its running root mean square.
+
+    Parameters
+    ----------
+    params, lr, method, **options
+        As for `Muon`.
+    beta2 : float, default 0.95
+        By how much the mean squares of rows decay.
+    eps : float, default 1e-10
+        Added to their roots.
+
+    Notes
+    -----
+    The update is rescaled to the Frobenius norm that the polar factor had.
+
+    References
+    ----------
+    Z. Li et al., NorMuon: Making Muon more efficient and scalable, arXiv:2510.05491.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        *,
+        beta2: float = 0.95,
+        eps: float = 1e-10,
+        method: Polar = "exact",
+        **options: Any,
+    ) -> None:
+        own = {"beta2": beta2, "eps": eps, "method": method}
+        FamilyOptimizer.__init__(self, params, lr, {**own, **common_options(**options)})
+
+    def _check(self, group: dict[str, Any]) -> None:
+        super()._check(group)
+        check_beta2(group["beta2"])
+
+    def _updates(
+        self, params: list[Tensor], directions: list[Tensor], group: dict[str, Any], number: int
+    ) -> list[Tensor]:
+        updates = super()._updates(params, directions, group, number)
+        return [self._normalized(p, U, group) for p, U in zip(params, updates, strict=True)]
+
+    def _normalized(self, param: Tensor, update: Tensor, group: dict[str, Any]) -> Tensor:
+        state, arrays = self.state[param], Arrays.of_array(update)
+        stack = arrays.take(update).reshape(stack_shape(tuple(update.shape), group["layout"]))
+        if "row_second_moment" not in state:
+            state["row_second_moment"] = stack.new_zeros(stack.shape[:2])
+        X, v = row_normalized(stack, state["row_second_moment"], group["beta2"], group["eps"])
+        state["row_second_moment"] = v
+        return X.reshape(update.shape).to(update.dtype)
+
+
+class Dion(MatrixOptimizer):
+    """Dion: rank-k power iteration on ``B = M + G``, ``M <- B - (1 - mu) P R^T``.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of named tensors, or of dicts
+        Of at least two dimensions each.
+    lr : float or tensor, default 1e-3
+        Learning rate.
+    k : int or float
+        The rank, or a share of min(m, n) as a float up to 1.0.
+    momentum : float, default 0.95
+        ``mu``: what stays in the buffer of the part that was used.
+    orthonormal : bool, default False
+        False: the published step ``-P C^T`` with the column-normalized R as C. Its singular values
+        can be above 1: it is on no ball. True: the polar factor ``-P polar(R)^T``, which lies in
+        the dual Ky Fan k-ball. The buffers are the same.
+    shape_scaling : str, callable or None, default "rms"
+        ``sqrt(m / n)``, as published.
+    weight_decay, maximize, momentum_dtype, layout, seed
+        As for `common_options`.
+
+    References
+    ----------
+    K. Ahn et al., Dion: Distributed Orthonormalized Updates, arXiv:2504.05295.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        *,
+        k: int | float,
+        momentum: float = 0.95,
+        orthonormal: bool = False,
+        shape_scaling: Any = "rms",
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        options = common_options(
+            momentum=momentum,
+            shape_scaling=shape_scaling,
+            weight_decay=weight_decay,
+            maximize=maximize,
+            momentum_dtype=momentum_dtype,
+            layout=layout,
+            seed=seed,
+        )
+        del options["nesterov"], options["ema"]
+        super().__init__(params, lr, {"k": k, "orthonormal": orthonormal, **options})
+
+    def _check(self, group: dict[str, Any]) -> None:
+        if callable(group["k"]):
+            msg = f"k={group['k']!r}; Dion keeps its factors from step to step: pass a fixed rank"
+            raise TypeError(msg)
+        rank_at(group["k"], 0, 1)
+        super()._check(group)
+
+    def oracle(self, group: dict[str, Any]) -> Oracle:
+        """None: the direction comes from the factors that Dion keeps."""
+        del group
+        return _NoOracle()
+
+    def _step_group(self, params: list[Tensor], group: dict[str, Any], number: int) -> None:
+        del number
+        for param, G in zip(params, self._gradients(params, group), strict=True):
+            state, layout = self.state[param], group["layout"]
+            shape = stack_shape(tuple(param.shape), layout)
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(G)
+                state["right_factors"] = right_factors(param, group["k"], layout, group["seed"])
+            arrays, M = Arrays.of_array(G), state["momentum_buffer"]
+            B = (arrays.take(M) + arrays.take(G)).reshape(shape)
+            D, left, Q = dion_step(
+                B,
+                arrays.take(state["right_factors"]),
+                group["momentum"],
+                orthonormal=group["orthonormal"],
+            )
+            M.copy_(left.reshape(M.shape))
+            state["right_factors"], state["step"] = Q, state.get("step", 0) + 1
+            self._apply(param, D.reshape(param.shape).to(G.dtype), group)
+
+
+class _NoOracle:
+    """What Dion has in place of an oracle."""
+
+    def directions(self, matrices: Any, starts: Any, step: int) -> list[Direction]:
+        del matrices, starts, step
+        raise NotImplementedError
+
+    def support(self, G: Any, step: int) -> float | None:
+        del G, step
+        return None
+
+
+class SCALE(FamilyOptimizer):
+    """SCALE: each column of the gradient over its norm, with momentum for the last layer only.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of named tensors, or of dicts
+        Of at least two dimensions each.
+    lr : float or tensor, default 1e-3
+        Learning rate.
+    last_layer : tensor or iterable of tensors, optional
+        The parameters that have momentum; by default the last one of the last group. Where they
+        are part of a group, it is divided in two.
+    momentum : float, default 0.9
+        Of the last layer.
+    nesterov : bool, default False
+        As for `common_options`.
+    **options
+        As for `common_options`.
+
+    References
+    ----------
+    A. Glentis et al., A minimalist optimizer design for LLM pretraining, arXiv:2506.16659.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        *,
+        last_layer: Tensor | Iterable[Tensor] | None = None,
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        **options: Any,
+    ) -> None:
+        options = common_options(momentum=momentum, nesterov=nesterov, **options)
+        super().__init__(params, lr, options)
+        if last_layer is None:
+            last_layer = self.param_groups[-1]["params"][-1:]
+        chosen = {id(p) for p in ([last_layer] if isinstance(last_layer, Tensor) else last_layer)}
+        known = {id(p) for group in self.param_groups for p in group["params"]}
+        if not chosen <= known:
+            msg = "last_layer has a parameter that is not among params; pass it there too"
+            raise ValueError(msg)
+        self.param_groups = [
+            part for group in self.param_groups for part in _divided(group, chosen)
+        ]
+
+    def ball(self, group: dict[str, Any]) -> Ball:
+        """The ball of the largest column norm."""
+        del group
+        return ColumnBall()
+
+
+def _divided(group: dict[str, Any], chosen: set[int]) -> list[dict[str, Any]]:
+    """A group as one without momentum and one of the chosen parameters; empty ones left out."""
+    parts = []
+    for inside in (False, True):
+        places = [i for i, p in enumerate(group["params"]) if (id(p) in chosen) is inside]
+        part = {**group, "params": [group["params"][i] for i in places]}
+        if "param_names" in group:
+            part["param_names"] = [group["param_names"][i] for i in places]
+        if not inside:
+            part["momentum"] = 0.0
+        if places:
+            parts.append(part)
+    return parts

@@ -1,0 +1,50 @@
+"""Optimizers for PyTorch: Fanion-k, Muon, and their families, as `torch.optim.Optimizer` classes.
+
+All take the hyper-parameters of `common_options` besides their own, and any of them in a parameter
+group. Parameters are matrices: hidden ones, in practice (see `split_parameters`).
+"""
+
+from __future__ import annotations
+
+from trsvd.optim._torch_base import MatrixOptimizer, common_options
+from trsvd.optim._torch_families import (
+    NSGD,
+    BallOptimizer,
+    Fanion,
+    FFanion,
+    FMuon,
+    FNeon,
+    Muon,
+    Neon,
+    SFanion,
+    SignSGD,
+    SMuon,
+    SNeon,
+)
+from trsvd.optim._torch_models import CompositeOptimizer, Split, split_parameters
+from trsvd.optim._torch_relatives import SCALE, Dion, FStarNeon, NorMuon, NuclearNeon
+
+__all__ = [
+    "NSGD",
+    "SCALE",
+    "BallOptimizer",
+    "CompositeOptimizer",
+    "Dion",
+    "FFanion",
+    "FMuon",
+    "FNeon",
+    "FStarNeon",
+    "Fanion",
+    "MatrixOptimizer",
+    "Muon",
+    "Neon",
+    "NorMuon",
+    "NuclearNeon",
+    "SFanion",
+    "SMuon",
+    "SNeon",
+    "SignSGD",
+    "Split",
+    "common_options",
+    "split_parameters",
+]
