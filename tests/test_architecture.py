@@ -21,7 +21,16 @@ MODULES = sorted(
 
 FLOORS = [
     # 0: what everything stands on
-    {"_kinds", "_arrays", "_errors", "_compiled", "_numba_kernels", "_memory", "_reductions"},
+    {
+        "_kinds",
+        "_arrays",
+        "_errors",
+        "_compiled",
+        "_numba_kernels",
+        "_lapack",
+        "_memory",
+        "_reductions",
+    },
     # 1: matrices as operators
     {"_operator", "operators", "_probe", "_metered", "_in_memory"},
     # 2: kernels
@@ -140,7 +149,7 @@ FLOORS = [
 
 # Which neighbours on its own floor a module may import.
 NEIGHBOURS = {
-    "_arrays": {"_kinds", "_memory", "_reductions"},
+    "_arrays": {"_lapack", "_kinds", "_memory", "_reductions"},
     "_reductions": {"_kinds"},
     "_compiled": {"_numba_kernels"},
     "_operator": {"_probe"},

@@ -9,7 +9,7 @@ every library; factorizations of small matrices are done on the host, in double 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,6 +29,7 @@ from array_api_compat import (
 from array_api_compat import device as device_of
 
 from trsvd._kinds import COMPUTE, describe, dtype_name, is_sparse
+from trsvd._lapack import leading_eigenvectors
 from trsvd._memory import check_room
 from trsvd._reductions import Reductions, row_panels
 
@@ -417,28 +418,12 @@ class Arrays(Reductions):
             G = G + self.adjoint_product(panel, panel)
         if is_numpy_namespace(xp):
             # LAPACK's search by index can miss members of a cluster, or give up on one.
-            vectors = _leading_eigenvectors(G, k)
+            vectors = leading_eigenvectors(G, k)
             if vectors.shape[1] < k:
                 _, vectors = scipy.linalg.eigh(G, check_finite=False, driver="evd")
         else:
             _, vectors = xp.linalg.eigh(G)
         return self.like(xp.flip(vectors[:, -k:], axis=1))
-
-
-def _leading_eigenvectors(G: HostArray, k: int) -> HostArray:
-    """Eigenvectors of the k largest eigenvalues, ascending; fewer where LAPACK does not find them.
-
-    Of a Hermitian matrix of the host.
-    """
-    n = len(G)
-    if n > 128:  # its work space has to be asked for
-        with suppress(np.linalg.LinAlgError):
-            subset = (n - k, n - 1)
-            return np.asarray(scipy.linalg.eigh(G, subset_by_index=subset, check_finite=False)[1])
-        return G[:, :0]
-    (solve,) = scipy.linalg.get_lapack_funcs(("heevr" if np.iscomplexobj(G) else "syevr",), (G,))
-    _, vectors, found, _, info = solve(G, range="I", il=n - k + 1, iu=n, lower=1)
-    return np.asarray(vectors[:, : found if info == 0 else 0])
 
 
 def _namespace(name: str) -> Any:

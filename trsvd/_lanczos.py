@@ -21,7 +21,7 @@ from trsvd._golub_kahan import narrow
 from trsvd._in_memory import InMemory
 from trsvd._metered import Metered, Turned
 from trsvd._orthonormalize import SpareVectors, largest_norm, orthonormalize
-from trsvd._ritz import Ritz, small_eigh, tridiagonal_eigh
+from trsvd._ritz import Ritz, small_eigh
 
 __all__ = ["GramLanczos"]
 
@@ -191,7 +191,7 @@ class GramLanczos:
         if self._solved is not None and self._solved[0] is self.T:
             return self._solved[1:]
         T = self.T[self.locked :, self.locked :]
-        values, Q = tridiagonal_eigh(T) if self._tridiagonal else small_eigh(T)
+        values, Q = small_eigh(T, tridiagonal=self._tridiagonal)
         S = np.sqrt(np.maximum(values, 0))
         self._solved = None if self.locked else (self.T, S, Q)
         return S, Q

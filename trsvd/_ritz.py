@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import scipy.linalg
 
 from trsvd._arrays import Array, Arrays, HostArray
+from trsvd._lapack import tridiagonal_eigh
 from trsvd._metered import Metered
 from trsvd._operator import MatrixOperator
 from trsvd._orthonormalize import SpareVectors, orthonormalize
@@ -24,7 +24,6 @@ __all__ = [
     "residual_norms",
     "small_eigh",
     "small_svd",
-    "tridiagonal_eigh",
 ]
 
 
@@ -96,8 +95,10 @@ def small_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:
     return np.linalg.svd(B, full_matrices=False)
 
 
-def small_eigh(T: HostArray) -> tuple[HostArray, HostArray]:
+def small_eigh(T: HostArray, *, tridiagonal: bool = False) -> tuple[HostArray, HostArray]:
     """Eigenvalues (descending) and eigenvectors of a small Hermitian host matrix.
+
+    Of one that is ``tridiagonal`` to rounding only three diagonals are looked at.
 
     Raises
     ------
@@ -105,17 +106,9 @@ def small_eigh(T: HostArray) -> tuple[HostArray, HostArray]:
         If T is not finite.
     """
     check_finite(T)
-    values, vectors = np.linalg.eigh(T)
+    solved = tridiagonal_eigh(T) if tridiagonal else None
+    values, vectors = np.linalg.eigh(T) if solved is None else solved
     return values[::-1], vectors[:, ::-1]
-
-
-def tridiagonal_eigh(T: HostArray) -> tuple[HostArray, HostArray]:
-    """`small_eigh` of a real matrix of which only three diagonals count."""
-    check_finite(T)
-    if len(T) < 2 or np.iscomplexobj(T) or not hasattr(scipy.linalg.lapack, "dstevd"):
-        return small_eigh(T)
-    values, vectors, info = scipy.linalg.lapack.dstevd(np.diagonal(T), np.diagonal(T, 1))
-    return (values[::-1], vectors[:, ::-1]) if info == 0 else small_eigh(T)
 
 
 def check_finite(B: HostArray) -> None:
