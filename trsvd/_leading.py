@@ -122,6 +122,8 @@ def leading_pairs(
     except NotConverged:
         result = solve(problem, Direct(), stop, Request(None, None, None, "return", False), aim, k)
     pairs = _described(problem, result, stop)
+    if gap is not None and result.state.run.lost > 0.5 * gap:  # too much for a sum of values
+        pairs = _after(pairs, _exact(problem, k))
     ritz = result.state.run.report(now=True) if certify else None
     values = None if ritz is None else ritz.latest
     return _judged(_certified(problem, pairs, values, k, gap, certify), gap)
@@ -166,12 +168,16 @@ def _certified(
         pairs = replace(pairs, matvecs=_all_products(problem), passes=problem.op.passes)
         if proven <= (gap or 1):
             return replace(pairs, gap=proven, gap_kind="probable", failure_probability=FAILURE)
-    exact = _exact(problem, k)
+    return _after(pairs, _exact(problem, k))
+
+
+def _after(first: LeadingPairs, then: LeadingPairs) -> LeadingPairs:
+    """What was computed in the end, with the products of both and the subspace of the first."""
     return replace(
-        exact,
-        matvecs=pairs.matvecs + exact.matvecs,
-        passes=pairs.passes + exact.passes,
-        subspace=pairs.subspace,
+        then,
+        matvecs=first.matvecs + then.matvecs,
+        passes=first.passes + then.passes,
+        subspace=first.subspace,
     )
 
 

@@ -117,7 +117,7 @@ class _ArrayMatrix(MatrixOperator):
         self._A = self.arrays.matrix(A)
 
     def matmat(self, X: Array) -> Array:
-        return self._A @ X
+        return self.arrays.product(self._A, X)
 
     def rmatmat(self, X: Array) -> Array:
         return self.arrays.adjoint_product(self._A, X)
