@@ -174,3 +174,19 @@ def _orthonormal(rows: int, columns: int, is_complex: bool, rng: np.random.Gener
     Q, R = np.linalg.qr(X)
     diagonal = np.diagonal(R)
     return Q * (diagonal / np.abs(diagonal))
+
+
+# What each suite of another library came to; printed below the tests.
+_SUMMARIES: list[str] = []
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    if report.when == "call":
+        _SUMMARIES.extend(text for name, text in report.user_properties if name == "conformance")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if _SUMMARIES:
+        terminalreporter.section("conformance")
+        for text in _SUMMARIES:
+            terminalreporter.write_line(text)
