@@ -140,8 +140,9 @@ class Problem:
             U, V = V, U
         if len(S):
             U, V = arrays.fix_phases(U, V)
-        with np.errstate(over="ignore"):  # looked at next
-            S = np.ldexp(S, -self.op.scale_exponent)
+        if self.op.scale_exponent:
+            with np.errstate(over="ignore"):  # looked at next
+                S = np.ldexp(S, -self.op.scale_exponent)
         values = arrays.hand_out_values(S)
         if self.in_compute_dtype:  # (a dtype rounds denormal values to one digit, or to zero)
             values = S

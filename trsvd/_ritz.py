@@ -122,7 +122,7 @@ def check_finite(B: HostArray) -> None:
 
 
 def rayleigh_ritz(
-    op: MatrixOperator, V: Array, spare: SpareVectors, k: int
+    op: MatrixOperator, V: Array, rng: np.random.Generator, k: int
 ) -> tuple[Array, HostArray, Array]:
     """The best k triplets with right vectors in the span of the orthonormal ``V``.
 
@@ -137,6 +137,7 @@ def rayleigh_ritz(
         V = V @ arrays.adjoint(Wh[:k])
         return P[:, :k], S[:k].astype(np.float64), V
     floor = arrays.eps * float(np.max(norms))
+    spare = SpareVectors(arrays, rng, op.shape[0], int(V.shape[1]))
     Q, _, R = orthonormalize(arrays, Y, None, floor=floor, spare=spare)
     P, S, Wh = small_svd(arrays.get(R).astype(arrays.wide_dtype))
     W = Wh.conj().T

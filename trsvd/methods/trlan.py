@@ -150,7 +150,7 @@ class _LanczosRun(Run):
             self._leave_gram = False
             two = self.two_sided
             return GolubKahan(op, block, capacity=capacity, rng=self.rng, two_sided=two)
-        self._look_at = self.iterations + k // width + 2
+        self._look_at = self.iterations + (k + k // 4) // width + 5
         return GramLanczos(view, block, capacity=capacity, rng=self.rng)
 
     def _capacity(self, view: Metered | Turned | InMemory) -> int:
@@ -313,7 +313,7 @@ class _LanczosRun(Run):
         look = 1e-4 + (2e-8 * basis.size**2 if basis.width == 1 else 4e-10 * basis.size**3)
         step = 1e-10 * max(1, basis.width) * n * (2 * basis.size + m)
         count = basis.size / max(1, basis.width)
-        return max(1, int(min(math.sqrt(count * look / step), count / 3)))
+        return max(1, int(min(math.sqrt(count * look / step), count / 2)))
 
     def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
         if isinstance(self.basis, GramLanczos):
@@ -332,8 +332,7 @@ class _LanczosRun(Run):
         if self.basis.arrays.eps > arrays.eps:  # orthonormal in a lower precision only
             spare = SpareVectors(arrays, self.rng, view.shape[1], k)
             V, _, _ = orthonormalize(arrays, arrays.like(V), None, floor=0.0, spare=spare)
-        spare = SpareVectors(arrays, self.rng, view.shape[0], k)
-        U, S, V = rayleigh_ritz(view, arrays.like(V), spare, k)
+        U, S, V = rayleigh_ritz(view, arrays.like(V), self.rng, k)
         return (V, S, U) if turned else (U, S, V)
 
     def escalate(self) -> bool:
