@@ -143,17 +143,40 @@ def _add_combinations(M: Any, i: int, P: Any, W: Any) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
+def _four_rows_times_two(M: Any, i: int, X: Any, W: Any) -> None:
+    """``W += X R^T R`` with the four rows R of M from the i-th on, and two rows of X."""
+    zero = W.dtype.type(0)
+    a, b, c, d = M[i], M[i + 1], M[i + 2], M[i + 3]
+    x, y = X[0], X[1]
+    ax, ay, bx, by = zero, zero, zero, zero
+    cx, cy, dx, dy = zero, zero, zero, zero
+    for j in range(M.shape[1]):
+        p, q = x[j], y[j]
+        ax, ay = ax + a[j] * p, ay + a[j] * q
+        bx, by = bx + b[j] * p, by + b[j] * q
+        cx, cy = cx + c[j] * p, cy + c[j] * q
+        dx, dy = dx + d[j] * p, dy + d[j] * q
+    u, v = W[0], W[1]
+    for j in range(M.shape[1]):
+        p, q, r, s = a[j], b[j], c[j], d[j]
+        u[j] += ax * p + bx * q + cx * r + dx * s
+        v[j] += ay * p + by * q + cy * r + dy * s
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
 def _gram_products(M: Any, X: Any, W: Any) -> None:
     """``W = X M^T M``, vectors being rows: while rows of M are in cache, for all of X."""
     m, width = M.shape[0], X.shape[0]
     W[:] = W.dtype.type(0)
     P = np.empty((4, 4), W.dtype)
-    fours = width - width % 4
+    fours, twos = width - width % 4, width - width % 2
     for i in range(0, m - 3, 4):
         for c in range(0, fours, 4):
             _inner_products(M, i, X[c : c + 4], P)
             _add_combinations(M, i, P, W[c : c + 4])
-        for c in range(fours, width):
+        for c in range(fours, twos, 2):
+            _four_rows_times_two(M, i, X[c : c + 2], W[c : c + 2])
+        for c in range(twos, width):
             _rows_times(M, i, 4, X[c], W[c])
     for c in range(width):
         _rows_times(M, m - m % 4, m % 4, X[c], W[c])

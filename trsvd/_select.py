@@ -9,7 +9,7 @@ import numpy as np
 
 from trsvd._arrays import is_array
 from trsvd._compiled import kernels
-from trsvd._in_memory import stays_in_cache
+from trsvd._in_memory import SECOND_LEVEL, stays_in_cache
 from trsvd._operator import MatrixOperator, as_operator
 from trsvd._validate import check_cap, check_k, check_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
@@ -133,18 +133,21 @@ def _compiled_pays(op: MatrixOperator, k: int, tol: float) -> bool:
     if not _has_compiled_steps(op, tol):
         return False
     long, rank = max(op.shape), min(op.shape)
-    return rank >= 192 and long < 8 * rank and k <= max(0.09 * rank**2 / long, 1)
+    share = 0.09 if op.arrays.host_dtype.itemsize == 4 else 0.06
+    return rank >= 192 and long < 8 * rank and k <= max(share * rank**2 / long, 1)
 
 
 def _block_size(op: MatrixOperator, k: int) -> int:
-    """Vectors to multiply at a time: a few where a pass waits for the main memory.
+    """Vectors to multiply at a time: more, the longer a pass waits for the memory.
 
-    Four cost twice as much as one there, eight three times; and they take half of the passes, or
-    a quarter.
+    From the main memory four cost twice as much as one, eight three times; they take half of the
+    passes, or a quarter. From the third level of a cache two cost a quarter more than one.
     """
     rows = op.rows_in_memory()
-    if rows is None or k < 8 or stays_in_cache(rows[0]):
+    if rows is None or k < 8 or rows[0].nbytes <= SECOND_LEVEL:
         return 1
+    if stays_in_cache(rows[0]):
+        return 2
     return 8 if k >= 32 else 4
 
 

@@ -98,7 +98,7 @@ class ThickRestartLanczos:
         return _LanczosRun(self, op, k, tol, start, rng)
 
 
-def _rows_are_long(op: Metered, basis_size: int, precision: str | None) -> bool:
+def _rows_are_long(op: Metered, method: ThickRestartLanczos, k: int, precision: str | None) -> bool:
     """Whether the rows in memory are those of the adjoint, and worth working with as they are.
 
     A compiled Gram product wants contiguous rows; the vectors are longer on that side, and the
@@ -106,9 +106,11 @@ def _rows_are_long(op: Metered, basis_size: int, precision: str | None) -> bool:
     """
     rows = op.rows_in_memory()
     m, n = op.shape
-    if rows is None or precision is None or not rows[1] or stays_in_cache(rows[0], precision):
+    if rows is None or precision is None or not rows[1]:
         return False
-    return m <= 8 * n and 2 * basis_size <= n
+    if method.block_size == 1 and stays_in_cache(rows[0], precision):
+        return False
+    return m <= 8 * n and 2 * method.basis_for(k, n) <= n
 
 
 class _LanczosRun(Run):
@@ -128,7 +130,7 @@ class _LanczosRun(Run):
             method.reorthogonalize == "one-sided" or (self.may_repair and m >= 2 * n)
         )
         self.precision = coarsest_precision(op, k, tol) if method.gram else None
-        self.turned = _rows_are_long(op, method.basis_for(k, n), self.precision)
+        self.turned = _rows_are_long(op, method, k, self.precision)
         if self.turned and start is not None:
             start = op.matmat(start)
         self.meets_all_copies = start is None and method.block_size >= k
