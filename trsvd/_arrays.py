@@ -29,7 +29,7 @@ from array_api_compat import (
 from array_api_compat import device as device_of
 
 from trsvd._kinds import COMPUTE, describe, dtype_name, is_sparse
-from trsvd._lapack import leading_eigenvectors
+from trsvd._lapack import add_gram, cholesky_inverse, leading_eigenvectors, product, thin_svd
 from trsvd._memory import check_room
 from trsvd._reductions import Reductions, row_panels
 
@@ -193,11 +193,6 @@ class Arrays(Reductions):
         """Whether these are NumPy's own arrays."""
         return bool(is_numpy_namespace(self.xp))
 
-    @cached_property
-    def _transposes(self) -> bool:
-        """Whether BLAS takes narrow blocks faster from the left, as OpenBLAS in float64 does."""
-        return self.on_host and self.dtype_name == "float64"
-
     # ---- to and fro -----------------------------------------------------------------
 
     def put(self, x: HostArray) -> Array:
@@ -205,7 +200,9 @@ class Arrays(Reductions):
         x = np.asarray(x).astype(self.host_dtype, copy=False)
         if self.on_host:
             return x
-        return self.xp.asarray(np.ascontiguousarray(x), device=self.device)
+        # (A copy also where a single column of a reversed array passes for contiguous.)
+        x = np.ascontiguousarray(x) if min(x.strides, default=0) >= 0 else x.copy()
+        return self.xp.asarray(x, device=self.device)
 
     def get(self, x: Array) -> HostArray:
         """Copy a device array to the host."""
@@ -310,11 +307,11 @@ class Arrays(Reductions):
 
     def product(self, A: Array, X: Array) -> Array:
         """``A @ X`` for a narrow X."""
-        return (X.T @ A.T).T if self._transposes else A @ X
+        return product(A, X) if self.on_host else A @ X
 
     def adjoint_product(self, A: Array, X: Array) -> Array:
         """``A^H @ X``; conjugates X, which is narrow, and not A."""
-        return (X.T @ A).T if self._transposes else self.conj(A.T @ self.conj(X))
+        return self.conj(self.product(A.T, self.conj(X)))
 
     def real_inner(self, X: Array, Y: Array) -> float:
         """``Re <X, Y>`` of two blocks, on the host."""
@@ -362,16 +359,10 @@ class Arrays(Reductions):
         if not self.reads_are_cheap:
             return None
         host = self.get(G)
-        try:
-            L = np.linalg.cholesky(host)
-        except np.linalg.LinAlgError:
+        factors = cholesky_inverse(host)
+        if factors is None or not np.abs(np.diagonal(factors[0])).min() > 30 * self.eps**0.5:
             return None
-        pivots = np.abs(np.diagonal(L))
-        if not pivots.min() > 30 * self.eps**0.5:
-            return None
-        # NumPy's inverse, not SciPy's triangular one: the two wheels have a BLAS thread pool each,
-        # and going back and forth between them makes both spin.
-        return self.put(L), self.put(np.linalg.inv(L))
+        return self.put(factors[0]), self.put(factors[1])
 
     def eigh(self, G: Array) -> tuple[Array, Array]:
         """Eigenvalues, descending, and eigenvectors of a small Hermitian matrix on the device."""
@@ -401,12 +392,7 @@ class Arrays(Reductions):
     def svd(self, A: Array) -> tuple[Array, HostArray, Array]:
         """Full thin SVD with the library's own LAPACK; S comes back on the host."""
         if self.on_host:
-            try:
-                U, S, Vh = scipy.linalg.svd(A, full_matrices=False, check_finite=False)
-            except scipy.linalg.LinAlgError:
-                U, S, Vh = scipy.linalg.svd(
-                    A, full_matrices=False, check_finite=False, lapack_driver="gesvd"
-                )
+            U, S, Vh = thin_svd(A)
         else:
             U, S, Vh = self.xp.linalg.svd(A, full_matrices=False)
         return U, self.get(S).astype(np.float64), Vh
@@ -421,11 +407,13 @@ class Arrays(Reductions):
         xp, n = self.xp, A.shape[1]
         names = ("complex64", "complex128") if self.is_complex else ("float32", "float64")
         wide = getattr(xp, names[double])
+        on_host = is_numpy_namespace(xp)
         G = xp.zeros((n, n), dtype=wide, device=self.device)
+        G = G.T if on_host else G  # Fortran-ordered
         for panel in row_panels(A, least=n):
             panel = xp.astype(panel, wide, copy=False)
-            G = G + self.adjoint_product(panel, panel)
-        if is_numpy_namespace(xp):
+            G = add_gram(panel, G) if on_host else G + self.adjoint_product(panel, panel)
+        if on_host:
             # LAPACK's search by index can miss members of a cluster, or give up on one.
             vectors = leading_eigenvectors(G, k)
             if vectors.shape[1] < k:

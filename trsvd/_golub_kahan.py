@@ -156,7 +156,7 @@ class GolubKahan:
             Q, H, R = orthonormalize(arrays, Y, basis, floor=floor, spare=self.spare_m)
         else:
             H = arrays.adjoint(self._coupling)
-            Y = Y - self.U.view(j - H.shape[0]) @ H
+            Y = Y - self.arrays.product(self.U.view(j - H.shape[0]), H)
             Q, _, R = orthonormalize(arrays, Y, None, floor=floor, spare=self.spare_m)
             if not self._independent(R):
                 # What is left of a small remainder, or stands in for it, is orthogonal to U only
@@ -323,14 +323,14 @@ class GolubKahan:
         """The k leading right Ritz vectors."""
         self.sync()
         _, _, Q = self._leading(self.B)
-        return self.V.view(0, self.size) @ self.arrays.put(Q[:, :k])
+        return self.arrays.product(self.V.view(0, self.size), self.arrays.put(Q[:, :k]))
 
     def ritz_complement(self, count: int) -> tuple[HostArray, Array]:
         """Leading Ritz values and right vectors of what is not locked."""
         self.sync()
-        a = self.locked
-        _, S, Qh = small_svd(self.B[a:, a:])
-        return S[:count], self.V.view(a, self.size) @ self.arrays.put(Qh[:count].conj().T)
+        arrays, (_, S, Qh) = self.arrays, small_svd(self.B[self.locked :, self.locked :])
+        Q = arrays.put(Qh[:count].conj().T)
+        return S[:count], arrays.product(self.V.view(self.locked, self.size), Q)
 
     def extract(self, k: int) -> tuple[Array, HostArray, Array]:
         """The k leading triplets, S descending on the host.
@@ -348,8 +348,8 @@ class GolubKahan:
         P, Q = P[:, :k], Q[:, :k]
         if inverse is not None:
             P = inverse @ P
-        put = self.arrays.put
-        U, V = self.U.view() @ put(P), self.V.view(0, len(Q)) @ put(Q)
+        put, product = self.arrays.put, self.arrays.product
+        U, V = product(self.U.view(), put(P)), product(self.V.view(0, len(Q)), put(Q))
         if self._restarts > _DRIFTS_FROM:
             U, V = _polished(self.arrays, U), _polished(self.arrays, V)
         return U, S[:k], V
@@ -378,10 +378,10 @@ class GolubKahan:
         C = C[:, a:] @ P
         W = self.V.view(j)
         W, C = narrow(self.arrays, W, C, drop, block_size)
-        put = self.arrays.put
+        put, product = self.arrays.put, self.arrays.product
         start = 0 if inverse is not None else a
-        U_new = self.U.view(start, j) @ put(rotation[start:] @ P)
-        V_new = self.V.view(a, j) @ put(Q)
+        U_new = product(self.U.view(start, j), put(rotation[start:] @ P))
+        V_new = product(self.V.view(a, j), put(Q))
         W = W + 0  # a copy: the buffer below it is about to be written
         self.U.overwrite(U_new, a)
         self.V.overwrite(V_new, a)
@@ -443,7 +443,7 @@ def narrow(
     """
     if block_size is None or C.shape[0] <= block_size:
         return W, C
-    P, S, Qh = np.linalg.svd(C, full_matrices=False)
+    P, S, Qh = small_svd(C)
     rank = max(block_size, int(np.sum(drop < S)))
     if rank >= min(C.shape):
         return W, C

@@ -10,6 +10,7 @@ import numpy as np
 from trsvd._arrays import Array, HostArray
 from trsvd._compiled import kernels
 from trsvd._kinds import is_sparse
+from trsvd._lapack import add_gram
 from trsvd._metered import Metered, Turned
 from trsvd._operator import MatrixOperator
 from trsvd._reductions import row_panels
@@ -82,11 +83,10 @@ class InMemory(MatrixOperator):
             return
         if steps * 22 * (1 - n / (2 * m)) < n:
             return
-        G = np.zeros((n, n), dtype=self.arrays.host_dtype)
+        G = np.zeros((n, n), dtype=self.arrays.host_dtype, order="F")
         for panel in row_panels(self.rows.T if self.across else self.rows, least=n):
-            panel = panel.astype(G.dtype, copy=False)
-            G += panel.T @ panel
-        self._gram = G
+            G = add_gram(panel.astype(G.dtype, copy=False), G)
+        self._gram = np.ascontiguousarray(np.tril(G) + np.tril(G, -1).T)
 
     def lanczos(
         self,

@@ -211,12 +211,13 @@ class GramLanczos:
         """The k leading Ritz vectors."""
         self.sync()
         _, Q = small_eigh(self.T) if self.locked else self._eigh()
-        return self.V.view(0, self.size) @ self.arrays.put(Q[:, :k])
+        return self.arrays.product(self.V.view(0, self.size), self.arrays.put(Q[:, :k]))
 
     def ritz_complement(self, count: int) -> tuple[HostArray, Array]:
         """Leading Ritz values and right vectors of what is not locked."""
         S, Q = self._eigh()
-        return S[:count], self.V.view(self.locked, self.size) @ self.arrays.put(Q[:, :count])
+        basis = self.V.view(self.locked, self.size)
+        return S[:count], self.arrays.product(basis, self.arrays.put(Q[:, :count]))
 
     def compress(self, keep: int, *, drop: float = 0.0, block_size: int | None = None) -> None:
         """Thick restart: keep the leading Ritz vectors (and what is locked)."""
@@ -226,7 +227,7 @@ class GramLanczos:
         S, Q = S[: keep - a], Q[:, : keep - a]
         C = self.C[:, a:] @ Q
         W, C = narrow(self.arrays, self.V.view(j), C, drop, block_size)
-        V_new = self.V.view(a, j) @ self.arrays.put(Q)
+        V_new = self.arrays.product(self.V.view(a, j), self.arrays.put(Q))
         W = W + 0  # a copy: the buffer below it is about to be written
         self.V.overwrite(V_new, a)
         self.V.append(W)

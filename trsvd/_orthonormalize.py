@@ -115,7 +115,7 @@ def orthonormalize(
     for sweep in range(sweeps):
         if basis is not None:
             part = arrays.adjoint_product(basis, X)
-            X = X - basis @ part
+            X = X - arrays.product(basis, part)
             H = part if H is None or R is None else H + part @ R
         if sweep == 0 and width is not None and width < X.shape[1]:
             X, R = _dominant(arrays, X, width)
@@ -195,7 +195,7 @@ def _dominant(arrays: Arrays, X: Array, width: int) -> tuple[Array, Array]:
     scale = arrays.like(arrays.xp.where(size > 0, size, arrays.xp.ones_like(size)))
     _, vectors = arrays.eigh(arrays.adjoint_product(X / scale, X / scale))
     vectors = vectors[:, :width]
-    return X @ vectors, arrays.adjoint(vectors)
+    return arrays.product(X, vectors), arrays.adjoint(vectors)
 
 
 def _normalize(
@@ -229,13 +229,14 @@ def _normalize(
         # A pivot is the sine of the angle between a column and those before it.
         sine = float(xp.min(xp.abs(xp.linalg.diagonal(L))))
         cosine = 1.0 if bool(xp.any(bad)) else math.sqrt(max(1 - sine**2, 0.0))
-        return X @ arrays.adjoint(inverse), arrays.adjoint(L) * kept[None, :], cosine
+        Q = arrays.product(X, arrays.adjoint(inverse))
+        return Q, arrays.adjoint(L) * kept[None, :], cosine
     values, vectors = arrays.eigh(G)
     small = values[:1] * arrays.eps * X.shape[1]
     dependent = ~(values > small)
     values = xp.where(dependent, small, values)
     roots = arrays.like(xp.sqrt(values))
-    Q = X @ (vectors / roots[None, :])
+    Q = arrays.product(X, vectors / roots[None, :])
     R = (roots[:, None] * arrays.adjoint(vectors)) * kept[None, :]
     if replacing:
         Q = arrays.replace(dependent, lambda: spare(X.shape[1]), Q)

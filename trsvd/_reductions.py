@@ -72,10 +72,12 @@ class Reductions:
         if not self.on_host or not (A.flags.c_contiguous or A.flags.f_contiguous):
             return None
         flat = A.ravel(order="K")
+        flat = flat.view(flat.real.dtype)
+        # (Not by BLAS, whose threads would go on spinning: see `_lapack`.)
         step = _SMALL_PANEL // 8
         with np.errstate(over="ignore", invalid="ignore"):
             parts = [flat[i : i + step] for i in range(0, len(flat), step)]
-            total = sum(float(np.vdot(part, part).real) for part in parts)
+            total = sum(float(np.einsum("i,i->", part, part)) for part in parts)
         return math.sqrt(total) if 1e-30 < total < 1e30 else None
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from trsvd._arrays import Array, Arrays, HostArray
-from trsvd._lapack import tridiagonal_eigh
+from trsvd._lapack import eigh, thin_svd, tridiagonal_eigh
 from trsvd._metered import Metered
 from trsvd._operator import MatrixOperator
 from trsvd._orthonormalize import SpareVectors, orthonormalize
@@ -92,7 +92,7 @@ def small_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:
     check_finite(B)
     if 0 in B.shape:
         return np.zeros((len(B), 0)), np.zeros(0), np.zeros((0, B.shape[1]))
-    return np.linalg.svd(B, full_matrices=False)
+    return thin_svd(B)
 
 
 def small_eigh(T: HostArray, *, tridiagonal: bool = False) -> tuple[HostArray, HostArray]:
@@ -107,7 +107,7 @@ def small_eigh(T: HostArray, *, tridiagonal: bool = False) -> tuple[HostArray, H
     """
     check_finite(T)
     solved = tridiagonal_eigh(T) if tridiagonal else None
-    values, vectors = np.linalg.eigh(T) if solved is None else solved
+    values, vectors = eigh(T) if solved is None else solved
     return values[::-1], vectors[:, ::-1]
 
 
@@ -133,7 +133,7 @@ def rayleigh_ritz(
     norms = arrays.get(arrays.column_norms(Y))
     check_finite(norms)
     if arrays.on_host and Y.size <= _SMALL_BLOCK:
-        P, S, Wh = np.linalg.svd(Y, full_matrices=False)
+        P, S, Wh = thin_svd(Y)
         V = V @ arrays.adjoint(Wh[:k])
         return P[:, :k], S[:k].astype(np.float64), V
     floor = arrays.eps * float(np.max(norms))
@@ -141,7 +141,8 @@ def rayleigh_ritz(
     Q, _, R = orthonormalize(arrays, Y, None, floor=floor, spare=spare)
     P, S, Wh = small_svd(arrays.get(R).astype(arrays.wide_dtype))
     W = Wh.conj().T
-    return Q @ arrays.put(P[:, :k]), S[:k], V @ arrays.put(W[:, :k])
+    U = arrays.product(Q, arrays.put(P[:, :k]))
+    return U, S[:k], arrays.product(V, arrays.put(W[:, :k]))
 
 
 def residual_norms(

@@ -79,7 +79,7 @@ class Subspace:
         Q, _, R = orthonormalize(arrays, Y, None, floor=floor, spare=spare)
         P, S, Wh = small_svd(arrays.get(R).astype(arrays.wide_dtype))
         self.S = S
-        return Q @ arrays.put(P), X @ arrays.put(Wh.conj().T)
+        return arrays.product(Q, arrays.put(P)), arrays.product(X, arrays.put(Wh.conj().T))
 
     def copy(self) -> Subspace:
         """An independent copy."""

@@ -1,0 +1,115 @@
+"""What `trsvd._lapack` makes of SciPy's routines, beside NumPy's, in every layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from trsvd import _lapack
+
+DTYPES = ["float32", "float64", "complex64", "complex128"]
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "rows": np.ascontiguousarray,
+    "columns": np.asfortranarray,
+    "strided": lambda A: np.repeat(np.repeat(A, 2, 0), 3, 1)[::2, ::3],
+    "reversed": lambda A: np.ascontiguousarray(A[:, ::-1])[:, ::-1],
+}
+
+
+def random(m: int, n: int, dtype: str, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((m, n))
+    if dtype.startswith("complex"):
+        A = A + 1j * rng.standard_normal((m, n))
+    return A.astype(dtype)
+
+
+def close(A: np.ndarray, B: np.ndarray, dtype: str, size: int) -> bool:
+    return bool(np.abs(A - B).max() <= size * float(np.finfo(dtype).eps) * np.abs(B).max())
+
+
+@pytest.mark.parametrize("right", LAYOUTS)
+@pytest.mark.parametrize("left", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(90, 70, 50), (7, 5, 3), (90, 70, 1), (0, 4, 2)])
+def test_product(shape: tuple[int, int, int], dtype: str, left: str, right: str) -> None:
+    m, n, w = shape
+    A, X = LAYOUTS[left](random(m, n, dtype)), LAYOUTS[right](random(n, w, dtype, 1))
+    before = A.copy(), X.copy()
+    Y = _lapack.product(A, X)
+    assert Y.shape == (m, w)
+    assert Y.dtype == dtype
+    assert m == 0 or close(Y, A @ X, dtype, 4 * n)
+    assert np.array_equal(A, before[0])
+    assert np.array_equal(X, before[1])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gram_matrix_by_panels(dtype: str, layout: str) -> None:
+    A = LAYOUTS[layout](random(60, 13, dtype))
+    G = np.zeros((13, 13), dtype, order="F")
+    for panel in (A[:20], A[20:55], A[55:]):
+        G = _lapack.add_gram(panel, G)
+    assert close(np.tril(G), np.tril(A.conj().T @ A), dtype, 300)
+
+
+@pytest.mark.parametrize("n", [1, 2, 40, 150])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_leading_eigenvectors(dtype: str, n: int) -> None:
+    A = random(n, n, dtype)
+    G = A.conj().T @ A
+    k = max(1, n // 4)
+    lower = np.tril(G) + np.triu(np.full_like(G, np.nan), 1)
+    V = _lapack.leading_eigenvectors(np.asfortranarray(lower), k)
+    assert V.shape == (n, k)
+    s = np.linalg.norm(A @ V, axis=0)[::-1]
+    exact = np.linalg.svd(A, compute_uv=False)
+    assert np.abs(s - exact[:k]).max() <= 100 * n * np.finfo(dtype).eps * exact[0]
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (60, 20), (20, 60), (200, 150)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_thin_svd(dtype: str, shape: tuple[int, int]) -> None:
+    A = random(*shape, dtype)
+    U, S, Vh = _lapack.thin_svd(A)
+    assert U.shape == (shape[0], min(shape))
+    assert Vh.shape == (min(shape), shape[1])
+    assert close((U * S) @ Vh, A, dtype, 300)
+    assert np.allclose(S, np.linalg.svd(A, compute_uv=False), rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [2, 3, 60])
+def test_tridiagonal_eigh(n: int) -> None:
+    rng = np.random.default_rng(2)
+    d, e = rng.standard_normal(n), rng.standard_normal(n - 1)
+    T = np.diag(d) + np.diag(e, 1) + np.diag(e, -1)
+    solved = _lapack.tridiagonal_eigh(T)
+    if solved is None:
+        pytest.skip("this SciPy does not wrap dstevd")
+    values, Q = solved
+    assert np.all(np.diff(values) >= 0)
+    assert np.abs(T @ Q - Q * values).max() <= 1e-13 * n
+    assert np.abs(Q.T @ Q - np.eye(n)).max() <= 1e-13 * n
+
+
+def test_what_cannot_be_solved_is_none() -> None:
+    assert _lapack.tridiagonal_eigh(np.eye(1)) is None
+    assert _lapack.tridiagonal_eigh(np.eye(3) * 1j) is None
+    assert _lapack.cholesky_inverse(np.diag([1.0, -1.0])) is None
+    assert _lapack.cholesky_inverse(np.full((2, 2), np.nan)) is None
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cholesky_inverse(dtype: str) -> None:
+    A = random(30, 6, dtype)
+    G = A.conj().T @ A
+    factors = _lapack.cholesky_inverse(G)
+    assert factors is not None
+    L, inverse = factors
+    assert close(L @ L.conj().T, G, dtype, 100)
+    assert np.abs(L @ inverse - np.eye(6)).max() <= 100 * np.finfo(dtype).eps
+    assert np.array_equal(np.triu(L, 1), np.zeros((6, 6)))
+    assert np.array_equal(np.triu(inverse, 1), np.zeros((6, 6)))
