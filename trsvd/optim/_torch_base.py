@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -313,7 +313,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         owners: list[Tensor],
         matrices: list[Tensor],
         found: list[Direction],
-        starts: list[Subspace | None],
+        starts: Sequence[Subspace | None],
         oracle: Oracle,
         group: dict[str, Any],
         number: int,

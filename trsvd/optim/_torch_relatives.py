@@ -186,7 +186,7 @@ class Dion(MatrixOptimizer):
         the dual Ky Fan k-ball. The buffers are the same.
     shape_scaling : str, callable or None, default "rms"
         ``sqrt(m / n)``, as published.
-    weight_decay, maximize, momentum_dtype, layout, seed
+    weight_decay, normalize_weights, maximize, momentum_dtype, layout, seed
         As for `common_options`.
 
     References
@@ -204,6 +204,7 @@ class Dion(MatrixOptimizer):
         orthonormal: bool = False,
         shape_scaling: Any = "rms",
         weight_decay: float = 0.0,
+        normalize_weights: bool = False,
         maximize: bool = False,
         momentum_dtype: torch.dtype | None = None,
         layout: str = "auto",
@@ -213,6 +214,7 @@ class Dion(MatrixOptimizer):
             momentum=momentum,
             shape_scaling=shape_scaling,
             weight_decay=weight_decay,
+            normalize_weights=normalize_weights,
             maximize=maximize,
             momentum_dtype=momentum_dtype,
             layout=layout,
