@@ -174,7 +174,14 @@ def run(name: str, lr: float, seed: int, epochs: int, cifar: Path | None, tick: 
     X, y = data["train"]
     model = net(X)
     matrices, others = split_parameters(model)
-    rest = torch.optim.SGD(others, lr=0.1, momentum=0.85, nesterov=True)
+    rest = torch.optim.SGD(
+        [
+            {"params": [p for _, p in others[0]["params"] if p.ndim == 1], "lr": 0.053},
+            {"params": [p for _, p in others[0]["params"] if p.ndim > 1], "lr": 0.67},
+        ],
+        momentum=0.85,
+        nesterov=True,
+    )
     optimizer = CompositeOptimizer(ROWS[name](matrices, lr), rest)
     steps = epochs * math.ceil(len(X) / size)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
