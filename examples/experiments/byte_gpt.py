@@ -39,13 +39,13 @@ def row(make: Callable, lr: float, **options) -> tuple[Callable, float]:
 
 # Half of F-Muon's and S-Muon's step is Muon's: twice the rate.
 ROWS = {
-    "Muon": row(optimizers.Muon, 0.02),
-    "F-Muon": row(optimizers.FMuon, 0.04),
-    "S-Muon": row(optimizers.SMuon, 0.04),
-    "AdamW": (lambda params, lr: torch.optim.AdamW(params, lr=lr, weight_decay=0.0), 0.003),
+    "Muon": row(optimizers.Muon, 0.05),
+    "F-Muon": row(optimizers.FMuon, 0.1),
+    "S-Muon": row(optimizers.SMuon, 0.1),
+    "AdamW": (lambda params, lr: torch.optim.AdamW(params, lr=lr, weight_decay=0.0), 0.006),
 }
-# A fine-tune goes at a tenth of the rates.
-STARTS = {"from scratch": 1.0, "fine-tune": 0.1}
+# A fine-tune goes at a half of the rates.
+STARTS = {"from scratch": 1.0, "fine-tune": 0.5}
 
 
 @cache
