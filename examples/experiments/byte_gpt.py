@@ -39,13 +39,12 @@ def row(make: Callable, lr: float, **options) -> tuple[Callable, float]:
 
 # Half of F-Muon's and S-Muon's step is Muon's: twice the rate.
 ROWS = {
-    "Muon": row(optimizers.Muon, 0.05),
-    "F-Muon": row(optimizers.FMuon, 0.1),
-    "S-Muon": row(optimizers.SMuon, 0.1),
-    "AdamW": (lambda params, lr: torch.optim.AdamW(params, lr=lr, weight_decay=0.0), 0.006),
+    "Muon": row(optimizers.Muon, 0.1),
+    "F-Muon": row(optimizers.FMuon, 0.2),
+    "S-Muon": row(optimizers.SMuon, 0.2),
+    "AdamW": (lambda params, lr: torch.optim.AdamW(params, lr=lr, weight_decay=0.0), 0.012),
 }
-# A fine-tune goes at a half of the rates.
-STARTS = {"from scratch": 1.0, "fine-tune": 0.5}
+STARTS = ("from scratch", "fine-tune")
 
 
 @cache
@@ -67,13 +66,13 @@ def aside(model: GPT, start: str, length: int) -> float:
 
 
 def trained(
-    model: GPT, make: Callable, lr: float, scale: float, start: str, steps: int, seed: int, tick
+    model: GPT, make: Callable, lr: float, start: str, steps: int, seed: int, tick
 ) -> list[float]:
     """Train a model; the losses of all steps."""
     matrices, others = split_parameters(model)
     matrices = [{**group, "params": [p for _, p in group["params"]]} for group in matrices]
-    rest = torch.optim.AdamW(others, lr=3e-3 * scale, weight_decay=0.0)
-    optimizer = CompositeOptimizer(make(matrices, scale * lr), rest)
+    rest = torch.optim.AdamW(others, lr=3e-3, weight_decay=0.0)
+    optimizer = CompositeOptimizer(make(matrices, lr), rest)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     data, length = texts(start)[0], model.places.num_embeddings
     losses = []
@@ -93,7 +92,7 @@ def pretrained(seed: int, steps: int, shape: tuple[int, int, int]) -> dict[str, 
     """What fine-tunes start from: AdamW at its middle rate, on the first text."""
     model = fresh(seed, shape)
     make, lr = ROWS["AdamW"]
-    trained(model, make, lr, 1.0, "from scratch", steps, seed, lambda *_: None)
+    trained(model, make, lr, "from scratch", steps, seed, lambda *_: None)
     return model.state_dict()
 
 
@@ -119,11 +118,11 @@ def run(
         model.load_state_dict(pretrained(seed, steps, shape))
     before = aside(model, start, shape[2])
     make, lr = ROWS[name]
-    losses = trained(model, make, multiple * lr, STARTS[start], start, steps, seed + 1, tick)
+    losses = trained(model, make, multiple * lr, start, steps, seed + 1, tick)
     return {
         "name": name,
         "start": start,
-        "lr": STARTS[start] * multiple * lr,
+        "lr": multiple * lr,
         "multiple": multiple,
         "seed": seed,
         "losses": losses,
@@ -159,7 +158,7 @@ def table(results: list[dict], names: list[str]) -> str:
             good = [multiple for multiple in means if means[multiple] <= GOOD * means[best]]
             lines.append(
                 [
-                    *(start, name, f"{STARTS[start] * best * ROWS[name][1]:.3g}"),
+                    *(start, name, f"{best * ROWS[name][1]:.3g}"),
                     spread(found[best], ".3f"),
                     *(f"{means[multiple]:.3f}" for multiple in multiples),
                     *(f"{len(good)} of {len(means)}", f"{max(good) / min(good):.1f}"),
