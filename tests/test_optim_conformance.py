@@ -400,3 +400,81 @@ def test_warnings_are_errors_here():
         warnings.simplefilter("error")
         optimizer = Muon(params, method=trsvd.PolarExpress())
         optimizer.step(lambda: closure(optimizer))
+
+
+# ---- pytorch-optimizer: its generic checks, and its wrappers around ours ----------
+#
+# The package's tests are not in its wheel, and name its own classes; what they check of every
+# optimizer is driven from here. It is in no extra, since it would fetch PyTorch's default build.
+
+
+def classification(dtype=torch.float32):
+    """Two classes in the plane, and a model whose parameters are all matrices."""
+    generator = torch.Generator().manual_seed(0)
+    X = torch.cat([torch.randn(50, 2, generator=generator) + c for c in (-2.0, 2.0)])
+    y = torch.cat([torch.zeros(50, 1), torch.ones(50, 1)])
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(2, 4, bias=False), torch.nn.Linear(4, 1, bias=False)]
+    return X.to(dtype), y.to(dtype), torch.nn.Sequential(*layers).to(dtype)
+
+
+def losses_of(X, y, model, advance, steps=20):
+    """Losses while `advance` makes steps; it is given what computes loss and gradients."""
+
+    def closure():
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(model(X), y)
+        loss.backward()
+        return loss
+
+    return [advance(closure).item() for _ in range(steps)]
+
+
+@on_classes
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_loss_falls_by_half(cls, dtype):
+    X, y, model = classification(dtype)
+    optimizer = made(cls, model.parameters(), lr=0.1)
+
+    def advance(closure):
+        optimizer.zero_grad()
+        loss = closure()
+        optimizer.step()
+        return loss
+
+    losses = losses_of(X, y, model, advance)
+    assert losses[0] > 1.5 * losses[-1]
+
+
+@on_classes
+@pytest.mark.parametrize("name", ["Lookahead", "SAM", "PCGrad", "OrthoGrad"])
+def test_wrappers_of_pytorch_optimizer(cls, name):
+    package = pytest.importorskip("pytorch_optimizer")
+    X, y, model = classification()
+    wrapper = getattr(package, name)
+    if name == "SAM":
+        # It makes the base optimizer itself, of its own parameter groups.
+        def base(params, **options):
+            return made(cls, params, **options)
+
+        optimizer = wrapper(model.parameters(), base, lr=0.1)
+    else:
+        optimizer = wrapper(made(cls, model.parameters(), lr=0.1))
+
+    def advance(closure):
+        optimizer.zero_grad()
+        if name == "PCGrad":
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(model(X), y)
+            optimizer.pc_backward([loss, 0.01 * sum(p.square().sum() for p in model.parameters())])
+            optimizer.step()
+            return loss
+        loss = closure()
+        if name == "SAM":
+            optimizer.first_step(zero_grad=True)
+            closure()
+            optimizer.second_step(zero_grad=True)
+        else:
+            optimizer.step()
+        return loss
+
+    losses = losses_of(X, y, model, advance)
+    assert losses[0] > 1.5 * losses[-1]

@@ -507,6 +507,8 @@ def test_errors(cls, rng):
         ({"shape_scaling": "square"}, ValueError, "shape_scaling"),
         ({"layout": "rows"}, ValueError, "layout"),
         ({"momentun": 0.9}, TypeError, "momentun"),
+        ({"momentum_dtype": "float32"}, TypeError, "momentum_dtype"),
+        ({"momentum_dtype": torch.int32}, TypeError, "momentum_dtype"),
     ):
         with pytest.raises(error, match=message):
             cls([W], **options)
@@ -540,6 +542,11 @@ def test_errors(cls, rng):
         (FStarNeon, {"lam": -1.0}, "lam"),
         (NorMuon, {"beta2": 1.0}, "beta2"),
         (Dion, {"k": -1}, "k=-1"),
+        (NorMuon, {"eps": -1.0}, "eps"),
+        (Muon, {"method": "newton"}, "method='newton' is not known"),
+        (Fanion, {"k": 2, "method": "exactly"}, "method='exactly' is not known"),
+        (Fanion, {"k": 2, "gap": -1.0}, "gap=-1"),
+        (Muon, {"seed": -1}, "seed"),
     ],
 )
 def test_errors_of_their_own(cls, options, message):
@@ -651,6 +658,19 @@ def test_what_a_composite_refuses(rng):
         both.add_param_group({"params": parameters(rng)})
     with pytest.raises(ValueError, match="state of 0"):
         both.load_state_dict({"optimizers": []})
+    with pytest.raises(ValueError, match="not that of a Composite"):
+        both.load_state_dict(one.state_dict())
+
+
+def test_hooks_of_a_composite_see_its_state(rng):
+    optimizer = CompositeOptimizer(Muon(parameters(rng)))
+    seen = []
+    optimizer.register_state_dict_pre_hook(lambda each: seen.append(("save", each is optimizer)))
+    optimizer.register_state_dict_post_hook(lambda _, state: {**state, "epoch": 3})
+    optimizer.register_load_state_dict_pre_hook(lambda _, state: seen.append(state["epoch"]))
+    optimizer.register_load_state_dict_post_hook(lambda _: seen.append("loaded"))
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert seen == [("save", True), 3, "loaded"]
 
 
 def test_scale_divides_the_group_of_the_last_layer(rng):
@@ -664,6 +684,8 @@ def test_scale_divides_the_group_of_the_last_layer(rng):
     assert [len(group["params"]) for group in optimizer.param_groups] == [4, 1]
     with pytest.raises(ValueError, match="last_layer"):
         SCALE(params, last_layer=parameters(rng))
+    optimizer.add_param_group({"params": parameters(rng)})
+    assert [group["momentum"] for group in optimizer.param_groups] == [0.0, 0.9, 0.0]
 
 
 # ---- diagnostics ----------
@@ -688,6 +710,22 @@ def test_diagnostics_of_named_parameters(tmp_path, rng):
     assert records[-2].support == pytest.approx(S[:2].sum())
     assert records[-2].stable_rank == pytest.approx(np.sum(S**2) / S[0] ** 2)
     assert all(r.gap <= 1e-2 for r in records)
+
+
+def test_diagnostics_of_dion(rng):
+    """Beside the oracle of the dual Ky Fan ball: B for a first step is the gradient."""
+    params = parameters(rng)
+    records = []
+    optimizer = Dion(params, k=2, orthonormal=True)
+    optimizer.register_diagnostics_hook(records.append)
+    some = next(gradients(rng, 1))
+    step(optimizer, params, some)
+    assert [r.matrix for r in records] == [0] * 5 + [1, 2]
+    S = np.linalg.svd(some[0].numpy(), compute_uv=False)
+    assert records[0].support == pytest.approx(S[:2].sum())
+    assert all(0 <= r.gap < 1 for r in records)
+    with pytest.raises(ValueError, match="every=0"):
+        optimizer.register_diagnostics_hook(records.append, every=0)
 
 
 def test_without_a_hook_nothing_is_measured(rng, monkeypatch):

@@ -8,23 +8,23 @@ alpha = 1/2, eta = 0.01, single precision (arXiv:2512.09678).
     python examples/experiments/smooth_convex.py --out results
 
 Four groups of rows: the paper's tuned pairs with its 3-step Newton-Schulz iteration in bfloat16;
-the same pairs with that in single precision, with 5 steps and with the exact polar factor; the
+the same pairs with that in single precision, with the exact polar factor and with 5 steps; the
 exact polar factor on a grid around them; and families of low rank, each at the best of three
 learning rates, by the loss after 1200 iterations.
 
-Every run is written to the folder when it ends, and found there the next time: an interrupted
-experiment goes on where it was. ``--only`` takes rows by a part of their names.
+Every run is a line of ``runs.jsonl`` in the folder when it ends, and found there the next time:
+an interrupted experiment goes on where it was. ``--only`` takes rows by a part of their names.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from _runs import Job, Tick, carry_out, figure, markdown, parser, spread, wanted
 
 import trsvd
 from trsvd import optim
@@ -50,9 +50,8 @@ class Row:
 
     @property
     def key(self) -> str:
-        """A name for files."""
-        text = f"{self.group} {self.name} {self.lr:g} {self.momentum:g}"
-        return "".join(c if c.isalnum() or c in ".-" else "_" for c in text)
+        """A name for the row."""
+        return f"{self.group}: {self.name}, lr {self.lr:.4g}, momentum {self.momentum:g}"
 
     def make(self) -> optim.Rule:
         """The rule."""
@@ -125,7 +124,7 @@ def problem(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     return M, N, torch.tensor(0.1 * rng.standard_normal((size, size)), dtype=torch.float32)
 
 
-def run(row: Row, size: int, seed: int, most: int, progress: Callable[[int, float], None]) -> dict:
+def run(row: Row, size: int, seed: int, most: int, tick: Tick) -> dict:
     """Losses and seconds after each iteration, to the target or to the end."""
     M, N, X = problem(size, seed)
     rule = row.make()
@@ -137,7 +136,7 @@ def run(row: Row, size: int, seed: int, most: int, progress: Callable[[int, floa
         loss = 0.5 * float(torch.sum(X * G))
         losses.append(loss)
         clock.append(spent)
-        progress(step, loss)
+        tick(step, most, loss)
         if not loss < 1e6 or (loss <= TARGET and row.group != "low rank") or step == most:
             break
         updates, state = rule.update(G, state, X)
@@ -165,13 +164,6 @@ def run(row: Row, size: int, seed: int, most: int, progress: Callable[[int, floa
 # ---- tables and plots ---------------------------------------------------------------------------
 
 
-def spread(values: list[float], form: str = ".0f") -> str:
-    """Mean and standard deviation."""
-    if len(values) < 2:
-        return f"{values[0]:{form}}"
-    return f"{np.mean(values):{form}} ± {np.std(values, ddof=1):{form}}"
-
-
 def merit(row: Row, runs: list[dict]) -> tuple[float, float]:
     """What makes one rate better than another: loss at the end, or iterations and then loss."""
     last = float(np.mean(np.nan_to_num([r["last"] for r in runs], nan=np.inf)))
@@ -193,93 +185,71 @@ def best_rates(found: list[tuple[Row, list[dict]]]) -> list[tuple[Row, list[dict
 
 def table(found: list[tuple[Row, list[dict]]]) -> str:
     """The results, in Markdown."""
-    lines = [
-        "| group | method | lr | momentum | seeds | iterations to 1e-3 | paper | loss at the end |"
-        " ms per iteration |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = "group, method, lr, momentum, seeds, iterations to 1e-3, paper, loss at the end, "
+    head += "ms per iteration"
+    lines = []
     for row, runs in best_rates(found):
         reached = [r["iterations"] for r in runs if r["iterations"] is not None]
         its = spread(reached) if reached else f"not in {max(len(r['losses']) - 1 for r in runs)}"
         if reached and len(reached) < len(runs):
             its += f" ({len(runs) - len(reached)} of {len(runs)} did not)"
         lines.append(
-            f"| {row.group} | {row.name} | {row.lr:.3g} | {row.momentum:g} | {len(runs)} | {its} | "
-            f"{row.paper or ''} | {spread([r['last'] for r in runs], '.2g')} | "
-            f"{spread([r['milliseconds'] for r in runs], '.1f')} |"
+            [
+                *(row.group, row.name, f"{row.lr:.3g}", f"{row.momentum:g}", str(len(runs)), its),
+                str(row.paper or ""),
+                spread([r["last"] for r in runs], ".2g"),
+                spread([r["milliseconds"] for r in runs], ".1f"),
+            ]
         )
-    return "\n".join(lines) + "\n"
+    return markdown(head.split(", "), lines)
 
 
 def plot(found: list[tuple[Row, list[dict]]], path: Path) -> None:
     """Loss against iterations and against seconds, of the first seed of each row."""
-    try:
-        import matplotlib
-    except ImportError:
-        print("no plot: matplotlib is not installed")
-        return
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(12, 5), sharey=True, layout="constrained")
     shown = [
         (row, runs)
         for row, runs in best_rates(found)
         if row.group != "low rank" or row.name.endswith("-10")
     ]
-    colours = plt.get_cmap("tab20").colors
-    for place, (row, runs) in enumerate(shown):
-        style = {"color": colours[place % 20], "lw": 1.2, "label": f"{row.name} ({row.group})"}
-        axes[0].semilogy(runs[0]["losses"], **style)
-        axes[1].semilogy(runs[0]["clock"], runs[0]["losses"], **style)
-    for axis, label in zip(axes, ("iterations", "seconds"), strict=True):
-        axis.set_xlabel(label)
-        axis.axhline(TARGET, color="black", lw=0.6)
-    axes[0].set_ylabel("F(X)")
-    axes[1].set_xscale("log")
-    axes[1].legend(fontsize=7)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+
+    def draw(axes) -> None:
+        for place, (row, runs) in enumerate(shown):
+            style = {"color": f"C{place % 10}", "ls": ("-", "--", ":")[place // 10 % 3], "lw": 1.2}
+            axes[0].semilogy(runs[0]["losses"], **style)
+            label = f"{row.name} ({row.group})"
+            axes[1].semilogy(runs[0]["clock"], runs[0]["losses"], label=label, **style)
+        for axis, label in zip(axes, ("iterations", "seconds"), strict=True):
+            axis.set_xlabel(label)
+            axis.axhline(TARGET, color="black", lw=0.6)
+        axes[0].set_ylabel("F(X)")
+        axes[1].set_xscale("log")
+        axes[1].legend(fontsize=7)
+
+    figure(path, draw, 2)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=500)
-    parser.add_argument("--seeds", type=int, help="of each row, at most")
-    parser.add_argument("--most", type=int, help="iterations of each run, at most")
-    parser.add_argument("--only", nargs="*", default=[], help="rows with this in their name")
-    parser.add_argument("--out", type=Path, default=Path("smooth-convex"))
-    parser.add_argument(
-        "--quick", action="store_true", help="at 150 x 150, one seed: under two minutes"
-    )
-    options = parser.parse_args()
+    command = parser(__doc__, "smooth-convex")
+    command.add_argument("--size", type=int, default=500)
+    command.add_argument("--most", type=int, help="iterations of each run, at most")
+    options = command.parse_args()
     size, seeds = (150, 1) if options.quick else (options.size, options.seeds)
-    folder = options.out / "runs"
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = [
-        row
-        for row in rows()
-        if not options.only or any(part in f"{row.group} {row.name}" for part in options.only)
+    chosen = [row for row in rows() if wanted(f"{row.group} {row.name}", options.only)]
+    jobs, owners = [], []
+    for row in chosen:
+        most = min(row.most, options.most or row.most)
+        for seed in range(min(row.seeds, seeds or row.seeds)):
+            key = f"{row.key}, size {size}, at most {most}, seed {seed}"
+            jobs.append(Job(key, partial(run, row, size, seed, most)))
+            owners.append(row)
+    results = carry_out(jobs, options.out)
+    found = [
+        (row, [r for owner, r in zip(owners, results, strict=True) if owner is row])
+        for row in chosen
     ]
-    jobs = [(row, seed) for row in wanted for seed in range(min(row.seeds, seeds or row.seeds))]
-    done: dict[str, list[dict]] = {}
-    for number, (row, seed) in enumerate(jobs, start=1):
-        path = folder / f"{row.key}-{size}-{seed}.json"
-        head = f"[{number}/{len(jobs)}] {row.name}, lr {row.lr:.3g}, seed {seed}"
-        if not path.exists():
-
-            def progress(step: int, loss: float, head: str = head) -> None:
-                if step % 100 == 0:
-                    print(f"\r{head}: {step:5d} {loss:10.3g}", end="", flush=True)
-
-            result = run(row, size, seed, min(row.most, options.most or row.most), progress)
-            path.write_text(json.dumps(result), encoding="utf-8")
-            print(f"\r{head}: {result['iterations']} iterations, loss {result['last']:.3g}")
-        done.setdefault(row.key, []).append(json.loads(path.read_text(encoding="utf-8")))
-        found = [(row, done[row.key]) for row in wanted if row.key in done]
-        (options.out / "table.md").write_text(table(found), encoding="utf-8")
+    (options.out / "table.md").write_text(table(found), encoding="utf-8")
     plot(found, options.out / "loss.png")
-    print(f"\n{table(found)}\nin {options.out}: table.md, loss.png, runs")
+    print(f"\n{table(found)}\nin {options.out}: table.md, loss.png, runs.jsonl")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from trsvd._validate import check_number
 from trsvd.optim._chain import Link
 from trsvd.optim._layout import as_matrices, check_shape, shape_scale
 from trsvd.optim._oracles import Direction, Oracle
-from trsvd.optim.diagnostics import Diagnostics, measured
+from trsvd.optim.diagnostics import Diagnostics, check_every, measured
 from trsvd.optim.schedules import value_at
 from trsvd.result import Subspace
 
@@ -123,6 +123,9 @@ class Descent:
     layout: str = "auto"
     diagnostics: Callable[[Diagnostics], Any] | None = None
     every: int = 1
+
+    def __post_init__(self) -> None:
+        check_every(self.every)
 
     def init(self, params: list[Array]) -> DescentState:
         """No subspaces."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from trsvd.optim._layout import as_matrices, check_shape, shape_scale, stack_sha
 from trsvd.optim._links import check_momentum, reassembled
 from trsvd.optim._oracles import BallOracle, Direction, Oracle
 from trsvd.optim._torch_state import copied, decoded, encoded, packed, unpacked
-from trsvd.optim.diagnostics import Diagnostics, measured
+from trsvd.optim.diagnostics import Diagnostics, check_every, measured
 from trsvd.result import Subspace
 
 __all__ = ["MatrixOptimizer", "common_options"]
@@ -136,6 +136,10 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
                 msg = f"Invalid {name} value: {group[name]}; it must be at least 0"
                 raise ValueError(msg)
         check_momentum(group["momentum"])
+        dtype = group["momentum_dtype"]
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            msg = f"momentum_dtype={dtype!r}; pass a real floating dtype, as torch.float32, or None"
+            raise TypeError(msg)
         for param in group["params"]:
             check_shape(tuple(param.shape), group["layout"])
             shape_scale(group["shape_scaling"], tuple(param.shape), group["layout"])
@@ -143,6 +147,8 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         if isinstance(oracle, BallOracle):
             for param in group["params"]:
                 oracle.ball_at(0, stack_shape(tuple(param.shape), group["layout"])[1:])
+        # An unknown method or a gap out of range is an error here, not at the first step.
+        oracle.directions([torch.zeros(1, 1)], [None], 0)
 
     # ---- the step ---------------------------------------------------------------------------
 
@@ -291,7 +297,13 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         -------
         torch.utils.hooks.RemovableHandle
             With ``remove()``. Hooks are not saved with the state.
+
+        Raises
+        ------
+        ValueError
+            If ``every`` is not a positive integer.
         """
+        every = check_every(every)
         handle = RemovableHandle(self._diagnostics_hooks)
         self._diagnostics_hooks[handle.id] = (hook, every)
         return handle
@@ -301,7 +313,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         owners: list[Tensor],
         matrices: list[Tensor],
         found: list[Direction],
-        starts: list[Subspace | None],
+        starts: Sequence[Subspace | None],
         oracle: Oracle,
         group: dict[str, Any],
         number: int,

@@ -33,7 +33,25 @@ Rank = int | float | Callable[[int], float]
 Polar = str | PolarIteration
 
 
-class BallOptimizer(MatrixOptimizer):
+class FamilyOptimizer(MatrixOptimizer):
+    """Steps along the oracle of a ball that follows from the hyper-parameters of a group."""
+
+    def ball(self, group: dict[str, Any]) -> Ball | Callable[[int], Ball]:
+        """The ball of a parameter group, or what makes it of a rank."""
+        raise NotImplementedError
+
+    def oracle(self, group: dict[str, Any]) -> Oracle:
+        """The oracle of the ball."""
+        return BallOracle(
+            ball=self.ball(group),
+            k=group.get("k"),
+            method=group.get("method"),
+            gap=group.get("gap", 1e-2),
+            seed=group["seed"],
+        )
+
+
+class BallOptimizer(FamilyOptimizer):
     """Steps along the linear minimization oracle of any ball.
 
     Parameters
@@ -71,34 +89,13 @@ class BallOptimizer(MatrixOptimizer):
         super().__init__(params, lr, {**own, **common_options(**options)})
 
     def ball(self, group: dict[str, Any]) -> Ball | Callable[[int], Ball]:
-        """The ball of a parameter group, or what makes it of a rank."""
+        """The ball that was given."""
         del group
         return self._ball
-
-    def oracle(self, group: dict[str, Any]) -> Oracle:
-        """The oracle of the ball."""
-        return BallOracle(
-            ball=self.ball(group),
-            k=group.get("k"),
-            method=group.get("method"),
-            gap=group.get("gap", 1e-2),
-            seed=group["seed"],
-        )
 
     def __getstate__(self) -> dict[str, Any]:
         state: Any = super().__getstate__()
         return {**state, "_ball": self._ball}
-
-
-class FamilyOptimizer(BallOptimizer):
-    """An optimizer whose ball follows from its hyper-parameters."""
-
-    def __init__(self, params: Any, lr: float | Tensor, options: dict[str, Any]) -> None:
-        MatrixOptimizer.__init__(self, params, lr, options)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state: Any = MatrixOptimizer.__getstate__(self)
-        return dict(state)
 
 
 class Fanion(FamilyOptimizer):

@@ -183,14 +183,27 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of all optimizers, in order."""
-        return {"optimizers": [each.state_dict() for each in self.optimizers]}
+        """The states of all optimizers, in order; hooks run as with any optimizer."""
+        for hook in self._optimizer_state_dict_pre_hooks.values():
+            hook(self)
+        state: dict[str, Any] = {"optimizers": [each.state_dict() for each in self.optimizers]}
+        for hook in self._optimizer_state_dict_post_hooks.values():
+            state = hook(self, state) or state
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned; ValueError for that of another composition."""
-        states = state_dict["optimizers"]
+        state_dict = dict(state_dict)
+        for hook in self._optimizer_load_state_dict_pre_hooks.values():
+            state_dict = hook(self, state_dict) or state_dict
+        states = state_dict.get("optimizers")
+        if states is None:
+            msg = f"a state with {sorted(state_dict)} is not that of a CompositeOptimizer"
+            raise ValueError(msg)
         if len(states) != len(self.optimizers):
             msg = f"a state of {len(states)} optimizers for {len(self.optimizers)} of them"
             raise ValueError(msg)
         for each, state in zip(self.optimizers, states, strict=True):
             each.load_state_dict(state)
+        for hook in self._optimizer_load_state_dict_post_hooks.values():
+            hook(self)

@@ -10,14 +10,19 @@ from torch import Tensor
 
 from trsvd._arrays import Arrays
 from trsvd._validate import check_number
-from trsvd.balls import Ball, ColumnBall, NuclearBall
+from trsvd.balls import Ball, ColumnBall, KyFanDualBall, NuclearBall
 from trsvd.optim._dion import dion_step, right_factors
 from trsvd.optim._layout import stack_shape
 from trsvd.optim._normuon import check_beta2, row_normalized
-from trsvd.optim._oracles import Direction, FStarOracle, Oracle, RegularizedOracle
+from trsvd.optim._oracles import (
+    BallOracle,
+    Direction,
+    FStarOracle,
+    Oracle,
+    RegularizedOracle,
+)
 from trsvd.optim._torch_base import MatrixOptimizer, common_options
 from trsvd.optim._torch_families import FamilyOptimizer, Muon, Polar
-from trsvd.optim.schedules import rank_at
 
 __all__ = ["Dion", "FStarNeon", "NorMuon", "NuclearNeon", "SCALE"]
 
@@ -142,6 +147,9 @@ class NorMuon(Muon):
     def _check(self, group: dict[str, Any]) -> None:
         super()._check(group)
         check_beta2(group["beta2"])
+        if not check_number("eps", group["eps"]) >= 0:
+            msg = f"Invalid eps value: {group['eps']}; it must be at least 0"
+            raise ValueError(msg)
 
     def _updates(
         self, params: list[Tensor], directions: list[Tensor], group: dict[str, Any], number: int
@@ -178,7 +186,7 @@ class Dion(MatrixOptimizer):
         the dual Ky Fan k-ball. The buffers are the same.
     shape_scaling : str, callable or None, default "rms"
         ``sqrt(m / n)``, as published.
-    weight_decay, maximize, momentum_dtype, layout, seed
+    weight_decay, normalize_weights, maximize, momentum_dtype, layout, seed
         As for `common_options`.
 
     References
@@ -196,6 +204,7 @@ class Dion(MatrixOptimizer):
         orthonormal: bool = False,
         shape_scaling: Any = "rms",
         weight_decay: float = 0.0,
+        normalize_weights: bool = False,
         maximize: bool = False,
         momentum_dtype: torch.dtype | None = None,
         layout: str = "auto",
@@ -205,6 +214,7 @@ class Dion(MatrixOptimizer):
             momentum=momentum,
             shape_scaling=shape_scaling,
             weight_decay=weight_decay,
+            normalize_weights=normalize_weights,
             maximize=maximize,
             momentum_dtype=momentum_dtype,
             layout=layout,
@@ -217,16 +227,13 @@ class Dion(MatrixOptimizer):
         if callable(group["k"]):
             msg = f"k={group['k']!r}; Dion keeps its factors from step to step: pass a fixed rank"
             raise TypeError(msg)
-        rank_at(group["k"], 0, 1)
         super()._check(group)
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
-        """None: the direction comes from the factors that Dion keeps."""
-        del group
-        return _NoOracle()
+        """That of the dual Ky Fan k-ball, beside which diagnostics put Dion's own direction."""
+        return BallOracle(ball=KyFanDualBall, k=group["k"], seed=group["seed"])
 
     def _step_group(self, params: list[Tensor], group: dict[str, Any], number: int) -> None:
-        del number
         for param, G in zip(params, self._gradients(params, group), strict=True):
             state, layout = self.state[param], group["layout"]
             shape = stack_shape(tuple(param.shape), layout)
@@ -242,20 +249,13 @@ class Dion(MatrixOptimizer):
                 orthonormal=group["orthonormal"],
             )
             M.copy_(left.reshape(M.shape))
+            if self._diagnostics_hooks:
+                found = [Direction(D[i], None) for i in range(shape[0])]
+                starts = [None] * shape[0]
+                oracle = self.oracle(group)
+                self._report([param] * shape[0], list(B), found, starts, oracle, group, number)
             state["right_factors"], state["step"] = Q, state.get("step", 0) + 1
             self._apply(param, D.reshape(param.shape).to(G.dtype), group)
-
-
-class _NoOracle:
-    """What Dion has in place of an oracle."""
-
-    def directions(self, matrices: Any, starts: Any, step: int) -> list[Direction]:
-        del matrices, starts, step
-        raise NotImplementedError
-
-    def support(self, G: Any, step: int) -> float | None:
-        del G, step
-        return None
 
 
 class SCALE(FamilyOptimizer):
@@ -269,7 +269,8 @@ class SCALE(FamilyOptimizer):
         Learning rate.
     last_layer : tensor or iterable of tensors, optional
         The parameters that have momentum; by default the last one of the last group. Where they
-        are part of a group, it is divided in two.
+        are part of a group, it is divided in two. Groups that are added later have none, unless
+        they say so.
     momentum : float, default 0.9
         Of the last layer.
     nesterov : bool, default False
@@ -304,6 +305,7 @@ class SCALE(FamilyOptimizer):
         self.param_groups = [
             part for group in self.param_groups for part in _divided(group, chosen)
         ]
+        self.defaults["momentum"] = 0.0
 
     def ball(self, group: dict[str, Any]) -> Ball:
         """The ball of the largest column norm."""

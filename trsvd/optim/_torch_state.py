@@ -45,6 +45,9 @@ def decoded(group: dict[str, Any]) -> dict[str, Any]:
     for name, value in group.items():
         if isinstance(value, dict) and _KEY in value:
             options = {key: each for key, each in value.items() if key != _KEY}
+            if value[_KEY] not in _KNOWN:
+                msg = f"{name} of the state is {value[_KEY]!r}, which this version does not know"
+                raise ValueError(msg)
             value = _KNOWN[value[_KEY]](**options)
         out[name] = value
     return out

@@ -11,6 +11,7 @@ import csv
 import json
 import math
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -22,7 +23,22 @@ from trsvd._singular_values import singular_values
 from trsvd.optim._oracles import Direction, Oracle
 from trsvd.result import Subspace
 
-__all__ = ["CSVWriter", "Diagnostics", "JSONLinesWriter", "measured", "subspace_angle"]
+__all__ = [
+    "CSVWriter",
+    "Diagnostics",
+    "JSONLinesWriter",
+    "check_every",
+    "measured",
+    "subspace_angle",
+]
+
+
+def check_every(every: Any) -> int:
+    """The steps from one call of a hook to the next; ValueError if that is no positive integer."""
+    if isinstance(every, bool) or not isinstance(every, Integral) or every < 1:
+        msg = f"every={every!r}; the steps from one call to the next are a positive integer"
+        raise ValueError(msg)
+    return int(every)
 
 
 @dataclass(frozen=True)

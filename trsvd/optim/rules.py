@@ -327,6 +327,7 @@ def dion(
     orthonormal: bool = False,
     weight_decay: float = 0.0,
     shape_scaling: str | Callable[[int, int], float] | None = "rms",
+    normalize_weights: bool = False,
     layout: str = "auto",
     seed: int = 0,
 ) -> Rule:
@@ -346,7 +347,7 @@ def dion(
         ``mu``: what stays in the buffer of the part that was used.
     orthonormal : bool, default False
         Which variant.
-    weight_decay, layout, seed
+    weight_decay, normalize_weights, layout, seed
         As for `from_ball`.
     shape_scaling : str, callable or None, default "rms"
         ``sqrt(m / n)``, as published.
@@ -360,7 +361,7 @@ def dion(
     K. Ahn et al., Dion: Distributed Orthonormalized Updates, arXiv:2504.05295.
     """
     link = DionDescent(k=k, momentum=momentum, orthonormal=orthonormal, layout=layout, seed=seed)
-    return finished([link], lr, weight_decay, shape_scaling, False, layout)
+    return finished([link], lr, weight_decay, shape_scaling, normalize_weights, layout)
 
 
 def normuon(

@@ -1,0 +1,114 @@
+"""Runs of an experiment: made one by one, kept as JSON lines in a folder, and never made twice."""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Tick = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be made: `make` is given a function of the step, the number of steps and the loss.
+
+    The key names all that the result depends on.
+    """
+
+    key: str
+    make: Callable[[Tick], dict]
+
+
+def parser(doc: str, out: str) -> argparse.ArgumentParser:
+    """A command line with what all experiments have."""
+    made = argparse.ArgumentParser(description=doc.splitlines()[0])
+    made.add_argument("--out", type=Path, default=Path(out), help="the folder to write to")
+    made.add_argument("--seeds", type=int, help="of each row, at most")
+    made.add_argument("--only", nargs="*", default=[], help="rows with one of these in their names")
+    made.add_argument("--quick", action="store_true", help="a small one: under two minutes")
+    return made
+
+
+def wanted(name: str, only: list[str]) -> bool:
+    """Whether a row is asked for."""
+    return not only or any(part in name for part in only)
+
+
+def carry_out(jobs: list[Job], folder: Path) -> list[dict]:
+    """The results of all jobs, in order; those in ``runs.jsonl`` are taken from there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "runs.jsonl"
+    found = _read(path)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress, path.open("a", encoding="utf-8") as file:
+        whole = progress.add_task("all runs", total=len(jobs))
+        for job in jobs:
+            if job.key not in found:
+                one = progress.add_task(job.key, total=None)
+
+                def tick(step: int, steps: int, loss: float, one=one, job=job) -> None:
+                    if step % 10 == 0:
+                        text = f"{job.key}: {loss:.4g}"
+                        progress.update(one, completed=step, total=steps, description=text)
+
+                begin = time.perf_counter()
+                result = {"key": job.key, **job.make(tick)}
+                result["seconds"] = round(time.perf_counter() - begin, 2)
+                file.write(json.dumps(result) + "\n")
+                file.flush()
+                found[job.key] = result
+                progress.remove_task(one)
+                progress.console.print(f"{job.key}: {result['seconds']:.1f} s", markup=False)
+            progress.advance(whole)
+    return [found[job.key] for job in jobs]
+
+
+def _read(path: Path) -> dict[str, dict]:
+    """What is there; the half of a line that an interruption left is taken off."""
+    if not path.exists():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+        path.write_text("".join(lines), encoding="utf-8")
+    results = [json.loads(line) for line in lines]
+    return {result["key"]: result for result in results}
+
+
+def spread(values: list[float], form: str = ".0f") -> str:
+    """Mean and standard deviation."""
+    if len(values) < 2:
+        return f"{values[0]:{form}}"
+    return f"{np.mean(values):{form}} ± {np.std(values, ddof=1):{form}}"
+
+
+def markdown(head: list[str], lines: list[list[str]]) -> str:
+    """A table."""
+    cells = [head, ["---"] * len(head), *lines]
+    return "".join("| " + " | ".join(row) + " |\n" for row in cells)
+
+
+def figure(path: Path, draw: Callable, columns: int) -> None:
+    """A picture: `draw` is given the axes, side by side."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no plot: matplotlib is not installed")
+        return
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    picture, axes = plt.subplots(1, columns, figsize=(6 * columns, 5), layout="constrained")
+    draw(axes)
+    picture.savefig(path, dpi=120)
+    plt.close(picture)
