@@ -14,6 +14,7 @@ from trsvd._drive import Request, solve
 from trsvd._errors import ConvergenceWarning, NotConverged, Status
 from trsvd._probable import FAILURE, probable_bound
 from trsvd._problem import Problem
+from trsvd._select import compiled_lanczos
 from trsvd._tracking import Step, guards, outside_of, track
 from trsvd._validate import check_k, check_tol, named_method
 from trsvd.methods import BlockKrylov, Direct, Method, ThickRestartLanczos
@@ -67,6 +68,8 @@ class LeadingPairs:
 _OVERSAMPLING = 4
 _EXACT_UP_TO = 64
 _DENSE_UP_TO = 4096
+# Above, residuals say enough of a gap; below, that it goes down as their squares is worth more.
+_LOOSE = 1e-4
 _SHARE = 0.3
 
 
@@ -103,7 +106,7 @@ def leading_pairs(
                 start = _subspace(problem, step.U, step.V, None)
                 share = 0.8 * _SHARE
         stop = Gap(k, gap, warm=start is not None)
-        chosen = _method_for_gap(method, problem, k, share)
+        chosen = _method_for_gap(method, problem, k, gap, start, share)
         if method is None:
             aim = min(k + guards(k), problem.rank)
     # A Krylov space that has not got there for three tenths of the products of a dense
@@ -188,10 +191,16 @@ def _gap_below(pairs: LeadingPairs, bound: float | None) -> float:
     return (1 - pairs.attained / bound if bound else 0.0) + rounding_of(pairs.arrays)
 
 
-def _method_for_gap(method: str | Method | None, problem: Problem, k: int, share: float) -> Method:
+def _method_for_gap(
+    method: str | Method | None, problem: Problem, k: int, gap: float, start: Any, share: float
+) -> Method:
     if method is not None:
         return named_method(method)
     rank = problem.rank
+    if start is None and gap >= _LOOSE and _is_dense(problem):
+        compiled = compiled_lanczos(problem.user_op, k, gap, 0.1)
+        if compiled is not None:
+            return compiled
     # Two expansions by a block are the least that an estimate can be made of.
     too_wide = 4 * (k + _OVERSAMPLING) > share * rank and _is_dense(problem)
     if rank <= _EXACT_UP_TO or 4 * k >= rank or too_wide:

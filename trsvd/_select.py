@@ -14,7 +14,7 @@ from trsvd._operator import MatrixOperator, as_operator
 from trsvd._validate import check_cap, check_k, check_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
 
-__all__ = ["SMALL", "Selection", "select_method"]
+__all__ = ["SMALL", "Selection", "compiled_lanczos", "select_method"]
 
 # Up to this min(m, n) a dense factorization takes about as long as a few dozen Lanczos steps.
 SMALL = 500
@@ -99,9 +99,10 @@ def select_method(
             "costs one pass",
         )
     share = k / rank
-    if dense and _compiled_pays(op, k, tol):
+    lanczos = compiled_lanczos(op, k, tol) if dense else None
+    if lanczos is not None:
         return Selection(
-            ThickRestartLanczos(gram=True, block_size=_block_size(op, k)),
+            lanczos,
             f"k = {k} of min(m, n) = {rank}, rows in memory: compiled Lanczos steps on the Gram "
             "operator cost least",
         )
@@ -123,7 +124,28 @@ def select_method(
     )
 
 
-def _compiled_pays(op: MatrixOperator, k: int, tol: float) -> bool:
+def compiled_lanczos(
+    op: MatrixOperator, k: int, tol: float, share: float | None = None
+) -> ThickRestartLanczos | None:
+    """Lanczos on the Gram operator, where compiled steps on a dense matrix cost least.
+
+    Parameters
+    ----------
+    op : MatrixOperator
+        A dense matrix.
+    k : int
+        Number of triplets.
+    tol : float
+        Relative accuracy asked for.
+    share : float, optional
+        Largest k, as a share of ``min(m, n)^2 / max(m, n)``, that it pays for.
+    """
+    if not _compiled_pays(op, k, tol, share):
+        return None
+    return ThickRestartLanczos(gram=True, block_size=_block_size(op, k))
+
+
+def _compiled_pays(op: MatrixOperator, k: int, tol: float, share: float | None = None) -> bool:
     """Whether Lanczos on the Gram operator, in compiled code, costs less than the Gram matrix.
 
     By measurements (one thread; 64 to 4096 rows and columns; Gaussian, and with s_i = 1/i): the
@@ -133,7 +155,8 @@ def _compiled_pays(op: MatrixOperator, k: int, tol: float) -> bool:
     if not _has_compiled_steps(op, tol):
         return False
     long, rank = max(op.shape), min(op.shape)
-    share = 0.09 if op.arrays.host_dtype.itemsize == 4 else 0.06
+    if share is None:
+        share = 0.09 if op.arrays.host_dtype.itemsize == 4 else 0.06
     return rank >= 192 and long < 8 * rank and k <= max(share * rank**2 / long, 1)
 
 

@@ -201,15 +201,20 @@ class Gap:
     def estimate(self, ritz: Ritz) -> float:
         """The relative gap of what would be extracted now.
 
-        A warm start may be converged and not leading; what is under way beside it tells. There
-        twice their residuals are granted to the Ritz values behind the k-th.
+        A warm start may be converged and not leading, and so may the values of a Krylov space from
+        a single vector; what is under way beside them tells. There twice their residuals are
+        granted to the Ritz values behind the k-th.
         """
         k = min(self.k, len(ritz.S))
         beside = 0.0
-        if self.warm and k < len(ritz.S) and ritz.S[0] > 0:
-            hoped = np.concatenate([ritz.S[:k], ritz.S[k:] + 2 * ritz.residuals[k:]])
+        single = ritz.trail is None
+        if (self.warm or single) and k < len(ritz.S) and ritz.S[0] > 0:
+            S, grow = ritz.S[k:], 2 * ritz.residuals[k:]
+            higher = np.sqrt(S) * np.sqrt(S + grow) if single else S + grow
+            hoped = np.concatenate([ritz.S[:k], higher])
             beside = 1 - float(ritz.S[:k].sum()) / float(-np.sort(-hoped)[:k].sum())
-        return max(self._trend(ritz), beside)
+        # (What a space from a single vector has not come upon yet leaves no trace: twice.)
+        return (2 if single else 1) * max(self._trend(ritz), beside)
 
     def _trend(self, ritz: Ritz) -> float:
         """The gap by how the sum of the values has grown.
