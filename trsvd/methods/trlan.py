@@ -143,6 +143,8 @@ class _LanczosRun(Run):
         """A basis to begin with, from a block of start vectors or a random one."""
         self._last_look, self._look_at = (0, 0.0), 0
         width = min(self.method.block_size, op.shape[1])
+        if self._leave_gram and width < self.k:
+            width = 1  # blocks are for the sake of compiled steps
         view = self._view(op) if self.method.gram and not self._leave_gram else op
         start = None if start is None else view.arrays.like(start)
         block = pad_block(view, start, width, self.rng)
