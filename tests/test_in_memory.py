@@ -226,3 +226,20 @@ def test_the_next_value_may_lead() -> None:
     result = trsvd.svds(A, 64, tol=1e-2, method=trsvd.ThickRestartLanczos(gram=True), rng=0)
     assert np.abs(result.S - s[:64]).max() <= 1e-2
     assert result.matvecs < 600
+
+
+@pytest.mark.parametrize("gap", [0.3, 0.1, 0.05, 0.01])
+@pytest.mark.parametrize(("k", "plateau", "rest"), [(22, 20, 0.6), (18, 18, 0.5), (20, 22, 0.3)])
+def test_a_plateau_does_not_deceive_a_loose_gap(
+    k: int, plateau: int, rest: float, gap: float
+) -> None:
+    """From a single vector equal values come up one after the other."""
+    n = 300
+    rng = np.random.default_rng(10)
+    s = np.r_[np.ones(plateau), rest * np.linspace(1, 0.5, n - plateau)]
+    U, V = (np.linalg.qr(rng.standard_normal((n, n)))[0] for _ in range(2))
+    for noise in (0, 1e-3, 1e-2):
+        G = (U * s) @ V.T + noise * rng.standard_normal((n, n)) / n**0.5
+        result = trsvd.KyFanDualBall(k).lmo(G, gap=gap, rng=0)
+        support = np.linalg.svd(G, compute_uv=False)[:k].sum()
+        assert 1 + (G * result.update).sum() / support <= gap

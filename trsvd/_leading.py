@@ -70,6 +70,7 @@ _EXACT_UP_TO = 64
 _DENSE_UP_TO = 4096
 # Above, residuals say enough of a gap; below, that it goes down as their squares is worth more.
 _LOOSE = 1e-4
+_TIGHT = 1e-2
 _SHARE = 0.3
 
 
@@ -107,6 +108,10 @@ def leading_pairs(
                 share = 0.8 * _SHARE
         stop = Gap(k, gap, warm=start is not None)
         chosen = _method_for_gap(method, problem, k, gap, start, share)
+        if method is None and isinstance(chosen, ThickRestartLanczos):
+            # From one vector, values of a plateau come up one after the other: what has not come
+            # up while the aim is loose leaves no trace.
+            stop = Gap(k, min(gap, _TIGHT), warm=False)
         if method is None:
             aim = min(k + guards(k), problem.rank)
     # A Krylov space that has not got there for three tenths of the products of a dense
