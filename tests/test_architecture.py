@@ -30,6 +30,8 @@ FLOORS = [
         "_lapack",
         "_memory",
         "_reductions",
+        "_threads",
+        "_threaded_lanczos",
     },
     # 1: matrices as operators
     {"_operator", "operators", "_probe", "_metered", "_in_memory"},
@@ -152,6 +154,7 @@ NEIGHBOURS = {
     "_arrays": {"_lapack", "_kinds", "_memory", "_reductions"},
     "_reductions": {"_kinds"},
     "_compiled": {"_numba_kernels"},
+    "_threaded_lanczos": {"_compiled", "_threads"},
     "_operator": {"_probe"},
     "operators": {"_operator"},
     "_metered": {"_operator"},

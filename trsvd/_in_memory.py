@@ -14,6 +14,7 @@ from trsvd._lapack import add_gram
 from trsvd._metered import Metered, Turned
 from trsvd._operator import MatrixOperator
 from trsvd._reductions import row_panels
+from trsvd._threaded_lanczos import Product, lanczos, shared_product, shared_sparse_product
 
 __all__ = ["SECOND_LEVEL", "InMemory", "coarsest_precision", "in_memory", "stays_in_cache"]
 
@@ -101,15 +102,28 @@ class InMemory(MatrixOperator):
         """Lanczos steps; see `trsvd._numba_kernels.gram_lanczos`. Counts their products."""
         compiled = kernels()
         rest = (H, C, floor, largest)
-        if self._indices is not None:
+        product = self._shared_product(width)
+        if product is not None:
+            made = lanczos(product, V, first, width, *rest)
+        elif self._indices is not None:
             made = compiled.sparse_gram_lanczos(self.rows.data, *self._indices, V, first, *rest)
         else:
-            M, way = self.rows, compiled.ACROSS if self.across else compiled.FUSED
-            if width == 1 and self._gram is not None:
-                M, way = self._gram, compiled.FORMED
-            made = compiled.gram_lanczos(M, way, V, first, width, *rest)
+            made = compiled.gram_lanczos(*self._matrix(width), V, first, width, *rest)
         self.op.count(2 * made * width, 2 * made)
         return int(made)
+
+    def _matrix(self, width: int) -> tuple[HostArray, int]:
+        """What is multiplied by, and in which way."""
+        compiled = kernels()
+        if width == 1 and self._gram is not None:
+            return self._gram, compiled.FORMED
+        return self.rows, compiled.ACROSS if self.across else compiled.FUSED
+
+    def _shared_product(self, width: int) -> Product | None:
+        precision = self.arrays.host_dtype
+        if self._indices is None:
+            return shared_product(*self._matrix(width), width, precision)
+        return shared_sparse_product(self.rows.data, *self._indices, self.shape[1], precision)
 
 
 def coarsest_precision(op: Metered, k: int, tol: float) -> str | None:

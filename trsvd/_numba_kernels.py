@@ -17,8 +17,14 @@ __all__ = [
     "ACROSS",
     "FORMED",
     "FUSED",
+    "adjoint_product",
+    "finish_block",
     "gram_lanczos",
+    "gram_product",
+    "gram_products",
+    "product",
     "sparse_gram_lanczos",
+    "sparse_gram_product",
 ]
 
 FUSED, ACROSS, FORMED = 0, 1, 2  # how `gram_lanczos` makes a product
@@ -42,7 +48,7 @@ def _rows_times(M: Any, i: int, rows: int, x: Any, w: Any) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _gram_product(M: Any, x: Any, w: Any) -> None:
+def gram_product(M: Any, x: Any, w: Any) -> None:
     """``w = M^T (M x)``."""
     m, n = M.shape
     zero = w.dtype.type(0)
@@ -61,7 +67,7 @@ def _gram_product(M: Any, x: Any, w: Any) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _product(M: Any, x: Any, w: Any) -> None:
+def product(M: Any, x: Any, w: Any) -> None:
     """``w = M x``."""
     m, n = M.shape
     zero = w.dtype.type(0)
@@ -83,7 +89,7 @@ def _product(M: Any, x: Any, w: Any) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _adjoint_product(M: Any, x: Any, w: Any) -> None:
+def adjoint_product(M: Any, x: Any, w: Any) -> None:
     """``w = M^T x``."""
     m, n = M.shape
     w[:] = w.dtype.type(0)
@@ -164,7 +170,7 @@ def _four_rows_times_two(M: Any, i: int, X: Any, W: Any) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _gram_products(M: Any, X: Any, W: Any) -> None:
+def gram_products(M: Any, X: Any, W: Any) -> None:
     """``W = X M^T M``, vectors being rows: while rows of M are in cache, for all of X."""
     m, width = M.shape[0], X.shape[0]
     W[:] = W.dtype.type(0)
@@ -245,7 +251,7 @@ def _scale(w: Any, left: float) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _finish_block(
+def finish_block(
     V: Any, j: int, width: int, H: Any, C: Any, row: int, floor: float, largest: float
 ) -> float:
     """Orthonormalize rows ``j + width`` of V and those behind; the largest norm, or -1.
@@ -307,22 +313,23 @@ def gram_lanczos(
     for step in range(H.shape[0] // width):
         j = first + step * width
         if way == ACROSS:
-            _adjoint_product(M, V[j], between)
-            _product(M, between, V[j + 1])
+            adjoint_product(M, V[j], between)
+            product(M, between, V[j + 1])
         elif way == FORMED:
-            _product(M, V[j], V[j + 1])
+            product(M, V[j], V[j + 1])
         elif width == 1:
-            _gram_product(M, V[j], V[j + 1])
+            gram_product(M, V[j], V[j + 1])
         else:
-            _gram_products(M, V[j : j + width], V[j + width : j + 2 * width])
-        largest = _finish_block(V, j, width, H, C, step * width, floor, largest)
+            gram_products(M, V[j : j + width], V[j + width : j + 2 * width])
+        largest = finish_block(V, j, width, H, C, step * width, floor, largest)
         if largest < 0:
             return int(step)
     return int(H.shape[0] // width)
 
 
 @njit(cache=True, nogil=True, fastmath=_SHORT)
-def _sparse_gram_product(data: Any, indices: Any, indptr: Any, x: Any, w: Any) -> None:
+def sparse_gram_product(data: Any, indices: Any, indptr: Any, x: Any, w: Any) -> None:
+    """``w = A^T (A x)`` for a matrix by compressed rows."""
     w[:] = w.dtype.type(0)
     for i in range(indptr.shape[0] - 1):
         total = w.dtype.type(0)
@@ -361,8 +368,8 @@ def sparse_gram_lanczos(
     """
     for step in range(H.shape[0]):
         j = first + step
-        _sparse_gram_product(data, indices, indptr, V[j], V[j + 1])
-        largest = _finish_block(V, j, 1, H, C, step, floor, largest)
+        sparse_gram_product(data, indices, indptr, V[j], V[j + 1])
+        largest = finish_block(V, j, 1, H, C, step, floor, largest)
         if largest < 0:
             return int(step)
     return int(H.shape[0])
