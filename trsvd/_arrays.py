@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -74,15 +74,12 @@ class Arrays(Reductions):
         """Arrays of ``xp`` on ``device`` for data of ``dtype``; TypeError if it is not numeric."""
         given = dtype_name(dtype)
         if given not in COMPUTE:
-            msg = (
-                f"dtype {given} cannot be computed with; convert to float32, float64, complex64 "
-                "or complex128 first"
-            )
+            msg = f"dtype {given} cannot be computed with; convert to float or complex first"
             raise TypeError(msg)
-        compute = COMPUTE[given]
-        is_float = given.startswith(("float", "bfloat", "complex"))
-        out = getattr(xp, given if is_float else compute)
-        return cls(xp, device, compute, out)
+        try:
+            return _shared(xp, device, given)
+        except TypeError:  # a device that cannot be looked up
+            return _shared.__wrapped__(xp, device, given)
 
     @classmethod
     def of_array(cls, A: Array) -> Arrays:
@@ -135,6 +132,11 @@ class Arrays(Reductions):
                 raise TypeError(msg)
         widest = np.result_type(*[part.host_dtype for part in parts])
         return cls.of_dtype(first.xp, first.device, widest)
+
+    @cached_property
+    def keeping(self) -> Arrays:
+        """The same, handing out vectors in the compute dtype."""
+        return Arrays.of_dtype(self.xp, self.device, self.dtype)
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         out = dtype_name(self.out_dtype)
@@ -254,17 +256,21 @@ class Arrays(Reductions):
 
     def hand_out_values(self, S: HostArray) -> Array:
         """Singular values, from the host, in the real dtype that the user's data had."""
-        xp, name = self.xp, dtype_name(self.out_dtype)
-        real = {"complex64": "float32", "complex128": "float64"}.get(name, name)
-        dtype = getattr(xp, real)
-        largest = float(xp.finfo(dtype).max)
+        xp, (dtype, largest) = self.xp, self._values
         if len(S) and not S[0] <= largest:
             msg = (
-                f"the largest singular value, {S[0]:.3g}, exceeds the range of {real} "
-                f"({largest:.3g}); convert A to a wider dtype, or scale it down"
+                f"the largest singular value, {S[0]:.3g}, exceeds the range of "
+                f"{dtype_name(dtype)} ({largest:.3g}); convert A to a wider dtype, or scale it down"
             )
             raise ValueError(msg)
         return xp.astype(xp.asarray(S, dtype=xp.float64, device=self.device), dtype, copy=False)
+
+    @cached_property
+    def _values(self) -> tuple[Any, float]:
+        """The real dtype of what is handed out, and the largest number in it."""
+        name = dtype_name(self.out_dtype)
+        dtype = getattr(self.xp, {"complex64": "float32", "complex128": "float64"}.get(name, name))
+        return dtype, float(self.xp.finfo(dtype).max)
 
     def gaussian(self, rng: np.random.Generator, rows: int, columns: int) -> Array:
         """Standard normal block, drawn on the host so that every library starts alike."""
@@ -421,6 +427,13 @@ class Arrays(Reductions):
         else:
             _, vectors = xp.linalg.eigh(G)
         return self.like(xp.flip(vectors[:, -k:], axis=1))
+
+
+@lru_cache(maxsize=256)
+def _shared(xp: Any, device: Any, given: str) -> Arrays:
+    """Arrays for data of the dtype of that name; one object, so that its facts are found once."""
+    is_float = given.startswith(("float", "bfloat", "complex"))
+    return Arrays(xp, device, COMPUTE[given], getattr(xp, given if is_float else COMPUTE[given]))
 
 
 def _namespace(name: str) -> Any:

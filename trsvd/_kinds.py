@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,15 @@ def is_sparse(A: object) -> bool:
 
 def dtype_name(dtype: Any) -> str:
     """Name of a dtype of any library: ``"float32"``, ``"bfloat16"``, ..."""
+    return _numpy_name(dtype) if type(dtype).__module__ == "numpy.dtypes" else _name(dtype)
+
+
+@cache
+def _numpy_name(dtype: np.dtype[Any]) -> str:  # NumPy makes it anew each time
+    return _name(dtype)
+
+
+def _name(dtype: Any) -> str:
     if isinstance(dtype, (type, str)):
         return str(np.dtype(dtype).name)
     return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ class Problem:
         self.arrays = self.user_op.arrays
         self.in_compute_dtype = in_compute_dtype
         if in_compute_dtype:  # nothing is rounded to half precision on the way out
-            self.arrays = replace(self.arrays, out_dtype=self.arrays.dtype)
+            self.arrays = self.arrays.keeping
         self.eps = self.arrays.eps
         self.shape = self.user_op.shape
         self.flipped = self.shape[0] < self.shape[1]

@@ -73,6 +73,8 @@ class Ritz:
 
     def times(self, unit: float) -> Ritz:
         """The same for a matrix multiplied by ``unit``."""
+        if unit == 1:
+            return self
         K = None if self.couplings is None else self.couplings * unit
         trail = self.trail
         if trail is not None:
