@@ -74,7 +74,8 @@ class Arrays(Reductions):
         """Arrays of ``xp`` on ``device`` for data of ``dtype``; TypeError if it is not numeric."""
         given = dtype_name(dtype)
         if given not in COMPUTE:
-            msg = f"dtype {given} cannot be computed with; convert to float or complex first"
+            wide = "float32, float64, complex64 or complex128"
+            msg = f"dtype {given} cannot be computed with; convert to {wide} first"
             raise TypeError(msg)
         try:
             return _shared(xp, device, given)
