@@ -70,6 +70,34 @@ def test_leading_eigenvectors(dtype: str, n: int) -> None:
     assert np.abs(s - exact[:k]).max() <= 100 * n * np.finfo(dtype).eps * exact[0]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("values", [np.ones(40), 0.9 ** np.arange(40), 1 / np.arange(1, 41.0)])
+def test_least_share(values: np.ndarray, dtype: str) -> None:
+    Q = np.linalg.qr(random(40, 40, "float64"))[0]
+    G = ((Q * values) @ Q.T).astype(dtype)
+    lower = np.asfortranarray(np.tril(G) + np.triu(np.full_like(G, np.nan), 1))
+    largest = 0.9 * values[0]  # what six power steps find at the least
+    for k in (1, 3, 20, 40):
+        bound = max(values.sum() - (k - 1) * largest, 0) / (41 - k) / largest
+        assert 0 <= _lapack.least_share(lower, k) <= min(bound, 1) + 1e-5
+    assert _lapack.least_share(lower, 1) >= 0.99 * values.sum() / 40
+    assert _lapack.least_share(0 * np.asfortranarray(np.eye(3)), 1) == 0
+    assert _lapack.least_share(lower.astype(complex), 1) == 0
+
+
+@pytest.mark.parametrize("shape", [(700, 500), (500, 700)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_vector(dtype: str, shape: tuple[int, int]) -> None:
+    A, x = random(*shape, dtype), random(shape[1], 2, dtype)[:, :1]
+    exact = A @ x
+    twice = np.repeat(A, 2, axis=0)[::2]
+    for layout in (A, np.asfortranarray(A), np.repeat(A, 2, axis=1)[:, ::2], twice):
+        y = _lapack.product(layout, x)
+        assert y.shape == (shape[0], 1)
+        assert y.dtype == A.dtype
+        assert close(y, exact, dtype, 300)
+
+
 @pytest.mark.parametrize("shape", [(3, 3), (60, 20), (20, 60), (200, 150)])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_thin_svd(dtype: str, shape: tuple[int, int]) -> None:

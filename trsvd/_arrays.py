@@ -178,7 +178,7 @@ class Arrays(Reductions):
 
     @cached_property
     def wide_dtype(self) -> Any:
-        """Double precision of the same kind, on the host: small matrices are kept in it."""
+        """Double precision of the same kind, on the host, for small matrices."""
         return np.dtype("complex128" if self.is_complex else "float64")
 
     @cached_property
@@ -373,8 +373,7 @@ class Arrays(Reductions):
 
     def eigh(self, G: Array) -> tuple[Array, Array]:
         """Eigenvalues, descending, and eigenvectors of a small Hermitian matrix on the device."""
-        # NaN comes out as NaN, as on a GPU: who reads the numbers reports it.
-        try:
+        try:  # NaN comes out as NaN, as on a GPU: who reads the numbers reports it
             values, vectors = self.xp.linalg.eigh(G)
         except (RuntimeError, np.linalg.LinAlgError):
             values, vectors = self.xp.real(G[:, 0]) * float("nan"), G * float("nan")
@@ -404,23 +403,24 @@ class Arrays(Reductions):
             U, S, Vh = self.xp.linalg.svd(A, full_matrices=False)
         return U, self.get(S).astype(np.float64), Vh
 
-    def gram_eigh(self, A: Array, k: int, *, double: bool = True) -> Array:
-        """Eigenvectors of ``A^H A`` of its k largest eigenvalues, descending.
+    def gram(self, A: Array, *, double: bool = True) -> Array:
+        """``A^H A``, formed by row panels of A: on the host its lower triangle, Fortran-ordered.
 
-        The Gram matrix is formed by row panels of A, and solved, in double precision whatever the
-        dtype of A: in float32 half of the digits of the small ones would be lost. (Or in single,
-        where these are not needed.) The vectors are orthonormal in the lower of both precisions.
+        In double precision, since half of the digits of small eigenvalues are lost; or in single.
         """
         xp, n = self.xp, A.shape[1]
         names = ("complex64", "complex128") if self.is_complex else ("float32", "float64")
         wide = getattr(xp, names[double])
-        on_host = is_numpy_namespace(xp)
-        G = xp.zeros((n, n), dtype=wide, device=self.device)
-        G = G.T if on_host else G  # Fortran-ordered
+        G = xp.zeros((n, n), dtype=wide, device=self.device).T
         for panel in row_panels(A, least=n):
             panel = xp.astype(panel, wide, copy=False)
-            G = add_gram(panel, G) if on_host else G + self.adjoint_product(panel, panel)
-        if on_host:
+            G = add_gram(panel, G) if self.on_host else G + self.adjoint_product(panel, panel)
+        return G
+
+    def gram_eigh(self, G: Array, k: int) -> Array:
+        """Eigenvectors of `gram`, of the k largest eigenvalues, descending."""
+        xp = self.xp
+        if self.on_host:
             # LAPACK's search by index can miss members of a cluster, or give up on one.
             vectors = leading_eigenvectors(G, k)
             if vectors.shape[1] < k:

@@ -76,13 +76,13 @@ class InMemory(MatrixOperator):
     def form_if_due(self, steps: int) -> None:
         """Form the Gram matrix after so many steps that it might have paid from the beginning.
 
-        By it a step takes ``2 n^2`` operations instead of ``4 m n``; it takes ``m n^2``, at two to
-        four times the rate.
+        By it a step takes ``2 n^2`` operations instead of ``4 m n``; it takes ``m n^2``, at about
+        twice the rate where A stays in cache, and four times where a step waits for the memory.
         """
         m, n = self.shape
         if self._indices is not None or self._gram is not None or 2 * n > m:
             return
-        if steps * 22 * (1 - n / (2 * m)) < n:
+        if steps * (10 if stays_in_cache(self.rows) else 18) * (1 - n / (2 * m)) < n:
             return
         G = np.zeros((n, n), dtype=self.arrays.host_dtype, order="F")
         for panel in row_panels(self.rows.T if self.across else self.rows, least=n):

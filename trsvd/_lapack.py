@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
+from trsvd._compiled import kernels
+
 __all__ = [
     "add_gram",
     "cholesky_inverse",
     "eigh",
     "leading_eigenvectors",
+    "least_share",
     "product",
     "thin_svd",
     "tridiagonal_eigh",
@@ -38,11 +41,26 @@ def product(A: HostArray, X: HostArray) -> HostArray:
     times with 8 to 64 of them; in float32 where its rows are, or as fast.
     """
     (m, n), w = A.shape, X.shape[1]
-    if w == 1 or m * n * w <= _ONE_THREAD or A.dtype != X.dtype:
+    if m * n * w <= _ONE_THREAD or A.dtype != X.dtype:
         return np.asarray(A @ X)
+    if w == 1:
+        return _with_one_vector(A, X)
     if A.dtype.char == "f":
         return _by_columns(X.T, A.T).T
     return _by_columns(A, X)
+
+
+def _with_one_vector(A: HostArray, X: HostArray) -> HostArray:
+    """``A @ X`` without any threads, where the compiled loops are at hand: as fast as with."""
+    compiled = kernels() if A.dtype.char in "fd" else None
+    if compiled is None or not (A.flags.c_contiguous or A.flags.f_contiguous):
+        return np.asarray(A @ X)
+    x, y = np.ascontiguousarray(X[:, 0]), np.empty(A.shape[0], A.dtype)
+    if A.flags.c_contiguous:
+        compiled.product(A, x, y)
+    else:
+        compiled.adjoint_product(A.T, x, y)
+    return y[:, None]
 
 
 def _by_columns(A: HostArray, B: HostArray) -> HostArray:
@@ -102,6 +120,31 @@ def cholesky_inverse(G: HostArray) -> tuple[HostArray, HostArray] | None:
         return None
     inverse, info = invert(L, lower=1)
     return (L, inverse) if info == 0 else None
+
+
+def least_share(G: HostArray, k: int) -> float:
+    """About the least that the k-th eigenvalue can be, as a share of the largest.
+
+    Those from the k-th on add up to the trace without ``k - 1`` times the largest at the least.
+    The largest comes from a few power steps, which underrate it.
+    """
+    n = len(G)
+    if G.dtype.char not in "fd":
+        return 0.0
+    multiply = scipy.linalg.get_blas_funcs("symv", (G,))
+    diagonal = np.diagonal(G)
+    x = np.zeros(n, G.dtype)
+    x[int(np.argmax(diagonal))] = 1
+    largest = float(diagonal.max(initial=0.0))
+    for _ in range(6):
+        x = multiply(1.0, G, x, lower=1)
+        norm = float(np.linalg.norm(x))
+        if not 0 < norm < np.inf:
+            return 0.0
+        largest = max(largest, norm)
+        x /= norm
+    left = float(diagonal.sum(dtype=np.float64)) / largest - (k - 1)
+    return min(max(left / (n - k + 1), 0.0), 1.0)
 
 
 def leading_eigenvectors(G: HostArray, k: int) -> HostArray:

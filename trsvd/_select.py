@@ -19,6 +19,8 @@ __all__ = ["SMALL", "Selection", "compiled_lanczos", "select_method"]
 # Up to this min(m, n) a dense factorization takes about as long as a few dozen Lanczos steps.
 SMALL = 500
 _DENSE_BYTES = 1 << 31
+# Up to this min(m, n) compiled steps were measured against the Gram matrix and its eigenvectors.
+_GRAM_UP_TO = 4096
 _COMPILED_SPARSE = "; compiled Lanczos steps on the Gram operator keep no basis on the longer side"
 
 
@@ -105,6 +107,12 @@ def select_method(
             lanczos,
             f"k = {k} of min(m, n) = {rank}, rows in memory: compiled Lanczos steps on the Gram "
             "operator cost least",
+        )
+    if dense and rank <= _GRAM_UP_TO and _has_compiled_steps(op, tol):
+        return Selection(
+            Direct(),
+            f"k = {k} of a {m} x {n} matrix: compiled Lanczos steps would take longer than the "
+            "Gram matrix of the smaller side",
         )
     if share > ((0.02 if rank <= 2048 else 0.05) if dense else 0.25):
         return Selection(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from trsvd._arrays import Array, HostArray
+from trsvd._arrays import Array, Arrays, HostArray
+from trsvd._lapack import least_share
 from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors, orthonormalize
 from trsvd._ritz import Ritz, check_finite, rayleigh_ritz
@@ -17,6 +19,7 @@ from trsvd.methods._protocol import Run
 __all__ = ["Direct"]
 
 _SINGLE = float(np.finfo(np.float32).eps)
+_LOOSE = 100 * _SINGLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,8 @@ class Direct:
     ----------
     route : {"auto", "svd", "gram"}, default "auto"
         ``"svd"``: the library's full thin SVD. ``"gram"``: the k leading eigenvectors of A^H A,
-        formed in double precision (in float32 for a loose tolerance, as far as that will do),
+        formed in double precision (in float32 for a loose tolerance, or where the k leading values
+        are near each other, as far as that will do),
         and one Rayleigh-Ritz step with A; where s_k is too small to
         survive the squaring, or residuals do not meet the tolerance, the full SVD follows.
         ``"auto"``: the Gram route where k is at most a quarter of min(m, n).
@@ -70,9 +74,11 @@ class _DirectRun(Run):
         if route == "auto":
             route = "gram" if 4 * k <= n else "svd"
         self.route = route
-        # Half of the digits of float32 are enough for a loose tolerance; more are asked for if not.
-        # (And a norm of moderate size: squares stay in its range.)
-        self.double = tol < 100 * _SINGLE or (op.arrays.eps < _SINGLE and op.norm_hint is None)
+        # Half of the digits of float32 are enough for a loose tolerance, or where the k leading
+        # values are near each other; more are asked for if not. (And a norm of moderate size:
+        # squares stay in its range.)
+        least = 1.2 * self._rounding if op.arrays.on_host else _LOOSE
+        self.double = tol < least or (op.arrays.eps < _SINGLE and op.norm_hint is None)
         self._triplets: tuple[Array, HostArray, Array] | None = None
         self._dense: Array | None = None
 
@@ -111,7 +117,10 @@ class _DirectRun(Run):
         ``eps s_1^2 / s_k``; residuals cannot see what was passed over.
         """
         arrays = op.arrays
-        V = arrays.gram_eigh(A, self.k, double=self.double)
+        G = arrays.gram(A, double=self.double)
+        if not self.double and self.tol < _LOOSE and not self._is_flat(arrays, G):
+            return False
+        V = arrays.gram_eigh(G, self.k)
         if not self.double and arrays.eps < _SINGLE:  # orthonormal in single precision only
             spare = SpareVectors(arrays, self.rng, op.shape[1], self.k)
             V, _, _ = orthonormalize(arrays, V, None, floor=0.0, spare=spare)
@@ -125,6 +134,16 @@ class _DirectRun(Run):
             return False
         self.lost = 4 * eps * float(S[0]) ** 2 / float(S[-1] * S.mean())
         return True
+
+    def _is_flat(self, arrays: Arrays, G: Array) -> bool:
+        """Whether ``s_k`` is near enough to ``s_1`` for squares in single precision."""
+        share = least_share(arrays.get(G), self.k)
+        return bool(self._rounding < math.sqrt(share) * self.tol)
+
+    @property
+    def _rounding(self) -> float:
+        """Residual that squares in single precision leave where ``s_k = s_1``, as measured."""
+        return (6 + min(self.rank / 25, 20)) * _SINGLE
 
     @property
     def exact_side(self) -> str | None:
