@@ -21,6 +21,8 @@ from checks import (
 
 import trsvd
 from trsvd import svds, svds_above, svds_to_tolerance
+from trsvd._golub_kahan import GolubKahan
+from trsvd._problem import Problem
 from trsvd.testing import matrix_with_spectrum
 
 
@@ -328,3 +330,30 @@ def test_eigenvalues_by_index_gave_up_on_a_cluster():
     A = np.pad(np.diag([1.0, 1, 1, 1, 0, 0, 0]) @ V.T, ((0, 0), (0, 1))) * 2.0**-20
     for k in range(1, 8):
         assert_right(A, svds(A, k, method=trsvd.Direct(route="gram")), k)
+
+
+@pytest.mark.parametrize("method", ["trlan", trsvd.ThickRestartLanczos(gram=True)])
+@pytest.mark.parametrize("rank", [1, 4])
+def test_a_seed_that_is_used_twice_does_not_blind_the_check(rank, method):
+    """The check drew the vector that the first run had started from, now in its own space.
+
+    What was left of it was rounding noise, orthogonal to nothing: ``AdjointError``.
+    """
+    rng = np.random.default_rng(1000)
+    A = rng.standard_normal((300, rank)) @ rng.standard_normal((rank, 250))
+    first = trsvd.svds(A, rank + 2, method=method, rng=0)
+    for k in (rank + 3, rank + 10):
+        result = trsvd.svds(A, k, state=first.state, rng=0)
+        assert result.converged
+        exact = np.linalg.svd(A, compute_uv=False)[:k]
+        assert np.abs(result.S - exact).max() <= 1e-11 * exact[0]
+
+
+def test_a_start_inside_of_what_is_locked_was_normalized_noise():
+    """It was orthogonal to nothing."""
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((60, 40))
+    U, S, Vh = np.linalg.svd(A, full_matrices=False)
+    locked = U[:, :5], S[:5], Vh[:5].T
+    basis = GolubKahan(Problem(A, 0, None).op, Vh[2:3].T, capacity=20, rng=rng, locked=locked)
+    assert np.abs(Vh[:5] @ basis.V.view(5)).max() <= 1e-14

@@ -84,6 +84,8 @@ def check_completeness(
     if k == 1 and run.random_steps >= _LEAST_STEPS and isinstance(stop, Residual):
         eta = certified_eta(n, run.random_steps, _FAILURE_PROBABILITY)
         return Completeness("probable", eta, _FAILURE_PROBABILITY), None
+    # A stream of its own: with the seed of an earlier call the run may have met these vectors.
+    rng = np.random.default_rng([int(rng.integers(1 << 62)), k])
     width = min(width, n - k)
     steps = min(steps_for(n, _ETA, _FAILURE_PROBABILITY), max(_LEAST_STEPS, op.matvecs // 20))
     capacity = min(n, k + width * steps)

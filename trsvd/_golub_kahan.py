@@ -28,7 +28,7 @@ from trsvd._arrays import Array, Arrays, HostArray
 from trsvd._columns import Columns
 from trsvd._errors import AdjointError
 from trsvd._metered import Metered
-from trsvd._orthonormalize import SpareVectors, largest_norm, orthonormalize
+from trsvd._orthonormalize import SpareVectors, largest_norm, level_of, orthonormalize
 from trsvd._ritz import Ritz, check_finite, small_svd
 
 __all__ = ["GolubKahan", "narrow"]
@@ -93,7 +93,7 @@ class GolubKahan:
             arrays,
             start,
             self.V.view() if self.locked else None,
-            floor=0.0,
+            floor=level_of(arrays, start) if self.locked else 0.0,
             spare=self.spare_n,
             width=min(width, n - self.locked),
         )

@@ -20,7 +20,7 @@ from trsvd._columns import Columns
 from trsvd._golub_kahan import narrow
 from trsvd._in_memory import InMemory
 from trsvd._metered import Metered, Turned
-from trsvd._orthonormalize import SpareVectors, largest_norm, orthonormalize
+from trsvd._orthonormalize import SpareVectors, largest_norm, level_of, orthonormalize
 from trsvd._ritz import Ritz, small_eigh
 
 __all__ = ["GramLanczos"]
@@ -70,7 +70,7 @@ class GramLanczos:
             arrays,
             start,
             self.V.view() if self.locked else None,
-            floor=0.0,
+            floor=level_of(arrays, start) if self.locked else 0.0,
             spare=self.spare_n,
             width=min(width, n - self.locked),
         )

@@ -21,7 +21,7 @@ import numpy as np
 
 from trsvd._arrays import Array, Arrays
 
-__all__ = ["SpareVectors", "orthonormalize"]
+__all__ = ["SpareVectors", "largest_norm", "level_of", "orthonormalize"]
 
 
 class SpareVectors:
@@ -65,6 +65,11 @@ class SpareVectors:
         other = arrays.roll(self.block[:, :width], 2 * self.shift + self.shift // self.length + 1)
         X = arrays.roll(self.block[:, :width], self.shift) * other
         return X / arrays.column_norms(X)
+
+
+def level_of(arrays: Arrays, X: Array) -> Array:
+    """Norm, on the device, up to which what a projection leaves of X is rounding."""
+    return 4 * arrays.eps * arrays.xp.max(arrays.column_norms(X))
 
 
 def orthonormalize(
