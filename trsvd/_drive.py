@@ -18,11 +18,13 @@ from trsvd._problem import Problem, State
 from trsvd._ritz import Ritz, residual_norms
 from trsvd._spectrum_check import check_fits, check_spectrum
 from trsvd._validate import check_cap
-from trsvd.methods import Method, Run
+from trsvd.methods import Direct, Method, Run
 from trsvd.result import Completeness, Info, SVDResult
 from trsvd.stopping import Energy, Gap, Residual, Values
 
 __all__ = ["Callback", "OnFailure", "Request", "Verify", "solve"]
+
+_NOT_USED = np.random.default_rng(0)
 
 Callback = Callable[[Info], bool | None]
 OnFailure = Literal["return", "raise"]
@@ -281,7 +283,8 @@ def _usual_cap(rank: int, k: int) -> int:
 def _begin(problem: Problem, method: Method, k: int, tol: float, start: Any, cap: int) -> Run:
     if problem.state is None:
         block = problem.start_block(start, cap)
-        return method.init(problem.op, k, tol=tol, start=block, rng=problem.rng)
+        rng = _NOT_USED if isinstance(method, Direct) else problem.rng
+        return method.init(problem.op, k, tol=tol, start=block, rng=rng)
     if start is not None:
         msg = "start and state are both given; state= goes on with A, start= begins anew"
         raise ValueError(msg)

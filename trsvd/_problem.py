@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,9 @@ class Problem:
 
     def __init__(self, A: Any, rng: Any, state: Any, *, in_compute_dtype: bool = False) -> None:
         self.user_op = as_operator(A)
-        self.rng, self.rng_given = check_rng(rng), rng is not None
+        self.rng_given = rng is not None
+        if self.rng_given:
+            self.rng = check_rng(rng)
         self.arrays = self.user_op.arrays
         self.in_compute_dtype = in_compute_dtype
         if in_compute_dtype:  # nothing is rounded to half precision on the way out
@@ -90,6 +93,11 @@ class Problem:
         self.op.norm_hint = norm
         self.op.matvecs_verify = checked
         self.state = self._checked_state(state)
+
+    @cached_property
+    def rng(self) -> np.random.Generator:
+        """Where random numbers come from; made when it is asked for."""
+        return np.random.default_rng()
 
     def _checked_state(self, state: Any) -> State | None:
         if state is None:

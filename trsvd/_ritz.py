@@ -124,21 +124,25 @@ def check_finite(B: HostArray) -> None:
 
 
 def rayleigh_ritz(
-    op: MatrixOperator, V: Array, rng: np.random.Generator, k: int
+    op: MatrixOperator, V: Array, rng: np.random.Generator | None, k: int
 ) -> tuple[Array, HostArray, Array]:
     """The best k triplets with right vectors in the span of the orthonormal ``V``.
 
-    One product with A, of V's width. ``A v_i = s_i u_i`` holds to rounding.
+    One product with A, of V's width. ``A v_i = s_i u_i`` holds to rounding. Random vectors stand in
+    for left ones that vanish; without ``rng`` always the same.
     """
     arrays = op.arrays
     Y = op.matmat(V)
     norms = arrays.get(arrays.column_norms(Y))
     check_finite(norms)
+    if len(norms) == 1 and norms[0] > 0:
+        return Y / arrays.put(norms), norms.astype(np.float64), V
     if arrays.on_host and Y.size <= _SMALL_BLOCK:
         P, S, Wh = thin_svd(Y)
         V = V @ arrays.adjoint(Wh[:k])
         return P[:, :k], S[:k].astype(np.float64), V
     floor = arrays.eps * float(np.max(norms))
+    rng = np.random.default_rng(0) if rng is None else rng
     spare = SpareVectors(arrays, rng, op.shape[0], int(V.shape[1]))
     Q, _, R = orthonormalize(arrays, Y, None, floor=floor, spare=spare)
     P, S, Wh = small_svd(arrays.get(R).astype(arrays.wide_dtype))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -57,20 +56,18 @@ class Direct:
     def init(
         self, op: Metered, k: int, *, tol: float, start: Array | None, rng: np.random.Generator
     ) -> Run:
-        """Start a run; a start block is of no use to it."""
-        del start
-        return _DirectRun(self.route, op, k, tol, rng)
+        """Start a run; start blocks and random numbers are of no use to it."""
+        del start, rng
+        return _DirectRun(self.route, op, k, tol)
 
 
 class _DirectRun(Run):
     meets_all_copies = True
     exact = True
 
-    def __init__(
-        self, route: str, op: Metered, k: int, tol: float, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, route: str, op: Metered, k: int, tol: float) -> None:
         n = op.shape[1]
-        self.k, self.tol, self.rng, self.rank = k, tol, rng, n
+        self.k, self.tol, self.rank = k, tol, n
         if route == "auto":
             route = "gram" if 4 * k <= n else "svd"
         self.route = route
@@ -122,10 +119,10 @@ class _DirectRun(Run):
             return False
         V = arrays.gram_eigh(G, self.k)
         if not self.double and arrays.eps < _SINGLE:  # orthonormal in single precision only
-            spare = SpareVectors(arrays, self.rng, op.shape[1], self.k)
+            spare = SpareVectors(arrays, np.random.default_rng(0), op.shape[1], self.k)
             V, _, _ = orthonormalize(arrays, V, None, floor=0.0, spare=spare)
         op.verifying = True
-        self._triplets = rayleigh_ritz(op, V, self.rng, self.k)
+        self._triplets = rayleigh_ritz(op, V, None, self.k)
         op.verifying = False
         S = self._triplets[1]
         eps = float(np.finfo(np.float64).eps) if self.double else _SINGLE
@@ -178,7 +175,6 @@ class _DirectRun(Run):
     def copy(self) -> _DirectRun:
         twin = _DirectRun.__new__(_DirectRun)
         twin.__dict__.update(self.__dict__)
-        twin.rng = deepcopy(self.rng)
         return twin
 
     def release(self) -> None:
