@@ -22,6 +22,7 @@ from checks import (
 import trsvd
 from trsvd import svds, svds_above, svds_to_tolerance
 from trsvd._golub_kahan import GolubKahan
+from trsvd._hard_cases import CASES
 from trsvd._problem import Problem
 from trsvd.testing import matrix_with_spectrum
 
@@ -357,3 +358,15 @@ def test_a_start_inside_of_what_is_locked_was_normalized_noise():
     locked = U[:, :5], S[:5], Vh[:5].T
     basis = GolubKahan(Problem(A, 0, None).op, Vh[2:3].T, capacity=20, rng=rng, locked=locked)
     assert np.abs(Vh[:5] @ basis.V.view(5)).max() <= 1e-14
+
+
+def test_residuals_above_the_tolerance_in_single_precision_were_measured_forever():
+    """They said that squares are too coarse, the estimates did not: the same triplets came again
+    and again until the products were used up (`MAX_MATVECS` at a residual of 1.008 tol).
+    """
+    case = CASES["4 copies at 1"]
+    A = np.asarray(case.make()).astype(np.float32)
+    for seed in range(10):
+        result = svds(A, 5, method=trsvd.ThickRestartLanczos(gram=True), rng=seed)
+        assert result.converged
+        assert result.matvecs_verify <= 200

@@ -250,7 +250,9 @@ class _LanczosRun(Run):
 
     def report(self, *, now: bool = False) -> Ritz | None:
         basis = self.basis
-        if self._leave_gram or (isinstance(basis, GolubKahan) and basis.halfway):
+        if self._leave_gram or self._too_coarse:
+            return None
+        if isinstance(basis, GolubKahan) and basis.halfway:
             return None
         due = basis.full or basis.exhausted
         if basis.arrays.reads_are_cheap:
