@@ -369,4 +369,4 @@ def test_residuals_above_the_tolerance_in_single_precision_were_measured_forever
     for seed in range(10):
         result = svds(A, 5, method=trsvd.ThickRestartLanczos(gram=True), rng=seed)
         assert result.converged
-        assert result.matvecs_verify <= 200
+        assert result.matvecs_verify <= 400
