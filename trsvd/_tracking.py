@@ -126,7 +126,7 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
             watch.kept = kept_values(arrays.get(inner[0]), S, arrays.get(inner[1]))
         watch.look(S)
         if watch.products == 1 and watch.on_plateau:
-            watch.settle(k * spectral_norm(op, math.ceil(_LANCZOS_STEPS / gap**0.5), problem.rng))
+            watch.settle(spectral_norm(op, math.ceil(_LANCZOS_STEPS / gap**0.5), problem.rng))
     memory = replace(watch.memory, left_is_newer=left != problem.flipped)
     return Step(iteration.U, iteration.V, S, watch.gap, memory, watch.ceiling)
 
@@ -201,10 +201,11 @@ class Watch:
         k, S = self.k, self.before
         return not self.over and k >= 4 and float(S[:k].sum()) >= (1 - 4 * self.asked) * k * S[0]
 
-    def settle(self, ceiling: float) -> None:
-        """Take in what the Ky Fan norm is at most."""
-        self.ceiling = ceiling
-        gap = max(1 - float(self.before[: self.k].sum()) / ceiling, 0.0)
+    def settle(self, norm: float) -> None:
+        """Take in the spectral norm: the Ky Fan norm is at most k times that."""
+        k, S = self.k, self.before
+        self.ceiling = k * max(norm, float(S[0]))
+        gap = 1 - float(S[:k].sum()) / self.ceiling
         if gap <= self.asked:
             self.gap, self.over = gap, True
             outside = outside_of(self.norm, self.before[: self.k])

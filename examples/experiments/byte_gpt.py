@@ -169,10 +169,10 @@ def table(results: list[dict], names: list[str]) -> str:
 
 def main() -> None:
     command = parser(__doc__, "byte-gpt")
-    command.add_argument("--steps", type=int, default=200)
+    command.add_argument("--steps", type=int, default=100)
     command.add_argument("--width", type=int, default=128)
-    command.add_argument("--layers", type=int, default=2)
-    command.add_argument("--length", type=int, default=64)
+    command.add_argument("--layers", type=int, default=1)
+    command.add_argument("--length", type=int, default=32)
     options = command.parse_args()
     steps, seeds = options.steps, options.seeds or 3
     shape = (options.width, options.layers, options.length)
