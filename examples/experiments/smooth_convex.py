@@ -243,13 +243,14 @@ def main() -> None:
     command.add_argument("--size", type=int, default=500)
     command.add_argument("--most", type=int, help="iterations of each run, at most")
     options = command.parse_args()
-    size, seeds = (150, 1) if options.quick else (options.size, options.seeds)
+    size, seeds, cap = (100, 1, 300) if options.quick else (options.size, options.seeds, None)
+    cap = options.most or cap
     chosen = [row for row in rows() if wanted(f"{row.group} {row.name}", options.only)]
 
     def made(some: list[Row], starts: int) -> list[tuple[Row, list[dict]]]:
         jobs, owners = [], []
         for row in some:
-            most = min(row.most, options.most or row.most)
+            most = min(row.most, cap or row.most)
             for seed in range(min(row.seeds, starts)):
                 key = f"{row.key}, size {size}, at most {most}, seed {seed}"
                 jobs.append(Job(key, partial(run, row, size, seed, most)))
