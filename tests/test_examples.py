@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import runpy
@@ -54,7 +55,29 @@ def test_smooth_convex_experiment(tmp_path, monkeypatch, capsys):
         tables.append((tmp_path / "table.md").read_text(encoding="utf-8"))
     assert tables[0] == tables[1]
     assert tables[0].count("not in 6") == 6
-    assert (tmp_path / "runs.jsonl").read_text(encoding="utf-8").count("\n") == 16
+    assert (tmp_path / "runs.jsonl").read_text(encoding="utf-8").count("\n") == 14
+    assert (tmp_path / "loss.png").stat().st_size > 10_000
+    capsys.readouterr()
+
+
+def test_loss_against_time_experiment(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    path = ROOT / "examples" / "experiments" / "loss_against_time.py"
+    monkeypatch.syspath_prepend(str(path.parent))
+    monkeypatch.setattr(
+        "sys.argv", [str(path), "--size", "24", "--most", "4", "--out", str(tmp_path)]
+    )
+    runpy.run_path(str(path), run_name="__main__")
+    lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()[2:]
+    assert len(lines) == 8
+    assert all(line.split(" | ")[1] == "4" for line in lines)
+    losses = {
+        name: r["losses"] for name, r in json.loads((tmp_path / "rounds.json").read_text()).items()
+    }
+    assert all(row[-1] < row[0] for row in losses.values())
+    np.testing.assert_allclose(
+        losses["Muon, exact (SVD)"], losses["Muon, exact (Gram matrix)"], rtol=1e-3
+    )
     assert (tmp_path / "loss.png").stat().st_size > 10_000
     capsys.readouterr()
 
@@ -95,8 +118,8 @@ def test_small_images_experiment(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
 
 
-def test_small_images_reads_cifar(tmp_path, monkeypatch):
-    """The files as they are distributed, with a few images in each."""
+def test_small_images_on_cifar(tmp_path, monkeypatch, capsys):
+    """The files as they are distributed, with a few images in each: they are read and run."""
     torch = pytest.importorskip("torch")
     path = ROOT / "examples" / "experiments" / "small_images.py"
     monkeypatch.syspath_prepend(str(path.parent))
@@ -117,6 +140,13 @@ def test_small_images_reads_cifar(tmp_path, monkeypatch):
     outputs = model[0](X).movedim(1, -1).reshape(-1, 24)[:, :12]
     covariance = outputs.mT @ outputs / len(outputs)
     torch.testing.assert_close(covariance, torch.eye(12), rtol=0, atol=0.1)
+    out = tmp_path / "out"
+    options = ["--cifar", str(tmp_path), "--quick", "--epochs", "1", "--only", "F-Muon"]
+    monkeypatch.setattr("sys.argv", [str(path), *options, "--out", str(out)])
+    runpy.run_path(str(path), run_name="__main__")
+    assert (out / "table.md").read_text(encoding="utf-8").count("F-Muon") == 1
+    assert (out / "runs.jsonl").read_text(encoding="utf-8").count('"key": "CIFAR-10: F-Muon') == 3
+    capsys.readouterr()
 
 
 def test_byte_gpt_experiment(tmp_path, monkeypatch, capsys):
@@ -130,7 +160,7 @@ def test_byte_gpt_experiment(tmp_path, monkeypatch, capsys):
     assert [line.split(" | ")[:2] for line in lines] == [
         [start, name] for start in ("| from scratch", "| fine-tune") for name in ("F-Muon", "AdamW")
     ]
-    assert (tmp_path / "runs.jsonl").read_text(encoding="utf-8").count("\n") == 20
+    assert (tmp_path / "runs.jsonl").read_text(encoding="utf-8").count("\n") == 24
     assert (tmp_path / "loss.png").stat().st_size > 10_000
     capsys.readouterr()
 

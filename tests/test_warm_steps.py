@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from checks import eps_of
 
 from trsvd import FrobeniusBall, KyFanDualBall, Subspace
+from trsvd._problem import Problem
+from trsvd._tracking import spectral_norm
 from trsvd.result import Track
 
 SHAPES = [(90, 60), (60, 90)]
@@ -285,3 +288,60 @@ def test_a_layer_that_is_idle_for_a_while(k, rng):
         result = ball.lmo(M, gap=1e-2, rng=step, start=start)
         assert true_gap(M, k, result.update) <= 1e-2
         start = result.subspace
+
+
+def plateau(shape, rng, *, level=1.0):
+    """Half of the values nearly one, the others well below."""
+    U, V = factors_of(shape, rng)
+    s = np.concatenate([np.linspace(1, 0.998, 30), np.linspace(0.7, 0.1, 30)]) * level
+    return U, s, V
+
+
+@pytest.mark.parametrize("k", [1, 2, 4, 10])
+@on_shapes
+def test_on_a_plateau_the_spectral_norm_settles_it(shape, k, rng):
+    """More energy outside of the pairs, as where others join the plateau, is no alarm there."""
+    U, s, V = plateau(shape, rng)
+    ball = KyFanDualBall(k)
+    start = ball.lmo((U * s) @ V.T, gap=1e-2, rng=0).subspace
+    s[30:50] = 0.95
+    for seed in range(5):
+        G = (U * s) @ V.T
+        result = ball.lmo(G, gap=1e-2, rng=seed, start=start)
+        assert true_gap(G, k, result.update) <= 1e-2
+        assert result.gap <= 1e-2
+        assert result.gap_kind == "estimate"
+        # A block or two, and 16 to 32 steps of two products with a vector.
+        blocks, steps = (1, 16) if k >= 4 else (2, math.ceil(32 / k**0.5))
+        assert result.matvecs <= blocks * start_width(result) + 2 * steps
+        start = result.subspace
+
+
+@pytest.mark.parametrize("times", [1.1, 1.3, 3.0])
+@pytest.mark.parametrize("k", [1, 2, 4, 10])
+@on_shapes
+def test_a_new_direction_above_a_plateau(shape, k, times, rng):
+    """Followed vectors cannot tell; the norm can."""
+    U, s, V = plateau(shape, rng)
+    ball = KyFanDualBall(k)
+    start = ball.lmo((U * s) @ V.T, gap=1e-2, rng=0).subspace
+    s[50] = times
+    G = (U * s) @ V.T
+    for seed in range(10):
+        result = ball.lmo(G, gap=1e-2, rng=seed, start=start)
+        assert true_gap(G, k, result.update) <= 1e-2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+@on_shapes
+def test_the_spectral_norm(shape, dtype, backend, spectrum_matrix):
+    if dtype not in backend.dtypes:
+        pytest.skip("not a dtype of this library")
+    problem = Problem(backend.asarray(spectrum_matrix(*shape, SPECTRA["flat"], dtype, 3)), 0, None)
+    rng = np.random.default_rng(1)
+    norms = [spectral_norm(problem.op, steps, rng) * problem.unit for steps in (16, 32)]
+    # Relative errors go down as the square of the steps (Kuczynski and Wozniakowski).
+    np.testing.assert_allclose(norms, 1.0, rtol=1e-2)
+    np.testing.assert_allclose(norms[1], 1.0, rtol=2e-3)
+    zero = Problem(backend.asarray(np.zeros((4, 3), dtype)), 0, None)
+    assert spectral_norm(zero.op, 4, rng) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ class _EntrywiseBall(Ball):
         entries = _Entries(G)
         return LMOResult(
             terms=(DenseTerm(-1.0, partial(self._direction, entries), entries.arrays),),
-            support=self.support(G),
+            support=self._support(entries),
             gap=0.0,
             gap_kind="exact",
             subspace=None,
@@ -40,6 +40,14 @@ class _EntrywiseBall(Ball):
             passes=0,
             status=Status.CONVERGED,
         )
+
+    def support(self, G: Any) -> float:
+        """The dual norm of G, by its formula."""
+        return self._support(_Entries(G))
+
+    @abstractmethod
+    def _support(self, entries: _Entries) -> float:
+        """The support function."""
 
     @abstractmethod
     def _direction(self, entries: _Entries) -> Array:
@@ -73,6 +81,11 @@ class _Entries:
         self.unit = math.ldexp(1.0, exponent)
         self.X = X * before * after  # a copy: an update formed later is that of G as it is now
 
+    @cached_property
+    def frobenius_norm(self) -> float:
+        """That of the scaled entries."""
+        return self.arrays.frobenius_norm(self.X)
+
     def norms(self, axis: int) -> Array:
         """2-norms along an axis, as the scaled entries have them; none of them underflows."""
         xp = self.arrays.xp
@@ -99,8 +112,7 @@ class FrobeniusBall(_EntrywiseBall):
 
     def support(self, G: Any) -> float:
         """``||G||_F``."""
-        entries = _Entries(G)
-        return entries.arrays.frobenius_norm(entries.X) * entries.unit
+        return super().support(G)
 
     def gauge(self, X: Any) -> float:
         """``||X||_F``."""
@@ -110,8 +122,11 @@ class FrobeniusBall(_EntrywiseBall):
         """The gauge of a matrix with singular values S."""
         return float(np.linalg.norm(S))
 
+    def _support(self, entries: _Entries) -> float:
+        return entries.frobenius_norm * entries.unit
+
     def _direction(self, entries: _Entries) -> Array:
-        norm = entries.arrays.frobenius_norm(entries.X)
+        norm = entries.frobenius_norm
         return entries.X * (1 / norm) if norm else entries.X
 
 
@@ -124,16 +139,20 @@ class MaxBall(_EntrywiseBall):
 
     def support(self, G: Any) -> float:
         """``sum abs(g_ij)``."""
-        entries = _Entries(G)
-        return entries.total(entries.arrays.xp.abs(entries.X))
+        return super().support(G)
 
     def gauge(self, X: Any) -> float:
         """``max abs(x_ij)``."""
         entries = _Entries(X)
         return float(entries.arrays.xp.max(entries.arrays.xp.abs(entries.X))) * entries.unit
 
+    def _support(self, entries: _Entries) -> float:
+        return entries.total(entries.arrays.xp.abs(entries.X))
+
     def _direction(self, entries: _Entries) -> Array:
-        return entries.divided(entries.arrays.xp.abs(entries.X))
+        if entries.arrays.is_complex:
+            return entries.divided(entries.arrays.xp.abs(entries.X))
+        return entries.arrays.xp.sign(entries.X)
 
 
 @dataclass(frozen=True)
@@ -142,13 +161,15 @@ class ColumnBall(_EntrywiseBall):
 
     def support(self, G: Any) -> float:
         """``sum_j ||g_:j||_2``."""
-        entries = _Entries(G)
-        return entries.total(entries.norms(0))
+        return super().support(G)
 
     def gauge(self, X: Any) -> float:
         """``max_j ||x_:j||_2``."""
         entries = _Entries(X)
         return float(entries.arrays.xp.max(entries.norms(0))) * entries.unit
+
+    def _support(self, entries: _Entries) -> float:
+        return entries.total(entries.norms(0))
 
     def _direction(self, entries: _Entries) -> Array:
         return entries.divided(entries.norms(0)[None, :])
@@ -160,13 +181,15 @@ class RowBall(_EntrywiseBall):
 
     def support(self, G: Any) -> float:
         """``sum_i ||g_i:||_2``."""
-        entries = _Entries(G)
-        return entries.total(entries.norms(1))
+        return super().support(G)
 
     def gauge(self, X: Any) -> float:
         """``max_i ||x_i:||_2``."""
         entries = _Entries(X)
         return float(entries.arrays.xp.max(entries.norms(1))) * entries.unit
+
+    def _support(self, entries: _Entries) -> float:
+        return entries.total(entries.norms(1))
 
     def _direction(self, entries: _Entries) -> Array:
         return entries.divided(entries.norms(1)[:, None])

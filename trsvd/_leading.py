@@ -92,7 +92,7 @@ def leading_pairs(
     """
     problem = Problem(G, rng, None, in_compute_dtype=True)
     k = check_k(k, problem.rank)
-    aim, share = k, _SHARE
+    aim, share, ceiling = k, _SHARE, math.inf
     if gap is None:
         stop: Gap | Residual = Residual(k, check_tol(tol, problem.eps))
         chosen = problem.method_for(method, k, stop.tol, None)
@@ -105,8 +105,8 @@ def leading_pairs(
                 return _judged(_certified(problem, pairs, step.S, k, gap, certify), gap)
             if step is not None:
                 start = _subspace(problem, step.U, step.V, None)
-                share = 0.8 * _SHARE
-        stop = Gap(k, gap, warm=start is not None)
+                share, ceiling = 0.8 * _SHARE, step.ceiling
+        stop = Gap(k, gap, warm=start is not None, ceiling=ceiling)
         chosen = _method_for_gap(method, problem, k, gap, start, share)
         if method is None and isinstance(chosen, ThickRestartLanczos):
             # From one vector, values of a plateau come up one after the other: what has not come

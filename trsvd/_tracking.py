@@ -14,6 +14,11 @@ How far it still has to go is estimated from three signs:
   that is new, and strong enough to matter, adds its square to it, even where it is orthogonal to
   everything that was followed: then the subspace is not trusted, and a block Krylov space with
   random columns beside it looks anew.
+
+On a plateau, where the k values are nearly one, none of these tells much: errors do not go down,
+and the energy outside is many times that of the pairs. But ``k ||A||_2`` is hardly more than the
+Ky Fan norm there, and a few Lanczos steps from a random vector, which knows nothing of what was
+followed, find the spectral norm (J. Kuczynski, H. Wozniakowski, doi:10.1137/0613066).
 """
 
 from __future__ import annotations
@@ -23,8 +28,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trsvd._arrays import Array, HostArray
+from trsvd._arrays import Array, Arrays, HostArray
+from trsvd._metered import Metered
 from trsvd._problem import Problem
+from trsvd._ritz import check_finite
 from trsvd._subspace import Subspace as Iteration
 from trsvd.result import Subspace, Track
 
@@ -40,6 +47,9 @@ def guards(k: int) -> int:
 _BLEND = 0.3
 # Products that a step makes before a Krylov space, which uses all of them, is the better way.
 _MOST_PRODUCTS = 4
+# Lanczos steps to the spectral norm, by the gap asked for: errors go down as their square. Of few
+# pairs a single one that was missed matters more.
+_LANCZOS_STEPS = 3.2
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,8 @@ class Step:
         Estimate of the relative gap of the k leading ones; None where the subspace was lost.
     track : Track
         For the next step.
+    ceiling : float
+        Of the Ky Fan norm, an estimate; inf where none was made.
     """
 
     U: Array
@@ -63,6 +75,7 @@ class Step:
     S: HostArray
     gap: float | None
     track: Track
+    ceiling: float
 
 
 def outside_of(norm: float, S: HostArray) -> float:
@@ -113,8 +126,11 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
             inner = (arrays.adjoint_product(iteration.U, P), arrays.adjoint_product(iteration.V, Q))
             watch.kept = kept_values(arrays.get(inner[0]), S, arrays.get(inner[1]))
         watch.look(S)
+        if watch.on_plateau:
+            steps = math.ceil(_LANCZOS_STEPS / (gap * min(k, 4)) ** 0.5)
+            watch.settle(spectral_norm(op, steps, problem.rng))
     memory = replace(watch.memory, left_is_newer=left != problem.flipped)
-    return Step(iteration.U, iteration.V, S, watch.gap, memory)
+    return Step(iteration.U, iteration.V, S, watch.gap, memory, watch.ceiling)
 
 
 def kept_values(left: HostArray, S: HostArray, right: HostArray) -> HostArray:
@@ -141,6 +157,8 @@ class Watch:
         Estimate of the gap; None while (and where) the subspace is not to be trusted.
     memory : Track
         What the next step is to know.
+    ceiling : float
+        See `Step`.
     """
 
     def __init__(self, memory: Track, norm: float, k: int, asked: float, unit: float = 1.0) -> None:
@@ -151,6 +169,7 @@ class Watch:
         self.gap: float | None = None
         self.before: HostArray = np.zeros(0)
         self.least = self.outside = 0.0
+        self.ceiling = math.inf
         self.kept: HostArray = np.zeros(
             0
         )  # what became of the old values, set before the first look
@@ -178,6 +197,27 @@ class Watch:
             self.over = True
         self.memory = replace(self.memory, values=S * self.unit, outside=self.outside * self.unit)
 
+    @property
+    def on_plateau(self) -> bool:
+        """Whether ``k ||A||_2`` may be near enough to what is attained to settle the matter.
+
+        Asked once: after the first product, or of a few pairs, which are near to each other
+        anywhere, after the last.
+        """
+        k, S = self.k, self.before
+        due = self.products == 1 and not self.over if k >= 4 else self.over and self.gap is None
+        return due and bool(float(S[:k].sum()) >= (1 - 4 * self.asked) * k * S[0])
+
+    def settle(self, norm: float) -> None:
+        """Take in the spectral norm: the Ky Fan norm is at most k times that."""
+        k, S = self.k, self.before
+        self.ceiling = k * max(norm, float(S[0]))
+        gap = 1 - float(S[:k].sum()) / self.ceiling
+        if gap <= self.asked:
+            self.gap, self.over = gap, True
+            outside = outside_of(self.norm, self.before[: self.k])
+            self.memory = replace(self.memory, outside=outside * self.unit)
+
     def _compare(self, S: HostArray) -> bool:
         """Expect something outside of the pairs, by how their values changed; whether all alike.
 
@@ -194,6 +234,34 @@ class Watch:
         whole = math.hypot(float(np.linalg.norm(old[:k])), self.memory.outside / self.unit)
         changes = np.append(ratios, self.norm / whole) / factor - 1 if factor else [math.inf]
         return k >= 4 and bool(np.abs(changes).max() <= 2 * self.asked)
+
+
+def spectral_norm(op: Metered, steps: int, rng: np.random.Generator) -> float:
+    """An estimate of ``||A||_2`` by Golub-Kahan steps from a random vector.
+
+    The largest Ritz value, which needs no reorthogonalization, and once more what the last quarter
+    of the steps added to it.
+    """
+    arrays, xp = op.arrays, op.arrays.xp
+    u, v = arrays.zeros(op.shape[0], 1), arrays.gaussian(rng, op.shape[1], 1)
+    lengths = [arrays.column_norms(v)]
+    for _ in range(steps):
+        v = _over(arrays, v, lengths[-1])
+        u = op.matmat(v) - u * arrays.like(lengths[-1])
+        lengths.append(arrays.column_norms(u))
+        u = _over(arrays, u, lengths[-1])
+        v = op.rmatmat(u) - v * arrays.like(lengths[-1])
+        lengths.append(arrays.column_norms(v))
+    found = arrays.get(xp.concat(lengths)).astype(np.float64)
+    check_finite(found)
+    B = np.diag(found[1::2]) + np.diag(found[2:-1:2], 1)
+    before, top = (float(np.linalg.norm(B[:j, :j], 2)) for j in (steps - steps // 4, steps))
+    return top * (top / before) if before else top
+
+
+def _over(arrays: Arrays, x: Array, length: Array) -> Array:
+    """A vector of length 1; 0 where it is 0."""
+    return x / arrays.like(arrays.xp.where(length > 0, length, arrays.xp.ones_like(length)))
 
 
 def _block(problem: Problem, start: Subspace, width: int) -> Array:

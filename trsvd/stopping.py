@@ -192,6 +192,7 @@ class Gap:
     gap: float
     warm: bool = False
     tol: float = math.inf
+    ceiling: float = math.inf
 
     @property
     def aim(self) -> float:
@@ -206,6 +207,10 @@ class Gap:
         granted to the Ritz values behind the k-th.
         """
         k = min(self.k, len(ritz.S))
+        # What the sum is known to be at most says it all where it is near.
+        below = 1 - float(ritz.S[:k].sum()) / self.ceiling
+        if below <= self.gap:
+            return max(below, 0.0)
         beside = 0.0
         single = ritz.trail is None
         if (self.warm or single) and k < len(ritz.S) and ritz.S[0] > 0:
