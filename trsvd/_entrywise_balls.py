@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trsvd._arrays import Array, Arrays, HostArray, is_array
+from trsvd._arrays import Array, Arrays, is_array
 from trsvd._ball import Ball, Options
 from trsvd._errors import Status
 from trsvd._kinds import describe, split_power
@@ -105,10 +105,6 @@ class FrobeniusBall(_EntrywiseBall):
     def gauge(self, X: Any) -> float:
         """``||X||_F``."""
         return self.support(X)
-
-    def gauge_of_values(self, S: HostArray) -> float:
-        """The gauge of a matrix with singular values S."""
-        return float(np.linalg.norm(S))
 
     def _direction(self, entries: _Entries) -> Array:
         norm = entries.arrays.frobenius_norm(entries.X)
