@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -96,9 +97,7 @@ def _places(module: str) -> dict[tuple[int, int], list[tuple[str, int]]]:
         if operator.arguments():
             continue
         found = (
-            start
-            for node in ast_nodes(tree)
-            for start, _ in operator().mutation_positions(node)
+            start for node in ast_nodes(tree) for start, _ in operator().mutation_positions(node)
         )
         for occurrence, start in enumerate(found):
             if not any(first <= start < last for first, last in spans):
@@ -153,9 +152,9 @@ def _mutant(module: str, name: str, occurrence: int, line: int) -> Mutant | None
     if source is None:
         return None
     try:
-        if ast.dump(ast.parse(source)) == ast.dump(ast.parse(text)):
-            return None
-        compile(source, module, "exec")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            compile(source, module, "exec")
     except SyntaxError:
         return None
     lines = difflib.unified_diff(text.splitlines(), source.splitlines(), n=0, lineterm="")
@@ -235,7 +234,7 @@ class Trials:
         }
 
     def _limit(self, module: str) -> float:
-        """Seconds after which a mutant counts as one that does not end; the module as it is passes."""
+        """Seconds after which a run counts as one that does not end; without a change it passes."""
         if module not in self._limits:
             began = time.perf_counter()
             code, output = _run(self.copy, module, None)
@@ -264,7 +263,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 done[mutant.key] = trials.examine(mutant)
                 with given.log.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(done[mutant.key]) + "\n")
-                print(number, mutant.module, done[mutant.key]["outcome"], file=sys.stderr, flush=True)
+                said = f"{number} {mutant.module} {done[mutant.key]['outcome']}"
+                print(said, file=sys.stderr, flush=True)
             results.append(done[mutant.key])
     print(_said(results))
     return 0
