@@ -203,7 +203,7 @@ class Trials:
 
     def __init__(self, folder: Path) -> None:
         self.copy = folder
-        for name in ("trsvd", "tests"):
+        for name in ("trsvd", "tests", "docs"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc"))
         for name in ("pyproject.toml", "README.md"):
             shutil.copy2(ROOT / name, folder / name)
