@@ -858,3 +858,13 @@ def test_tall_arrays_meet_no_factorization(rng: Any, monkeypatch: pytest.MonkeyP
     basis.extract(3)
     assert sizes
     assert max(sizes) <= 3
+
+
+def test_no_ritz_values_halfway_through_an_expansion(backend: Any, rng: Any) -> None:
+    problem = Problem(backend, rng.standard_normal((9, 7)))
+    basis = problem.basis(rng, 2)
+    basis.forward(problem.op)
+    with pytest.raises(RuntimeError, match="halfway"):
+        basis.ritz()
+    basis.backward(problem.op)
+    assert len(basis.ritz().S) == 2

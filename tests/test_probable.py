@@ -100,3 +100,12 @@ def test_where_it_cannot_be_told_the_spectrum_is_computed(spectrum, spectrum_mat
 def test_bad_argument(rng):
     with pytest.raises(ValueError, match="certify"):
         KyFanDualBall(2).lmo(rng.standard_normal((9, 8)), gap=0.1, certify="maybe")
+
+
+def test_a_rest_that_is_exactly_zero_bounds_by_rounding(rng):
+    G = np.diag([3.0, 2.0, 1.0, 0.0, 0.0, 0.0])
+    E = np.eye(6)[:, :3]
+    bound, _ = bound_of(G, E, E, 0)
+    eps = np.finfo(float).eps
+    # Ten times the root of the size, in rounding units of s_1 = 3, into each of three values.
+    assert 6 <= bound <= 6 * (1 + 1000 * eps)
