@@ -551,3 +551,11 @@ def test_frobenius_norm_scaled_into_range(dtype_: str, size: float) -> None:
     assert arrays.frobenius_norm(A, 1 / size) == pytest.approx(4, rel=1e-6)
     tiny = np.full((4, 4), 1 / size, dtype_)
     assert arrays.frobenius_norm(tiny, size) == pytest.approx(4, rel=1e-6)
+
+
+def test_bfloat16_comes_to_the_host_in_single_precision() -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.tensor([1.5, -2.0], dtype=torch.bfloat16)
+    found = Arrays.of_array(x).get(x)
+    assert found.dtype == np.float32
+    assert found.tolist() == [1.5, -2.0]

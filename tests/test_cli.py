@@ -141,11 +141,12 @@ def test_plot_without_matplotlib(refused, monkeypatch, tmp_path):
     assert "trsvd[plot]" in refused(*SMALL, "--plot", tmp_path / "a.png")
 
 
-def test_on_a_terminal_it_is_rich(capsys, monkeypatch):
+@pytest.mark.parametrize("columns", [20, 300])
+def test_on_a_terminal_it_is_rich(columns, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("COLUMNS", str(columns))
     assert cli.main([*SMALL, "--methods", "trlan"]) == 0
     out = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
     assert re.search(r"trlan +\S+ +\d+ +\d+ +\d\.\d\de-\d\d +\d\.\d\de-\d\d", out)

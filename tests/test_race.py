@@ -1467,3 +1467,19 @@ def test_a_quick_run_from_end_to_end(tmp_path, capsys, monkeypatch):
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out == ""
     assert sys.stdout.writable()
+
+
+def test_settings_that_a_peer_is_tried_with(places):
+    sparse = subject("sparse-400x100", "float64", places)
+    dense = subject("decay-96x120", "float64", places)
+    peers = {peer.name: peer for peer in PEERS}
+
+    def options(name, one, k):
+        cell = dataclasses.replace(RESIDUAL, matrix=one.name, k=k)
+        return [key for setting in peers[name].variants(cell, one) for key in setting]
+
+    assert "blas" not in options("gram", sparse, 3)
+    assert "blas" in options("gram", dense, 3)
+    assert "driver" in options("gram", dense, 20)
+    assert "maxBlockSize" not in options("primme", dense, 3)
+    assert "maxBlockSize" in options("primme", dense, 4)
