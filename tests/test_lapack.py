@@ -161,3 +161,22 @@ def test_eigenvectors_that_are_not_found(monkeypatch: pytest.MonkeyPatch) -> Non
     A = np.random.default_rng(0).standard_normal((150, 140))
     _failing(monkeypatch, "eigh", (None,))
     assert _lapack.leading_eigenvectors(A.T @ A, 3).shape == (140, 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_who_multiplies(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SciPy where there is work for threads; columns (in float32 rows) are then contiguous."""
+    asked, real = [], scipy.linalg.get_blas_funcs
+
+    def count(names: Any, arrays: Any) -> Any:
+        asked.append(names)
+        return real(names, arrays)
+
+    monkeypatch.setattr(scipy.linalg, "get_blas_funcs", count)
+    X = np.ones((90, 70), dtype)
+    large = _lapack.product(X, np.ones((70, 50), dtype))
+    assert asked == ["gemm"]
+    assert large.flags.c_contiguous == (dtype == "float32")
+    for other in (np.ones((70, 1), dtype), np.ones((70, 2), dtype), np.ones((70, 50), "float16")):
+        _lapack.product(X, other)
+    assert asked == ["gemm"]
