@@ -24,7 +24,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -211,19 +211,38 @@ def _killer(output: str) -> str:
     return failed[0] if failed else (lines[-1] if lines else "")
 
 
+class Log:
+    """What is known, by a key; a line each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        self._known = {entry["key"]: entry for entry in map(json.loads, text.splitlines())}
+
+    def get(self, key: str, find: Callable[[], dict[str, object]]) -> dict[str, object]:
+        """What stands there, or what is found and put there."""
+        if key not in self._known:
+            self._known[key] = {"key": key, **find()}
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(self._known[key]) + "\n")
+        return self._known[key]
+
+
 class Trials:
     """A copy of the package in which one module at a time is another."""
 
-    def __init__(self, folder: Path) -> None:
-        self.copy = folder
+    def __init__(self, folder: Path, log: Log) -> None:
+        self.copy, self.log = folder, log
         for name in ("trsvd", "tests", "docs"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc"))
         for name in ("pyproject.toml", "README.md"):
             shutil.copy2(ROOT / name, folder / name)
-        self._limits: dict[str, int] = {}
 
-    def examine(self, mutant: Mutant) -> dict[str, object]:
+    def outcome(self, mutant: Mutant) -> dict[str, object]:
         """What the tests say of a mutant."""
+        return self.log.get(mutant.key, lambda: self._examine(mutant))
+
+    def _examine(self, mutant: Mutant) -> dict[str, object]:
         limit = self._limit(mutant.module)
         path = self.copy / "trsvd" / f"{mutant.module}.py"
         original = ROOT / "trsvd" / path.name
@@ -235,7 +254,6 @@ class Trials:
             shutil.copy2(original, path)
         outcome = {0: "survived", None: "timeout"}.get(code, "killed")
         return {
-            "key": mutant.key,
             "module": mutant.module,
             "line": mutant.line,
             "within": mutant.within,
@@ -248,15 +266,17 @@ class Trials:
 
     def _limit(self, module: str) -> int:
         """Seconds after which a run counts as one that does not end; without a change it passes."""
-        if module not in self._limits:
+
+        def find() -> dict[str, object]:
             before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
             code, output = _run(self.copy, module, None)
             if code != 0:
                 msg = f"the tests of {module} do not pass as it is:\n{output}"
                 raise RuntimeError(msg)
             spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
-            self._limits[module] = 30 + int(4 * spent)
-        return self._limits[module]
+            return {"limit": 30 + int(4 * spent)}
+
+        return int(self.log.get(f"{module} as it is: {' '.join(TESTS[module])}", find)["limit"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -265,21 +285,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=Path, default=Path("mutation.jsonl"))
     given = parser.parse_args(argv)
-    done = {}
-    if given.log.exists():
-        entries = map(json.loads, given.log.read_text(encoding="utf-8").splitlines())
-        done = {entry["key"]: entry for entry in entries}
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        trials = Trials(Path(folder))
+        trials = Trials(Path(folder), Log(given.log))
         for number, mutant in zip(range(1, given.mutants + 1), mutants(given.seed), strict=False):
-            if mutant.key not in done:
-                done[mutant.key] = trials.examine(mutant)
-                with given.log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(done[mutant.key]) + "\n")
-                said = f"{number} {mutant.module} {done[mutant.key]['outcome']}"
-                print(said, file=sys.stderr, flush=True)
-            results.append(done[mutant.key])
+            results.append(trials.outcome(mutant))
+            print(number, mutant.module, results[-1]["outcome"], file=sys.stderr, flush=True)
     print(_said(results))
     return 0
 
