@@ -62,8 +62,9 @@ class Request:
     @property
     def eta(self) -> float | None:
         """What the check for missed values is to certify; None leaves it to the check."""
-        given = self.verify
-        return float(given) if isinstance(given, Real) and not isinstance(given, bool) else None
+        if isinstance(self.verify, bool) or not isinstance(self.verify, Real):
+            return None
+        return float(self.verify)
 
 
 @dataclass(frozen=True)
