@@ -35,9 +35,13 @@ from cosmic_ray.plugins import get_operator, operator_names
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY = 8 << 30
 PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
-CHOSEN = "not torch and not strict and not cupy and not complex64"
-# Where NumPy goes another way.
-CHOSEN_OF = {"_stack": "strict and not complex64"}
+DOUBLE = "not complex64 and not float32"
+CHOSEN = f"not torch and not strict and not cupy and {DOUBLE}"
+CHOSEN_OF = {
+    "_stack": f"strict and {DOUBLE}",  # NumPy goes another way
+    "_in_memory": "not complex64",
+    "_lanczos": "not torch and not strict and not cupy and not complex64",
+}
 
 # The tests of a module, those first that know it best: some seconds each.
 SPECTRAL = ("balls", "lmo_result", "lmo")
