@@ -551,3 +551,40 @@ def test_frobenius_norm_scaled_into_range(dtype_: str, size: float) -> None:
     assert arrays.frobenius_norm(A, 1 / size) == pytest.approx(4, rel=1e-6)
     tiny = np.full((4, 4), 1 / size, dtype_)
     assert arrays.frobenius_norm(tiny, size) == pytest.approx(4, rel=1e-6)
+
+
+def test_bfloat16_comes_to_the_host_in_single_precision() -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.tensor([1.5, -2.0], dtype=torch.bfloat16)
+    found = Arrays.of_array(x).get(x)
+    assert found.dtype == np.float32
+    assert found.tolist() == [1.5, -2.0]
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200, 1e308])
+def test_frobenius_norm_where_squares_leave_the_range(size: float) -> None:
+    x = np.asarray([[0.75 * size, 0.0], [0.0, size]])
+    found = Arrays.of_array(x).frobenius_norm(x)
+    assert found == pytest.approx(1.25 * size, rel=1e-15)
+
+
+@pytest.mark.parametrize("number", [np.inf, np.nan])
+def test_frobenius_norm_of_what_is_not_finite(number: float) -> None:
+    x = np.asarray([[1.0, number], [0.0, 2.0]])
+    assert not math.isfinite(Arrays.of_array(x).frobenius_norm(x))
+    assert Arrays.of_array(x).frobenius_norm(0 * x[:, :1]) == 0
+
+
+def test_a_rough_norm_goes_by_panels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of bytes that stay in cache: a number has eight."""
+    monkeypatch.setattr("trsvd._reductions._SMALL_PANEL", 8 * 5)
+    asked, real = [], np.einsum
+
+    def einsum(text: str, x: np.ndarray, y: np.ndarray) -> Any:
+        asked.append(len(x))
+        return real(text, x, y)
+
+    monkeypatch.setattr(np, "einsum", einsum)
+    x = np.arange(12.0).reshape(3, 4)
+    assert Arrays.of_array(x).rough_norm(x) == pytest.approx(np.linalg.norm(x), rel=1e-3)
+    assert asked == [5, 5, 2]

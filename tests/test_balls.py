@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable
@@ -911,3 +913,31 @@ def test_an_exact_low_rank_and_a_gap_raise_no_warning(rng):
         warnings.simplefilter("error")
         result = KyFanDualBall(2).lmo(G, gap=1e-2, rng=0)
     assert result.gap <= 1e-2
+
+
+@pytest.mark.parametrize(
+    "ball",
+    [
+        KyFanDualBall(2),
+        KyFanBall(2),
+        NuclearBall(),
+        SpectralBall(),
+        RMSBall(),
+        SchattenBall(3),
+        FrobeniusBall(),
+        MaxBall(),
+        ColumnBall(),
+        RowBall(),
+        0.5 * KyFanDualBall(2) + 0.5 * FrobeniusBall(),
+    ],
+    ids=str,
+)
+def test_balls_are_values(ball):
+    """Equal where their numbers are, and nothing about them can be changed."""
+    twin = copy.deepcopy(ball)
+    assert twin == ball
+    assert hash(twin) == hash(ball)
+    assert len({ball, twin, 2 * ball}) == 2
+    for name in ("k", "p", "radius", "anything"):
+        with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):
+            setattr(ball, name, 3)

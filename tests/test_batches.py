@@ -159,3 +159,12 @@ def test_bad_input(backend, rng):
     with pytest.raises(ValueError, match="rows and columns"):
         ball.lmo_many(backend.asarray(np.zeros((2, 0, 3))))
     assert ball.lmo_many([]) == []
+
+
+def test_a_start_of_another_shape_is_refused_in_a_batch_too(backend, rng):
+    ball = KyFanDualBall(3)
+    G = [backend.asarray(decaying(rng, (40, 30))) for _ in range(2)]
+    others = [backend.asarray(rng.standard_normal((40, 20))) for _ in range(2)]
+    starts = [result.subspace for result in ball.lmo_many(others, gap=1e-2)]
+    with pytest.raises(ValueError, match="start"):
+        ball.lmo_many(G, gap=1e-2, start=starts)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
+import runpy
 import subprocess
 import sys
 
@@ -139,11 +141,12 @@ def test_plot_without_matplotlib(refused, monkeypatch, tmp_path):
     assert "trsvd[plot]" in refused(*SMALL, "--plot", tmp_path / "a.png")
 
 
-def test_on_a_terminal_it_is_rich(capsys, monkeypatch):
+@pytest.mark.parametrize("columns", [20, 300])
+def test_on_a_terminal_it_is_rich(columns, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("COLUMNS", str(columns))
     assert cli.main([*SMALL, "--methods", "trlan"]) == 0
     out = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
     assert re.search(r"trlan +\S+ +\d+ +\d+ +\d\.\d\de-\d\d +\d\.\d\de-\d\d", out)
@@ -195,6 +198,51 @@ def test_interrupted(capsys, monkeypatch):
     assert "interrupted" in capsys.readouterr().err
 
 
+def test_whoever_reads_may_leave(capfd, monkeypatch):
+    """As `trsvd ... | head`: no traceback, and nothing more at exit."""
+
+    def gone(*args, **options):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(table, "compare", gone)
+    kept = os.dup(sys.__stdout__.fileno())
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)
+    try:
+        assert cli.main(SMALL) == 1
+        os.write(sys.__stdout__.fileno(), b"lost")
+    finally:
+        os.dup2(kept, sys.__stdout__.fileno())
+        os.close(kept)
+    out, err = capfd.readouterr()
+    assert "lost" not in out
+    assert err == ""
+
+
+def test_the_module_runs_the_command(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["trsvd", "reliability", "--cases", "no such case"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("trsvd", run_name="__main__")
+    assert ended.value.code == 2
+    assert "main" in runpy.run_module("trsvd.__main__", run_name="imported")
+
+
+def test_a_matrix_that_cannot_be_drawn(capsys, monkeypatch):
+    def too_much(*args):
+        msg = "Unable to allocate 7 PiB"
+        raise MemoryError(msg)
+
+    monkeypatch.setattr(table, "gaussian", too_much)
+    assert cli.main(SMALL) == 2
+    assert "error: no Gaussian matrix of shape (60, 40): Unable" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there(refused):
+    pytest.importorskip("torch")
+    line = refused(*SMALL, "--backend", "torch", "--device", "nonsense")
+    assert "cannot hold the matrix" in line
+    assert "nonsense" in line
+
+
 def test_irreproducible(capsys, monkeypatch):
     def differ(*args, **options):
         msg = "not the same"
@@ -221,6 +269,7 @@ def test_irreproducible(capsys, monkeypatch):
         ["table", "--target", "0"],
         ["table", "--target", "2"],
         ["table", "--target", "nan"],
+        ["table", "--target", "small"],
         ["table", "--methods", "trlan,nonsense"],
         ["table", "--methods", ""],
         ["table", "--backend", "jax"],

@@ -83,3 +83,21 @@ def test_leading_columns_are_seen_and_not_copied(numpy_backend: Any) -> None:
     view = columns.view(0, 2)
     assert np.shares_memory(view, columns.view())
     assert view.T.flags.c_contiguous
+
+
+class Immutable(np.ndarray):
+    """An array that cannot be assigned to, as those of JAX."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        msg = "array object does not support item assignment"
+        raise TypeError(msg)
+
+
+def test_libraries_without_assignment(numpy_backend: Any) -> None:
+    X = np.arange(12.0).reshape(4, 3)
+    columns = Columns(Arrays.of_array(X), 4, 5)
+    for at, part in [(0, X), (1, -X[:, :2]), (3, 10 + X)]:
+        columns._rows = columns._rows.view(Immutable)
+        columns.overwrite(part, at)
+    assert columns.count == 6
+    assert np.array_equal(columns.view(), np.hstack([X[:, :1], -X[:, :2], 10 + X]))

@@ -516,3 +516,15 @@ def test_without_scikit_learn(monkeypatch):
         _ = compat.TruncatedSVD
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = compat.nothing
+
+
+def test_the_variance_of_sparse_data():
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    X = scipy.sparse.random_array((60, 40), density=0.2, rng=np.random.default_rng(0)).tocsr()
+    ours = compat.TruncatedSVD(3, algorithm="arpack", random_state=0).fit(X)
+    theirs = decomposition.TruncatedSVD(3, algorithm="arpack", random_state=0).fit(X)
+    dense = compat.TruncatedSVD(3, algorithm="arpack", random_state=0).fit(X.toarray())
+    for other in (theirs, dense):
+        np.testing.assert_allclose(
+            ours.explained_variance_ratio_, other.explained_variance_ratio_, rtol=1e-8
+        )

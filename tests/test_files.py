@@ -243,6 +243,7 @@ HEAD = "%%MatrixMarket matrix "
         "array real general\n99999999999999999999 1\n1.0\n",
         "array real general\n",
         "tensor real general\n3 3\n",
+        "array pattern general\n1 1\n1\n",
         "array quaternion general\n1 1\n1\n",
         "array real magic\n1 1\n1\n",
         "coordinate real symmetric\n3 4 1\n1 1 1\n",
@@ -437,3 +438,16 @@ def test_damaged_files_are_read_or_refused(file):
             assert (B @ np.ones(B.shape[1])).shape == (B.shape[0],)
             assert (B.T @ np.ones(B.shape[0])).shape == (B.shape[1],)
         del B
+
+
+def test_npz_with_something_else_in_it(tmp_path):
+    path = npz(tmp_path / "A.npz")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("README.txt", "measured twice")
+    assert np.array_equal(read_matrix(path).toarray(), SPARSE.toarray())
+
+
+def test_npz_with_one_dimension(tmp_path):
+    path = tmp_path / "a.npz"
+    scipy.sparse.save_npz(path, scipy.sparse.coo_array(np.arange(4.0)))
+    refused(path)

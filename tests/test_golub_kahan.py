@@ -858,3 +858,68 @@ def test_tall_arrays_meet_no_factorization(rng: Any, monkeypatch: pytest.MonkeyP
     basis.extract(3)
     assert sizes
     assert max(sizes) <= 3
+
+
+def test_no_ritz_values_halfway_through_an_expansion(backend: Any, rng: Any) -> None:
+    problem = Problem(backend, rng.standard_normal((9, 7)))
+    basis = problem.basis(rng, 2)
+    basis.forward(problem.op)
+    with pytest.raises(RuntimeError, match="halfway"):
+        basis.ritz()
+    basis.backward(problem.op)
+    assert len(basis.ritz().S) == 2
+
+
+def _mixed(problem: Problem, basis: GolubKahan, mix: np.ndarray) -> None:
+    """Plant a loss of orthogonality in U that keeps the weaker form of the invariant."""
+    basis.sync()
+    put = problem.op.arrays.put
+    back = np.linalg.inv(mix)
+    basis.U.overwrite(basis.U.view() @ put(back), 0)
+    basis.B, basis.C = mix @ basis.B, basis.C @ back
+
+
+def test_a_restart_repairs_what_was_lost_towards_locked_columns(
+    backend: Any, rng: Any, spectrum_matrix: Any
+) -> None:
+    A, _, Vh = spectrum_matrix(60, 25, decaying(25), "float64", rng, factors=True)
+    problem = Problem(backend, A)
+    start = np.hstack([Vh[:2].T, rng.standard_normal((25, 1))])
+    basis = GolubKahan(problem.op, backend.asarray(start), rng=rng, capacity=16, two_sided=False)
+    while not basis.full:
+        basis.expand(problem.op)
+    basis.compress(7)
+    basis.lock(problem.tol * problem.norm)
+    assert basis.locked >= 2
+    while not basis.full:
+        basis.expand(problem.op)
+    mix = np.eye(basis.size)
+    a = basis.locked
+    mix[:a, a:] = 1e-2 * rng.standard_normal((a, basis.size - a))
+    _mixed(problem, basis, mix)
+    problem.check(basis, orthogonal=False)
+    basis.compress(8)
+    problem.check(basis)
+
+
+def test_what_drifts_in_many_restarts_is_orthonormal_when_it_is_handed_out(
+    backend: Any, rng: Any, spectrum_matrix: Any
+) -> None:
+    problem = Problem(backend, spectrum_matrix(60, 25, decaying(25), "float64", rng))
+    basis = problem.basis(rng, 1, capacity=9)
+    for _ in range(25):
+        while not basis.full:
+            basis.expand(problem.op)
+        basis.compress(4)
+    while not basis.full:
+        basis.expand(problem.op)
+    drift = np.eye(basis.size) + 1e-9 * rng.standard_normal((basis.size, basis.size))
+    for columns in (basis.U, basis.V):
+        part = columns.view(0, basis.size) @ problem.op.arrays.put(drift)
+        rest = columns.view(basis.size) + 0
+        columns.overwrite(part, 0)
+        if rest.shape[1]:
+            columns.append(rest)
+    left, _, right = _extracted(problem, basis, 3)
+    for Q in (left, right):
+        assert np.abs(Q.conj().T @ Q - np.eye(3)).max() <= problem.tol

@@ -5,6 +5,7 @@ The same assertions run without Numba, where there is no `InMemory` to begin wit
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ import pytest
 import scipy.sparse as sp
 
 import trsvd
-from trsvd import _in_memory
+from trsvd import _in_memory, _select
 from trsvd._compiled import kernels
-from trsvd._in_memory import coarsest_precision, in_memory
+from trsvd._in_memory import coarsest_precision, in_memory, stays_in_cache
 from trsvd._lanczos import GramLanczos
 from trsvd._problem import Problem
 
@@ -243,3 +244,76 @@ def test_a_plateau_does_not_deceive_a_loose_gap(
         result = trsvd.KyFanDualBall(k).lmo(G, gap=gap, rng=0)
         support = np.linalg.svd(G, compute_uv=False)[:k].sum()
         assert 1 + (G * result.update).sum() / support <= gap
+
+
+def test_without_numba_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = kernels.__wrapped__
+    monkeypatch.setenv("TRSVD_COMPILED", "0")
+    assert load() is None
+    monkeypatch.setenv("TRSVD_COMPILED", "1")
+    monkeypatch.delattr(trsvd, "_numba_kernels", raising=False)
+    monkeypatch.setitem(sys.modules, "trsvd._numba_kernels", None)
+    assert load() is None
+
+
+@compiled
+def test_a_sparse_matrix_is_read_by_rows_only() -> None:
+    A = sp.csr_array(np.eye(7, 5))
+    op = Problem(A, 0, None).op
+    _, turned = op.rows_in_memory()
+    assert in_memory(op, turned, "float64") is not None
+    assert in_memory(op, not turned, "float64") is None
+    assert in_memory(op, turned, None) is None
+
+
+def test_what_stays_in_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_in_memory, "_THIRD_LEVEL", 8 * 50)
+    A = np.ones((10, 10))
+    assert not stays_in_cache(A)
+    assert stays_in_cache(A, "float32")
+    assert stays_in_cache(A[:5])
+    assert not stays_in_cache(A.astype("float32")[:, :].repeat(2, 0), "float64")
+    assert not stays_in_cache(sp.csr_array(A[:1]))
+
+
+@compiled
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(120, 90), (90, 120)])
+def test_rows_longer_than_the_cache(
+    shape: tuple[int, int], order: str, warm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longer side's vectors are iterated where its rows lie in memory; a start goes there."""
+    monkeypatch.setattr("trsvd.methods.trlan.stays_in_cache", lambda *args: False)
+    A = matrix(max(shape), min(shape), "float64")
+    A = np.asarray(A if shape[0] > shape[1] else A.T, order=order)
+    k, exact = 4, np.linalg.svd(A, compute_uv=False)
+    start = np.linalg.svd(A)[2][:k].T + 0.1 if warm else None
+    method = trsvd.ThickRestartLanczos(gram=True)
+    result = trsvd.svds(A, k, method=method, tol=1e-8, rng=0, start=start)
+    assert result.status.converged
+    # Values are second order in the residuals: (1e-8 s_1)^2 over gaps of 7 %, and rounding.
+    assert np.abs(result.S - exact[:k]).max() <= 1e-13
+    left = np.linalg.norm(A @ result.Vh.T - result.U * result.S, axis=0)
+    assert left.max() <= 1e-8 * result.S[0]
+
+
+@pytest.mark.parametrize(
+    ("k", "in_cache", "expected"), [(7, False, 1), (8, True, 2), (8, False, 4), (32, False, 8)]
+)
+def test_vectors_at_a_time(
+    k: int, in_cache: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    op = Problem(np.ones((40, 40)), 0, None).op
+    assert _select._block_size(op, k) == 1
+    monkeypatch.setattr(_select, "SECOND_LEVEL", 100)
+    monkeypatch.setattr(_select, "stays_in_cache", lambda rows: in_cache)
+    assert _select._block_size(op, k) == expected
+
+
+def test_a_long_matrix_is_squared() -> None:
+    choice = trsvd.select_method(np.ones((70 * 8, 70)), 3, tol=1e-15)
+    assert "small" in choice.reason
+    choice = trsvd.select_method(np.ones((400 * 8, 400)), 3)
+    assert str(choice.method) == str(trsvd.Direct())
+    assert "one pass" in choice.reason or "small" in choice.reason

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 
 from trsvd import _lapack
 
@@ -141,3 +143,68 @@ def test_cholesky_inverse(dtype: str) -> None:
     assert np.abs(L @ inverse - np.eye(6)).max() <= 100 * np.finfo(dtype).eps
     assert np.array_equal(np.triu(L, 1), np.zeros((6, 6)))
     assert np.array_equal(np.triu(inverse, 1), np.zeros((6, 6)))
+
+
+def _failing(monkeypatch: pytest.MonkeyPatch, name: str, drivers: tuple[Any, ...]) -> list[Any]:
+    """SciPy's function with drivers that do not converge; the drivers that it was asked for."""
+    asked, solve = [], getattr(scipy.linalg, name)
+
+    def function(A: np.ndarray, **options: Any) -> Any:
+        asked.append(options.get("lapack_driver"))
+        if asked[-1] in drivers:
+            msg = "did not converge"
+            raise np.linalg.LinAlgError(msg)
+        return solve(A, **options)
+
+    monkeypatch.setattr(scipy.linalg, name, function)
+    return asked
+
+
+def test_an_svd_that_does_not_converge_is_done_by_qr_iteration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    A = np.random.default_rng(0).standard_normal((150, 140))
+    asked = _failing(monkeypatch, "svd", (None,))
+    U, S, Vh = _lapack.thin_svd(A)
+    assert asked == [None, "gesvd"]
+    eps = np.finfo(float).eps
+    assert np.linalg.norm((U * S) @ Vh - A, 2) <= 290 * eps * S[0]
+
+
+def test_a_small_svd_that_does_not_converge_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    A = np.random.default_rng(0).standard_normal((6, 4))
+
+    def solvers(names: Any, arrays: Any) -> Any:
+        return (lambda B, **options: (0 * B, None, None, 1),)
+
+    monkeypatch.setattr(scipy.linalg, "get_lapack_funcs", solvers)
+    U, S, Vh = _lapack.thin_svd(A)
+    monkeypatch.undo()
+    eps = np.finfo(float).eps
+    assert np.linalg.norm((U * S) @ Vh - A, 2) <= 100 * eps * S[0]
+
+
+def test_eigenvectors_that_are_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of them, and no exception: whoever asks has another way."""
+    A = np.random.default_rng(0).standard_normal((150, 140))
+    _failing(monkeypatch, "eigh", (None,))
+    assert _lapack.leading_eigenvectors(A.T @ A, 3).shape == (140, 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_who_multiplies(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SciPy where there is work for threads; columns (in float32 rows) are then contiguous."""
+    asked, real = [], scipy.linalg.get_blas_funcs
+
+    def count(names: Any, arrays: Any) -> Any:
+        asked.append(names)
+        return real(names, arrays)
+
+    monkeypatch.setattr(scipy.linalg, "get_blas_funcs", count)
+    X = np.ones((90, 70), dtype)
+    large = _lapack.product(X, np.ones((70, 50), dtype))
+    assert asked == ["gemm"]
+    assert large.flags.c_contiguous == (dtype == "float32")
+    for other in (np.ones((70, 1), dtype), np.ones((70, 2), dtype), np.ones((70, 50), "float16")):
+        _lapack.product(X, other)
+    assert asked == ["gemm"]

@@ -11,6 +11,7 @@ from scipy.sparse.linalg import aslinearoperator
 
 import trsvd
 from trsvd import lmo
+from trsvd._leading import water_filling
 from trsvd.balls import (
     ColumnBall,
     FrobeniusBall,
@@ -24,6 +25,7 @@ from trsvd.balls import (
     SpectralBall,
 )
 from trsvd.methods import Direct
+from trsvd.operators import as_operator
 
 DTYPES = ["float32", "float64", "complex64", "complex128"]
 SHAPES = [(7, 5), (5, 7)]
@@ -320,3 +322,33 @@ def test_autocast_does_not_reach_the_products(gap):
     assert torch.equal(inside, outside)
     assert torch.equal(batch, many)
     assert torch.equal(S, trsvd.svds(G, 3, rng=0).S)
+
+
+@pytest.mark.parametrize("certify", [False, True])
+def test_a_gap_of_an_operator_without_a_norm(certify, spectrum_matrix):
+    """No bound from what is left, and no track for the next step; the answer is as good."""
+    G = spectrum_matrix(90, 80, 0.8 ** np.arange(80), "float64", 0)
+    ball = KyFanDualBall(3)
+    result = ball.lmo(as_operator(aslinearoperator(G)), gap=1e-3, certify=certify, rng=0)
+    support = np.linalg.svd(G, compute_uv=False)[:3].sum()
+    gap = 1 + np.vdot(G, result.update) / support
+    assert -1e-13 <= gap <= result.gap
+    assert result.gap <= 1e-3
+    assert result.gap_kind in (("exact",) if certify else ("estimate", "exact"))
+    if result.gap_kind == "estimate":
+        assert result.subspace.track is None
+
+
+def test_digits_lost_in_squares_are_found_again(spectrum_matrix):
+    """The Gram route leaves 4 eps s_1^2 / (s_k mean s): more than was asked for."""
+    s = np.r_[1.0, 1e-6 * 0.5 ** np.arange(39)]
+    G = spectrum_matrix(60, 40, s, "float64", 0)
+    result = KyFanDualBall(4).lmo(G, gap=1e-11, method=Direct(route="gram"))
+    assert result.gap_kind == "exact"
+    assert result.gap <= 1e-11
+    support = np.linalg.svd(G, compute_uv=False)[:4].sum()
+    assert 1 + np.vdot(G, result.update) / support <= 1e-11
+
+
+def test_nothing_rises_by_nothing():
+    assert water_filling(np.zeros(0), 1.0) == 0.0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 
 import numpy as np
 import pytest
 
 import trsvd
+from trsvd._lmo_result import _gap_of_sum
 from trsvd.balls import (
     ColumnBall,
     FrobeniusBall,
@@ -267,3 +269,22 @@ def test_the_matrix_that_is_not_finite_is_named(ball, backend, rng):
         ball.lmo_many([backend.asarray(G) for G in hosts])
     with pytest.raises(ValueError, match=r"(the matrix|G) contains NaN or inf"):
         ball.lmo(backend.asarray(hosts[2]))
+
+
+def test_a_scale_beyond_double_precision_is_refused():
+    G = np.diag([3.0, 2.0, 1.0])
+    ball = 1e300 * KyFanDualBall(1)
+    assert np.abs((1e-300 * ball).lmo(G).update + np.diag([1.0, 0, 0])).max() <= 1e-15
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="beyond the range of float64"):
+        _ = (1e300 * ball).lmo(G).update
+
+
+def test_the_gap_of_a_sum_is_no_better_than_nothing_where_a_part_is_not():
+    """An update that attains nothing of one support function has a gap of 1."""
+    G = np.diag([3.0, 2.0, 1.0])
+    good = KyFanDualBall(2).lmo(G)
+    bad = dataclasses.replace(good, gap=1.25)
+    assert _gap_of_sum([good, bad]) == 1.25
+    part = dataclasses.replace(good, gap=0.5)
+    # 5 of 5, and 5 of 10 at most.
+    assert _gap_of_sum([dataclasses.replace(good, gap=0.0), part]) == pytest.approx(1 - 10 / 15)

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse.linalg
 
-from trsvd._metered import Metered
-from trsvd.operators import as_operator
+from trsvd._metered import Metered, Turned
+from trsvd.operators import AdjointOperator, as_operator
 
 
 def _metered(backend: Any, A: np.ndarray) -> Metered:
@@ -107,3 +108,17 @@ def test_an_operator_without_entries_has_no_norm() -> None:
         rmatmat = matmat
 
     assert Metered(as_operator(Operator()), 1.0).frobenius_norm() is None
+
+
+def test_rows_of_the_adjoint_are_columns() -> None:
+    A = np.asfortranarray(np.ones((5, 3)))
+    for X, turned in [(A, True), (A.copy(order="C"), False)]:
+        op = Metered(as_operator(X), None)
+        assert op.rows_in_memory()[1] is turned
+        rows, flag = Turned(op).rows_in_memory()
+        assert np.shares_memory(rows, op.rows_in_memory()[0])
+        assert flag is not turned
+        twice = AdjointOperator(AdjointOperator(as_operator(X)))
+        assert (twice.rows_in_memory()[1], twice.columns_in_memory()[1]) == (turned, not turned)
+    by_products = Metered(as_operator(scipy.sparse.linalg.aslinearoperator(A)), None)
+    assert Turned(by_products).rows_in_memory() is None

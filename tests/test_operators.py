@@ -16,6 +16,7 @@ import pytest
 import scipy.sparse
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
+import trsvd
 from trsvd import AdjointError
 from trsvd.operators import (
     AdjointOperator,
@@ -789,3 +790,27 @@ def test_the_adjoint_check_meets_nan(bad: float, rng: Any) -> None:
         check_adjoint(broken)
     with pytest.raises(ValueError, match=says("A^H has entries that are not finite", "scale A")):
         check_adjoint(_pair(A, lambda _: broken.T))
+
+
+def test_an_update_of_what_has_no_norm_has_none(rng):
+    A, U, V = rng.standard_normal((6, 4)), rng.standard_normal((6, 1)), rng.standard_normal((4, 1))
+    hidden = aslinearoperator(A)
+    assert LowRankUpdate(hidden, U, V).frobenius_norm() is None
+    known = LowRankUpdate(A, U, V).frobenius_norm()
+    assert known == pytest.approx(np.linalg.norm(A + U @ V.T), rel=1e-13)
+
+
+def test_an_error_of_the_operator_is_its_own(rng):
+    """Only what SciPy says of a missing product is put in other words."""
+
+    class Broken:
+        shape, dtype = (6, 4), np.dtype("float64")
+
+        def matmat(self, X):
+            msg = "unsupported operand"
+            raise TypeError(msg)
+
+        rmatmat = matmat
+
+    with pytest.raises(TypeError, match="^unsupported operand$"):
+        trsvd.svds(Broken(), 2)

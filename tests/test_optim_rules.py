@@ -15,6 +15,7 @@ import pytest
 
 import trsvd
 from trsvd import optim
+from trsvd.optim._oracles import Direction
 from trsvd.optim.diagnostics import subspace_angle
 from trsvd.polar import newton_schulz
 
@@ -569,3 +570,42 @@ def test_rules_do_not_import_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
     )
     assert out.stdout.split() == ["False"]
+
+
+def test_a_gradient_of_zero_has_a_gap_of_zero():
+    records, G = [], np.zeros(SHAPE)
+    rule = optim.fanion(1.0, 2, momentum=0, diagnostics=records.append, **EXACT)
+    rule.update(G, rule.init(G), G)
+    assert (records[0].support, records[0].gap, records[0].gap_kind) == (0, 0, "exact")
+    assert (records[0].stable_rank, records[0].nuclear_rank) == (0, 0)
+
+
+def test_f_star_neon_is_on_no_ball(rng):
+    records, G = [], rng.standard_normal(SHAPE)
+    rule = optim.f_star_neon(1.0, momentum=0, diagnostics=records.append)
+    rule.update(G, rule.init(G), G)
+    assert records[0].support is None
+    assert records[0].stable_rank == pytest.approx(
+        np.linalg.norm(G) ** 2 / np.linalg.norm(G, 2) ** 2
+    )
+
+
+def test_subspaces_of_no_vectors_agree():
+    empty = trsvd.Subspace(np.zeros((5, 0)), np.zeros((0, 4)))
+    assert subspace_angle(empty, empty) == 0
+
+
+def test_an_iteration_says_nothing_of_a_rank(rng):
+    G = rng.standard_normal(SHAPE)
+    assert Direction(G, None).rank is None
+    assert Direction(G, None).subspace is None
+    result = trsvd.KyFanDualBall(2).lmo(G)
+    assert Direction(result.update, result).rank == 2
+    assert Direction(G, trsvd.FrobeniusBall().lmo(G)).rank is None
+
+
+def test_a_writer_is_closed_once(tmp_path):
+    writer = optim.CSVWriter(tmp_path / "log.csv")
+    writer.close()
+    writer.close()
+    assert (tmp_path / "log.csv").read_text().startswith("parameter,")

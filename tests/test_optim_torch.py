@@ -14,6 +14,7 @@ from trsvd import optim
 
 torch = pytest.importorskip("torch")
 
+from trsvd.optim._torch_state import decoded, encoded, packed  # noqa: E402
 from trsvd.optim.torch import (  # noqa: E402
     NSGD,
     SCALE,
@@ -737,3 +738,24 @@ def test_without_a_hook_nothing_is_measured(rng, monkeypatch):
     optimizer = FFanion(params, k=2)
     for some in gradients(rng, 2):
         step(optimizer, params, some)
+
+
+def test_options_that_an_optimizer_refuses():
+    param = torch.nn.Parameter(torch.ones(4, 3))
+    with pytest.raises(ValueError, match="lam=0.0; the weight of the regularization must be"):
+        NuclearNeon([param], lam=0)
+    with pytest.raises(TypeError, match="pass a fixed rank"):
+        Dion([param], k=optim.Cosine(6.0, 2.0, 4))
+
+
+def test_a_state_of_a_later_version_is_refused():
+    value = {"k": encoded({"k": optim.Cosine(6.0, 2.0, 4)})["k"]}
+    assert decoded(value) == {"k": optim.Cosine(6.0, 2.0, 4)}
+    (key,) = (key for key, name in value["k"].items() if name == "Cosine")
+    value["k"][key] = "Spiral"
+    with pytest.raises(ValueError, match="'Spiral', which this version does not know"):
+        decoded(value)
+
+
+def test_no_subspace_is_packed_as_nothing():
+    assert packed(None) is None

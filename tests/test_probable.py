@@ -7,7 +7,7 @@ import pytest
 
 from trsvd import FrobeniusBall, KyFanDualBall
 from trsvd._metered import Metered
-from trsvd._probable import FAILURE, probable_bound
+from trsvd._probable import FAILURE, _raised, probable_bound
 from trsvd.operators import as_operator
 
 STEP = np.r_[np.linspace(2, 1, 6), 0.4 * np.ones(54)]
@@ -100,3 +100,20 @@ def test_where_it_cannot_be_told_the_spectrum_is_computed(spectrum, spectrum_mat
 def test_bad_argument(rng):
     with pytest.raises(ValueError, match="certify"):
         KyFanDualBall(2).lmo(rng.standard_normal((9, 8)), gap=0.1, certify="maybe")
+
+
+def test_a_rest_that_is_exactly_zero_bounds_by_rounding(rng):
+    G = np.diag([3.0, 2.0, 1.0, 0.0, 0.0, 0.0])
+    E = np.eye(6)[:, :3]
+    bound, _ = bound_of(G, E, E, 0)
+    eps = np.finfo(float).eps
+    # Ten times the root of the size, in rounding units of s_1 = 3, into each of three values.
+    assert 6 <= bound <= 6 * (1 + 1000 * eps)
+
+
+def test_a_value_rises_by_what_a_coupling_allows():
+    """The larger eigenvalue of [[s, c], [c, rho]], and no more."""
+    s, rho = np.array([3.0, 1.5, 1.2]), 1.0
+    for coupling in (0.0, 1e-6, 0.1, 1.0):
+        tops = [np.linalg.eigvalsh([[x, coupling], [coupling, rho]])[-1] for x in s]
+        assert _raised(s, rho, coupling) == pytest.approx(sum(tops), rel=1e-14)

@@ -6,8 +6,10 @@ No test asserts on measured times: where one matters, the clock is a fake.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import math
+import subprocess
 import sys
 import warnings
 
@@ -15,14 +17,25 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from trsvd import _race_solvers as solvers
 from trsvd import _race_subjects as subjects_module
 from trsvd import _race_trials as trials
+from trsvd import _race_worker as worker
 from trsvd import cli, race
 from trsvd._race_cells import Cell, all_cells, data_cells, matching, quick_cells
 from trsvd._race_clock import Ceilings, sample, timed
-from trsvd._race_display import BEGIN, END, markdown, plot, replace_table
+from trsvd._race_display import (
+    BEGIN,
+    END,
+    details,
+    entries,
+    markdown,
+    plot,
+    replace_table,
+    summary_lines,
+)
 from trsvd._race_judges import Task, judge
-from trsvd._race_own import DEFAULT, OWN, with_start
+from trsvd._race_own import DEFAULT, OWN, answer_of, facts_of, with_start
 from trsvd._race_peers import PEERS, REFERENCES, Ladder, Peer
 from trsvd._race_solvers import newton_schulz
 from trsvd._race_statistics import dropped, geometric_mean, median_interval, ratio_of
@@ -223,6 +236,45 @@ def test_what_cannot_be_had_is_said(places):
         subject("data-weights", "float64", places)
 
 
+@pytest.mark.parametrize(
+    ("variables", "system", "expected"),
+    [
+        ({"XDG_CACHE_HOME": "/x"}, "linux", "/x/trsvd/race"),
+        ({"XDG_CACHE_HOME": "/x"}, "darwin", "/x/trsvd/race"),
+        ({"HOME": "/me"}, "darwin", "/me/Library/Caches/trsvd/race"),
+        ({"HOME": "/me", "LOCALAPPDATA": "/local"}, "win32", "/local/trsvd/race"),
+        ({"HOME": "/me"}, "linux", "/me/.cache/trsvd/race"),
+    ],
+)
+def test_where_matrices_are_kept(variables, system, expected, monkeypatch):
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", system)
+    assert subjects_module.default_cache().as_posix() == expected
+
+
+def test_a_file_that_cannot_be_kept_leaves_nothing(tmp_path, monkeypatch):
+    """Neither what was half written, nor a file under the final name."""
+
+    def full(*args, **options):
+        msg = "No space left on device"
+        raise OSError(28, msg)
+
+    monkeypatch.setattr(subjects_module.np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        subject("gaussian-30x20", "float64", Places(tmp_path / "cache"))
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_too_few_sources_are_no_matrix(places, tmp_path, monkeypatch):
+    (tmp_path / "one.py").write_text("word " * 20)
+    monkeypatch.setattr(subjects_module.sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(Unavailable, match="only"):
+        subject("terms", "float64", places)
+
+
 def test_terms_are_counted_in_python_files(places, tmp_path, monkeypatch):
     library = tmp_path / "lib"
     (library / "site-packages").mkdir(parents=True)
@@ -278,6 +330,9 @@ def test_real_matrices_become_cells(folder, tmp_path):
     np.testing.assert_array_equal(frames.A, stored[-1])
     np.testing.assert_array_equal(frames.previous, stored[-2])
     assert subject("data-graph", "float32", places).sparse
+    weights = subject("data-weights", "float32", places)
+    np.testing.assert_array_equal(weights.A, np.load(folder / "weights.npy"))
+    assert weights.previous is None
     assert header_of(folder / "graph.npz") == (300, 250)
     np.save(folder / "unknown.npy", np.eye(20))
     with pytest.raises(Unavailable, match="no such spectrum"):
@@ -312,6 +367,11 @@ def test_one_triplet_that_is_counted_twice_is_wrong(places):
     verdict = judge(task, (U[:, [0, 0]], S[[0, 0]], Vh[[0, 0]]))
     assert not verdict.reached
     assert "orthonormal" in verdict.note
+
+
+def test_a_peer_may_answer_in_lists(task):
+    U, S, Vh = leading(task.one.A)
+    assert judge(task, (U.tolist(), S.tolist(), Vh.tolist())).reached
 
 
 @pytest.mark.parametrize("where", ["values", "left", "right"])
@@ -445,6 +505,40 @@ def test_every_random_start_must_come_out_accurate(task, clock):
     assert tune(peer, task, math.inf, QUICK, quiet).options == {"steps": 7}
 
 
+def test_a_random_start_that_is_never_accurate_is_a_miss(task, clock):
+    """With a ladder that ends, and without one."""
+    peer, calls = rough_peer(clock, 35, seeds=100)
+    outcome = tune(peer, task, math.inf, QUICK, quiet)
+    assert (outcome.status, outcome.reached) == ("missed", False)
+    assert max(calls) == 39
+
+    def lucky(A, k, seed, start):
+        return leading(A, first=min(seed, 1), k=k)
+
+    outcome = tune(Peer("lucky", lucky), task, math.inf, QUICK, quiet)
+    assert (outcome.status, outcome.reached) == ("missed", False)
+    assert "off by" in outcome.note
+
+
+def test_a_random_start_that_raises_is_a_miss(task, clock):
+    def moody(A, k, seed, start):
+        if seed:
+            msg = "not today"
+            raise RuntimeError(msg)
+        return leading(A, k=k)
+
+    outcome = tune(Peer("moody", moody), task, math.inf, QUICK, quiet)
+    assert outcome.status == "missed"
+    assert outcome.note == "not with every random start"
+
+
+def test_the_first_sufficient_setting_is_enough_where_time_does_not_matter(task, clock):
+    peer, calls = rough_peer(clock, 1)
+    effort = dataclasses.replace(QUICK, for_time=False)
+    assert tune(peer, task, math.inf, effort, quiet).options == {"steps": 3}
+    assert set(calls) == {3}
+
+
 def test_a_peer_that_cannot_reach_the_accuracy_has_missed_it(task, clock):
     peer, _ = rough_peer(clock, 1000)
     outcome = tune(peer, task, math.inf, QUICK, quiet)
@@ -547,6 +641,40 @@ def test_a_peer_that_goes_wrong_later_does_not_count(task, clock):
     record, found = raced(task, clock, Peer("moody", solve), right)
     assert found["moody"]["status"] == "missed"
     assert record["peer"]["name"] == "right"
+
+
+def test_a_peer_that_raises_later_has_failed(task, clock):
+    calls = []
+
+    def breaks(A, k, seed, start):
+        calls.append(seed)
+        if len(calls) > 5:
+            msg = "worn out"
+            raise RuntimeError(msg)
+        clock.seconds = 2.0
+        return leading(A, k=k)
+
+    other, _ = peer_of(clock, 3.0, name="other")
+    effort = dataclasses.replace(QUICK, repeats=10)
+    ours, _ = peer_of(clock, 1.0, name="trsvd", role="trsvd")
+    record = race_cell(task, ours, [Peer("breaks", breaks), other], Ceilings(), effort)
+    found = {one["name"]: one for one in record["competitors"]}
+    assert found["breaks"]["status"] == "failed"
+    assert found["breaks"]["note"] == "RuntimeError: worn out"
+    assert record["peer"]["name"] == "other"
+
+
+def test_a_full_decomposition_is_left_out_where_it_must_be_too_slow(task, clock, monkeypatch):
+    fast, _ = peer_of(clock, 1.0, name="fast")
+    full, calls = peer_of(clock, 1.0, name="full", full=True)
+    monkeypatch.setattr(Ceilings, "of_full_svd", lambda self, one: 5.1)
+    _, found = raced(task, clock, fast, full)
+    assert found["full"]["status"] == "slow"
+    assert "alone take longer" in found["full"]["note"]
+    assert not calls
+    monkeypatch.setattr(Ceilings, "of_full_svd", lambda self, one: 4.9)
+    _, found = raced(task, clock, fast, full)
+    assert found["full"]["status"] == "raced"
 
 
 def test_a_peer_five_times_slower_is_dropped_after_one_run(task, clock):
@@ -682,6 +810,119 @@ def test_sparse_peers_take_sparse_matrices(places):
     assert not any(reference.suits(cell, one) for reference in REFERENCES)
 
 
+class Events(list):
+    """What a worker reports."""
+
+    def __call__(self, event, **content):
+        json.dumps(content)
+        self.append((event, content))
+
+
+@pytest.mark.parametrize("cell", quick_cells(), ids=lambda cell: cell.name)
+def test_a_worker_runs_every_kind_of_cell(cell, places):
+    if cell.backend != "numpy":
+        pytest.importorskip(cell.backend)
+    events = Events()
+    effort = Effort(repeats=1, seconds=0, seeds=1, for_time=False)
+    runner = worker._Runner(places, effort, events)
+    known = {peer.name: Outcome(peer.name, peer.role, "failed").as_dict() for peer in PEERS}
+    runner.run(cell, known)
+    assert [event for event, _ in events][:: len(events) - 1] == ["cell", "result"]
+    record = events[-1][1]["record"]
+    assert record["reached"]
+    assert record["rates"]["operations"] > 0
+    assert record["rates"]["bytes"] > 0
+    assert record["size"] == [*runner.task(cell).one.size]
+    ours = next(one for one in record["competitors"] if one["role"] == "trsvd")
+    assert ours["status"] == "raced"
+    if not cell.batch and cell.measure != "gap":
+        assert ours["facts"]["matvecs"] > 0
+        assert record["ceiling"] > 0
+    statuses = {one["name"]: one["status"] for one in record["competitors"]}
+    assert {statuses[peer.name] for peer in PEERS} == {"failed"}
+    # A matrix is made once for the cells that it is in.
+    if not cell.batch:
+        assert runner.task(cell).one is runner.task(cell).one
+
+
+def test_a_worker_passes_over_what_it_cannot_have(places, monkeypatch):
+    events = Events()
+    runner = worker._Runner(places, QUICK, events)
+    runner.run(dataclasses.replace(RESIDUAL, matrix="magic-3x3"), {})
+    assert events[1] == (
+        "unavailable",
+        {"name": events[0][1]["name"], "why": events[1][1]["why"]},
+    )
+    assert "no family" in events[1][1]["why"]
+    monkeypatch.setattr(worker, "subject", lambda *args: 1 / 0)
+    runner.run(RESIDUAL, {})
+    assert events[-1][1]["why"] == "ZeroDivisionError: division by zero"
+
+
+def test_a_worker_reads_its_job_and_prints_events_only(tmp_path):
+    job = {
+        "cache": str(tmp_path),
+        "data": None,
+        "effort": dataclasses.asdict(QUICK),
+        "cells": [{"cell": {**RESIDUAL.as_dict(), "matrix": "magic-3x3"}, "known": {}}],
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", race._WORKER],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["ready", "cell", "unavailable", "end"]
+    assert events[0]["sources"] == worker.sources()
+    if importlib.util.find_spec("threadpoolctl"):
+        assert any("openblas" in pool or "mkl" in pool for pool in events[0]["pools"])
+
+
+def test_a_batch_is_raced_one_matrix_at_a_time_by_svds():
+    cell = dataclasses.replace(RESIDUAL, matrix="gaussian-12x8", batch=3)
+    task = Task(cell, many_subjects(cell.matrix, cell.dtype, 3))
+    raw = DEFAULT.runner(task)(0, {"tol": 1e-10})
+    assert len(raw) == 3
+    assert judge(task, answer_of(raw)).reached
+    assert facts_of(raw)["method"] == str(raw[0].method)
+
+    def each(A, k, seed, start):
+        return leading(A, k=k)
+
+    assert judge(task, Peer("each", each).runner(task)(0, {})).reached
+    stack = Peer("stack", lambda A, k, seed, start: leading_of_stack(A, k), batched=True)
+    assert judge(task, stack.runner(task)(0, {})).reached
+
+
+def leading_of_stack(A, k):
+    U, S, Vh = np.linalg.svd(A, full_matrices=False)
+    return U[..., :k], S[..., :k], Vh[..., :k, :]
+
+
+def test_a_gram_matrix_of_a_sparse_matrix(places):
+    one = subject("sparse-400x100", "float32", places)
+    U, S, Vh = solvers.gram(one.A, K, 0, None, wide=True)
+    # Of a product in double precision, eps s_1^2 / s_i: far below float32. They ascend.
+    np.testing.assert_allclose(S[::-1], one.S[:K], rtol=1e-5)
+    np.testing.assert_allclose(one.A @ Vh.T, U * S, atol=1e-5 * S[0])
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (20, 30)])
+def test_arpack_starts_where_it_is_told_to(shape):
+    A = np.random.default_rng(0).standard_normal(shape)
+    U, _, Vh = leading(A, k=1)
+    U, S, Vh = solvers.arpack(A, 1, 0, Vh.T, tol=1e-6)
+    np.testing.assert_allclose(S, np.linalg.svd(A, compute_uv=False)[:1], rtol=1e-10)
+
+
+def test_ceilings_of_a_sparse_matrix_read_its_entries(places):
+    one = subject("sparse-400x100", "float64", places)
+    single, column = Ceilings().reading(one)
+    assert 0 < column <= single
+
+
 def test_ceilings_count_what_cannot_be_avoided():
     one = Subject("a", np.zeros((40, 30)), np.zeros(30))
     ceilings = Ceilings()
@@ -782,6 +1023,7 @@ def test_a_file_of_something_else_is_refused(tmp_path, text):
 
 
 CELLS = quick_cells()[:3]
+FULL = [cell for cell in all_cells() if cell.k == 256]
 
 
 @pytest.fixture
@@ -972,6 +1214,54 @@ def test_the_summary_counts_what_it_says():
     assert two.overall == 0.5
 
 
+def test_a_summary_in_words():
+    names = [f"cell{i}" for i in range(6)]
+    cells = [record_of(name, ratio=2.0) for name in names]
+    cells += [{**record_of("f"), "reached": False, "peer": None} for _ in range(1)]
+    oracle = {**GAP.as_dict(), "warm": True}
+    cells += [record_of("g", reference={"value": 0.125}, cell=oracle)]
+    for one in cells:
+        if one["peer"] is None:
+            del one["peer"]
+    text = "\n".join(summary_lines(summarize(cells)[0]))
+    assert "1 thread, 8 cells" in text
+    assert "those that memory bounds: none" in text
+    assert "worst cell: cell0, 2.00" in text
+    assert (
+        "slower than a peer beyond the interval: 6 (cell0, cell1, cell2, cell3, cell4, ...)" in text
+    )
+    assert "accuracy missed: 1 (f)" in text
+    assert "warm oracle, time over that of Newton-Schulz: 0.125" in text
+    assert "no peer was accurate" not in text
+    del cells[0]["peer"]
+    assert "no peer was accurate: 1 (cell0)" in "\n".join(summary_lines(summarize(cells)[0]))
+
+
+def test_nothing_to_compare_is_said_in_words():
+    cell = record_of("a")
+    del cell["peer"], cell["pick"]
+    text = "\n".join(summary_lines(summarize([cell])[0]))
+    assert "all cells with a peer: none" in text
+    assert "worst" not in text
+    assert "best own method" not in text
+
+
+def test_products_of_the_check_stand_beside_the_others():
+    cell = record_of()
+    cell["competitors"][0]["facts"] = {"matvecs": 40, "matvecs_verify": 8}
+    assert "40+8" in entries(cell)
+    cell["competitors"][0]["facts"] = {"matvecs": 40, "matvecs_verify": 0}
+    assert "40" in entries(cell)
+
+
+def test_settings_of_every_competitor_are_shown():
+    cell = record_of()
+    cell["competitors"][1]["options"] = {"tol": 0.00012345, "ncv": 20}
+    lines = details(cell)
+    assert len(lines) == 2
+    assert "tol=0.00012, ncv=20" in lines[1]
+
+
 def test_a_little_more_than_a_short_peer_is_no_loss():
     record = record_of(ratio=1.5)
     assert summarize([record])[0].lost
@@ -1047,6 +1337,83 @@ def test_numbers_of_threads_are_checked(text):
         cli.main(["race", "--threads", text])
 
 
+@pytest.mark.parametrize("text", ["x", "-1", "inf", "nan"])
+def test_numbers_of_seconds_are_checked(text, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["race", "--seconds", text])
+    assert "is not a number of seconds" in capsys.readouterr().err
+
+
+def test_efforts_and_a_new_file(tmp_path, scripted, capsys):
+    jobs, scripts = scripted
+    path = tmp_path / "race.json"
+    Results(path, {**header(), "cpu": "another"}).add(record_of("gone"))
+    scripts += [events_of(FULL[0])]
+    arguments = ["--cells", FULL[0].name, "--json", str(path), "--seconds", "0.5"]
+    assert cli.main(["race", *arguments, "--fresh"]) == 0
+    assert jobs[0][0]["effort"]["seconds"] == 0.5
+    assert [cell["name"] for cell in Results.open(path, header()).cells] == [FULL[0].name]
+    assert FULL[0].name in capsys.readouterr().out
+
+
+def test_threads_that_blas_does_not_take_end_the_command(tmp_path, scripted, capsys):
+    _, scripts = scripted
+    path = tmp_path / "race.json"
+    results = Results(path, header())
+    results.use_threads(1, ["another blas"])
+    results.add(record_of(FULL[1].name))
+    scripts += [events_of(FULL[0])]
+    assert cli.main(["race", "--cells", FULL[0].name, "--json", str(path)]) == 2
+    assert "another blas" in capsys.readouterr().err
+
+
+def test_progress_on_a_terminal_is_one_line(scripted, capsys, monkeypatch):
+    _, scripts = scripted
+    scripts += [events_of(CELLS[0])]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert cli.main(["race", "--quick", "--cells", CELLS[0].name]) == 0
+    shown = capsys.readouterr().err
+    assert CELLS[0].name in shown
+    assert "\n" not in shown
+    assert shown.endswith("\r\x1b[K")
+
+
+def test_a_table_that_cannot_be_written_is_said(tmp_path, scripted, capsys):
+    _, scripts = scripted
+    scripts += [events_of(FULL[0])]
+    (tmp_path / "table.md").write_text("no marks")
+    arguments = ["--cells", FULL[0].name, "--markdown", str(tmp_path / "table.md")]
+    assert cli.main(["race", *arguments]) == 2
+    assert "begin" in capsys.readouterr().err
+
+
+def test_the_command_draws(tmp_path, scripted, capsys):
+    pytest.importorskip("matplotlib")
+    _, scripts = scripted
+    scripts += [events_of(FULL[0])]
+    path = tmp_path / "race.png"
+    assert cli.main(["race", "--cells", FULL[0].name, "--plot", str(path)]) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert FULL[0].name in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_be_replaced_stays_as_it_is(tmp_path, monkeypatch):
+    path = tmp_path / "race.json"
+    Results(path, header()).add(record_of("first"))
+    before = path.read_text()
+
+    def refused(self, target):
+        msg = "read-only"
+        raise PermissionError(msg)
+
+    results = Results.open(path, header())
+    monkeypatch.setattr(type(path), "replace", refused)
+    with pytest.raises(PermissionError, match="read-only"):
+        results.add(record_of("second"))
+    assert path.read_text() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["race.json"]
+
+
 def test_a_mismatch_ends_the_command(tmp_path, capsys):
     path = tmp_path / "race.json"
     Results(path, {**header(), "cpu": "another"}).add(record_of())
@@ -1100,3 +1467,19 @@ def test_a_quick_run_from_end_to_end(tmp_path, capsys, monkeypatch):
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out == ""
     assert sys.stdout.writable()
+
+
+def test_settings_that_a_peer_is_tried_with(places):
+    sparse = subject("sparse-400x100", "float64", places)
+    dense = subject("decay-96x120", "float64", places)
+    peers = {peer.name: peer for peer in PEERS}
+
+    def options(name, one, k):
+        cell = dataclasses.replace(RESIDUAL, matrix=one.name, k=k)
+        return [key for setting in peers[name].variants(cell, one) for key in setting]
+
+    assert "blas" not in options("gram", sparse, 3)
+    assert "blas" in options("gram", dense, 3)
+    assert "driver" in options("gram", dense, 20)
+    assert "maxBlockSize" not in options("primme", dense, 3)
+    assert "maxBlockSize" in options("primme", dense, 4)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from trsvd import Completeness, KyFanDualBall, Status, reliability, svds
-from trsvd._contestants import Contestant, contestants, peers
+from trsvd._contestants import Contestant, _peer, _scipy, backends, contestants, peers
 from trsvd._hard_cases import CASES, Truth
 from trsvd._verdict import (
     Finding,
     Outcome,
     Standard,
+    _Triplets,
     judge_result,
     judge_triplets,
     judge_update,
 )
 from trsvd.cli import main
+from trsvd.reliability import Record
 from trsvd.testing import matrix_with_spectrum
 
 K = 4
@@ -183,6 +187,17 @@ def test_what_a_certificate_leaves_open(result):
         assert verdict(other(missing, completeness=completeness)) is expected
 
 
+def test_what_they_leave_is_looked_at_by_itself(exact):
+    """The right values with the vectors of others: what is left of A tells, residuals or not."""
+    U, S, Vh = exact
+    standard = Standard.promised(np.float64, A.shape)
+    V = Vh.conj().T
+    right = _Triplets(TRUTH, U[:, :K], TRUTH.s[:K], V[:, :K], standard)
+    assert right.not_the_top() == ""
+    wrong = _Triplets(TRUTH, U[:, 1 : K + 1], TRUTH.s[:K], V[:, 1 : K + 1], standard)
+    assert f"exceeds s_{K + 1}" in wrong.not_the_top()
+
+
 # ---- updates --------------------
 
 
@@ -204,6 +219,7 @@ def test_updates(k):
     assert of(0.99 * good.update, honest) is Outcome.RIGHT
     failed = dataclasses.replace(good, status=Status.ROUNDING_FLOOR)
     assert of(0.99 * good.update, failed) is Outcome.SAYS
+    assert of(good.update, failed) is Outcome.SAYS
 
 
 # ---- who is judged --------------------
@@ -295,6 +311,15 @@ def test_the_command_fails_where_trsvd_is_wrong(capsys, monkeypatch):
     assert "silently wrong: on purpose" in capsys.readouterr().out
 
 
+def test_a_page_without_marks_is_not_written(capsys, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("mine")
+    argv = ["reliability", "--cases", "1 x 1", "--who", "auto", "--markdown", str(page)]
+    assert main(argv) == 2
+    assert "begin" in capsys.readouterr().err
+    assert page.read_text() == "mine"
+
+
 def test_the_command_lists(capsys):
     assert main(["reliability", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -312,3 +337,64 @@ def test_records_of_one_case():
     assert [(one.case, one.dtype) for one in records] == [
         (name, dtype) for name in ("1 x 1", "1 x 1 zero") for dtype in ("float64", "float32")
     ]
+
+
+def test_a_contestant_that_takes_no_such_case_has_no_record(monkeypatch):
+    one = Contestant("random only", "peer", lambda *args: Finding(Outcome.SAYS), takes_start=False)
+    monkeypatch.setattr("trsvd.reliability.contestants", lambda: [one])
+    started = [name for name, case in CASES.items() if case.start is not None]
+    assert started
+    assert list(reliability.run(patterns=started)) == []
+    others = [name for name, case in CASES.items() if case.start is None]
+    assert len(list(reliability.run(patterns=others[:2]))) >= 2
+
+
+def test_the_page_says_what_is_not_right():
+    about = ("1 x 1", CASES["1 x 1"].family, "", 1)
+    records = [
+        Record(*about, "float64", "auto", "method", Outcome.SAYS, "MAX_MATVECS"),
+        Record(*about, "float64", "auto (torch)", "method", Outcome.RIGHT, ""),
+    ]
+    text = reliability.markdown(records, 3)
+    assert "| 1 x 1 | float64 | auto | says it is not | MAX_MATVECS |" in text
+    assert "seed 3" in text
+    assert "### trsvd, case by case" in text
+    assert "Peers" not in text
+    # Of other libraries there are no cases.
+    assert text.count("auto (torch)") == 1
+
+
+def test_peers_start_where_a_case_says_so():
+    rng = np.random.default_rng(0)
+    for shape in [(30, 20), (20, 30)]:
+        B = rng.standard_normal(shape)
+        s = np.linalg.svd(B, compute_uv=False)
+        start = rng.standard_normal((shape[1], 2))
+        for solver in ("arpack", "propack"):
+            _, S, _ = _scipy(B, 2, 0, start, solver=solver)
+            np.testing.assert_allclose(np.sort(S)[::-1], s[:2], rtol=1e-8)
+
+
+def test_a_peer_that_is_not_installed_takes_no_part():
+    assert _peer("nobody", "no_such_module_anywhere", lambda *args: args) is None
+
+
+def test_libraries_that_are_not_installed_take_no_part(monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "torch" else real(name)
+    )
+    assert "torch" not in backends()
+    assert "numpy" in backends()
+
+
+@pytest.mark.parametrize("name", ["torch", "array_api_strict"])
+def test_other_libraries_get_the_matrix_as_it_is(name):
+    pytest.importorskip(name)
+    backend = backends()[name]
+    dense = np.arange(6.0).reshape(2, 3)
+    for A in (dense, scipy.sparse.csr_array(dense)):
+        X = backend.put(A)
+        assert type(X).__module__.startswith(name)
+        assert type(backend.get(X)) is np.ndarray
+        np.testing.assert_array_equal(backend.get(X), dense)

@@ -114,3 +114,20 @@ def test_not_finite_raises(function: Any, bad: float) -> None:
     B[1, 2] = bad
     with pytest.raises(ValueError, match=r"NaN or inf.*find it in A, or scale A down"):
         function(B)
+
+
+@pytest.mark.parametrize("exact", [None, "left", "right"])
+def test_residuals_of_the_sides_that_are_not_known(exact: str | None, rng: Any) -> None:
+    """What a side is made of a product with, leaves no residual there: k products are saved."""
+    A = rng.standard_normal((8, 6))
+    op = Metered(as_operator(A), None)
+    U, S, Vh = np.linalg.svd(A, full_matrices=False)
+    V = Vh[:2].T + 0.01 * rng.standard_normal((6, 2))
+    U = U[:, :2] + 0.02 * rng.standard_normal((8, 2))
+    left = np.linalg.norm(A @ V - U * S[:2], axis=0)
+    right = np.linalg.norm(A.T @ U - V * S[:2], axis=0)
+    expected = {None: np.maximum(left, right), "left": right, "right": left}[exact]
+    found = residual_norms(op, U, S[:2], V, exact=exact)
+    # Sums of eight terms of the size of s_1 at most.
+    np.testing.assert_allclose(found, expected, atol=20 * np.finfo(float).eps * S[0])
+    assert op.matvecs == (4 if exact is None else 2)

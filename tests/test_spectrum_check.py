@@ -1,4 +1,4 @@
-"""``verify="exact"``: nothing is left open."""
+"""`verify="exact"` leaves nothing open; `verify=eta`, what is said."""
 
 from __future__ import annotations
 
@@ -84,5 +84,42 @@ def test_what_does_not_fit_and_what_is_not_known():
     big = scipy.sparse.eye_array(9000, format="csr")
     with pytest.raises(ValueError, match="verify='exact' computes all"):
         svds(big, 2, method="trlan", verify="exact")
-    with pytest.raises(ValueError, match="True, False or 'exact'"):
+    with pytest.raises(ValueError, match="True, False, 'exact', or"):
         svds(np.eye(5), 2, verify="sometimes")
+    for eta in (0.0, -0.1, np.inf, np.nan, None, [0.1]):
+        with pytest.raises(ValueError, match="a positive number"):
+            svds(np.eye(5), 2, verify=eta)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_what_a_check_is_to_certify_can_be_said(dense):
+    """The start knows nothing of a value of 1.05 s_k: as many steps as that takes, and not more."""
+    s = np.r_[2.0, 1.8, 1.6, 1.05, 1.0, np.linspace(0.99, 0, 395)]
+    A = np.diag(s) if dense else scipy.sparse.diags_array(s, format="csr")
+    start = np.eye(400)[:, [0, 1, 2, 4]]
+    missed = 0
+    for seed in range(20):
+        options = {"method": "trlan", "start": start, "rng": seed, "tol": 1e-9}
+        usual = svds(A, 4, **options)
+        missed += usual.S[3] < 1.04
+        assert usual.completeness.kind == "probable"
+        assert usual.S[3] > 1.04 or usual.completeness.eta > 0.05
+        result = svds(A, 4, verify=0.05, **options)
+        assert abs(result.S[3] - 1.05) <= 1e-8
+        assert result.completeness.kind == "probable"
+        assert 0 < result.completeness.eta <= 0.05
+        assert result.completeness.failure_probability == 1e-3
+        # The full spectrum would take min(m, n) products.
+        assert usual.matvecs_verify < result.matvecs_verify < 400
+    assert missed > 0
+
+
+def test_a_single_value_is_certified_as_far_as_was_asked():
+    A = np.random.default_rng(0).standard_normal((200, 150))
+    options = {"method": "trlan", "tol": 1e-2, "rng": 0}
+    eta = svds(A, 1, **options).completeness.eta
+    enough = svds(A, 1, verify=2 * eta, **options)
+    assert (enough.completeness.eta, enough.matvecs_verify) == (eta, 2)
+    more = svds(A, 1, verify=eta / 2, **options)
+    assert more.completeness.eta <= eta / 2
+    assert more.matvecs_verify > 2

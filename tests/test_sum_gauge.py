@@ -291,3 +291,27 @@ def test_of_values(rng):
         SUMS["f-fanion-2"].gauge(np.diag(S)), rel=1e-12
     )
     assert sum_gauge(parts, (3, 3), np.zeros(3)) == 0
+
+
+def test_round_balls_alone_add_their_radii(rng):
+    X = rng.standard_normal((5, 3))
+    total = 0.5 * F + 1.5 * SchattenBall(2)
+    assert total.gauge(X) == pytest.approx(np.linalg.norm(X) / 2, rel=1e-14)
+
+
+def test_a_linear_program_that_is_not_solved_is_an_error(monkeypatch, rng):
+    class Answer:
+        status, message = 4, "numerical difficulties"
+
+    monkeypatch.setattr(scipy.optimize, "linprog", lambda *args, **options: Answer)
+    ball = 0.5 * KyFanDualBall(2) + 0.5 * KyFanBall(2)
+    with pytest.raises(RuntimeError, match="numerical difficulties"):
+        ball.gauge(rng.standard_normal((5, 4)))
+
+
+def test_a_ball_that_adds_next_to_nothing(rng):
+    """The root is where the search begins: rounding may leave no room for it."""
+    X = rng.standard_normal((6, 4))
+    for ball in (KyFanDualBall(2), SpectralBall(), NuclearBall()):
+        assert (ball + 1e-17 * F).gauge(X) == pytest.approx(ball.gauge(X), rel=1e-12)
+        assert (1e-17 * ball + F).gauge(X) == pytest.approx(F.gauge(X), rel=1e-12)

@@ -26,6 +26,7 @@ from checks import (
 
 import trsvd
 from trsvd import ConvergenceWarning, NotConverged, Status, svds
+from trsvd._golub_kahan import GolubKahan
 
 
 def matrix(m, n, dtype="float64", seed=0, decay=0.8):
@@ -1102,3 +1103,63 @@ def test_the_check_finds_missed_copies():
     result = svds(A, 5, method="trlan", rng=0)
     assert np.allclose(result.S, 1, atol=value_bound(5, default_tol("float64"), A.shape, A.dtype))
     assert result.matvecs_verify > blind.matvecs_verify
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        (trsvd.Direct, {"route": "fast"}, "route='fast'; it is one of"),
+        (trsvd.PowerIteration, {"iterations": -1}, "iterations=-1; it must be at least 0"),
+        (trsvd.RandomizedSVD, {"oversampling": -1}, "oversampling=-1; it must be at least 0"),
+        (trsvd.ThickRestartLanczos, {"block_size": 0}, "block_size=0; it must be at least 1"),
+        (trsvd.ThickRestartLanczos, {"reorthogonalize": "no"}, "reorthogonalize='no'; it is one"),
+    ],
+)
+def test_options_that_cannot_be(method, options, message):
+    with pytest.raises(ValueError, match=message):
+        method(**options)
+
+
+def test_a_single_value_is_certified_by_the_run_itself():
+    """The theorem is on the run from a random vector: two products for the residuals, no more."""
+    A = np.random.default_rng(0).standard_normal((200, 150))
+    result = svds(A, 1, method="trlan", tol=1e-2, rng=0)
+    assert result.completeness.kind == "probable"
+    assert 0 < result.completeness.eta < 1
+    assert result.matvecs_verify == 2
+    assert result.S[0] >= np.linalg.norm(A, 2) / (1 + result.completeness.eta)
+    # From vectors that are given it says nothing.
+    given = svds(A, 1, method="trlan", tol=1e-2, rng=0, start=np.ones((150, 1)))
+    assert given.matvecs_verify > 2
+
+
+def test_a_left_basis_that_is_no_longer_orthogonal_is_made_so(rng, spectrum_matrix):
+    s = np.logspace(0, -14, 60)
+    A = spectrum_matrix(200, 60, s, "float64", rng)
+    method = trsvd.ThickRestartLanczos(block_size=3, basis_size=30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it may end at the rounding floor
+        result = svds(A, 20, method=method, tol=1e-15, rng=0)
+    eps = float(np.finfo(float).eps)
+    assert np.abs(result.U.T @ result.U - np.eye(20)).max() <= 260 * eps
+    assert np.abs(result.S - s[:20]).max() <= 260 * eps
+
+
+def test_a_left_basis_that_is_lost_is_begun_anew(monkeypatch, rng, spectrum_matrix):
+    s = 0.9 ** np.arange(80)
+    A = spectrum_matrix(120, 80, s, "float64", rng)
+    real, lost = GolubKahan.compress, []
+
+    def compress(self, *args, **options):
+        if len(lost) < 2:
+            lost.append(self)
+            msg = "the left basis lost its rank"
+            raise FloatingPointError(msg)
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(GolubKahan, "compress", compress)
+    result = svds(A, 5, method=trsvd.ThickRestartLanczos(basis_size=10), tol=1e-10, rng=0)
+    assert len(lost) == 2
+    assert result.status.converged
+    assert np.abs(result.S - s[:5]).max() <= 1e-10 * 5**0.5
+    assert result.completeness.kind != "random start"

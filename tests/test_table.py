@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse
 
 import trsvd
-from trsvd import _matrices, table
+from trsvd import _matrices, _report, table
 from trsvd.table import (
     NAMES,
     NEWTON_SCHULZ,
@@ -324,3 +327,31 @@ def test_trlan_takes_as_few_products_as_lanczos_without_restarts():
         [row] = compare(case, 5, ["trlan"], seed=seed, repeats=1)
         counts.append(row.matvecs)
     assert np.median(counts) <= 115
+
+
+def test_threads_are_those_that_blas_is_told(monkeypatch):
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2, 5}, raising=False)
+    assert _report.machine()["threads"] == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert _report.machine()["threads"] == (os.cpu_count() or 1)
+    monkeypatch.setenv("MKL_NUM_THREADS", "0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert _report.machine()["threads"] == 7
+    assert _report.machine()["thread_variables"] == {
+        "MKL_NUM_THREADS": "0",
+        "OMP_NUM_THREADS": "7",
+    }
+
+
+def test_a_machine_that_does_not_name_its_processor(monkeypatch):
+    def missing(self, *args, **options):
+        raise FileNotFoundError(2, "No such file", str(self))
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    monkeypatch.setattr(platform, "machine", lambda: "abacus")
+    about = _report.machine("no_such_library")
+    assert about["cpu"] == "abacus"
+    assert about["versions"]["no_such_library"] is None

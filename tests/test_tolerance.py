@@ -16,6 +16,7 @@ from checks import (
 
 import trsvd
 from trsvd import ConvergenceWarning, Status, svds, svds_above, svds_to_tolerance
+from trsvd.stopping import Values
 
 
 def matrix(m, n, s, dtype="float64", seed=0):
@@ -418,3 +419,13 @@ def test_callback_verify_and_failure_work_as_in_svds(call):
         call(A, tol=-1)
     with pytest.raises(ValueError, match="method"):
         call(A, method="arnoldi")
+
+
+def test_a_missed_value_that_counts_as_zero_is_none():
+    stop = Values(lambda S: S > 0, 1e-10)
+    S = np.array([2.0, 1.0])
+    assert not stop.missed(S, 2, 1e-11)
+    assert not stop.missed(S, 2, 0.0)
+    assert stop.missed(S, 2, 1e-3)
+    assert stop.missed(S, 2, 1.5)
+    assert not stop.missed(np.zeros(0), 0, 0.0)

@@ -50,6 +50,7 @@ def check_completeness(
     unit: float,
     rng: np.random.Generator,
     width: int,
+    asked: float | None = None,
 ) -> tuple[Completeness, Array | None]:
     """What is known about missed values, and right vectors towards those that were found missing.
 
@@ -69,6 +70,9 @@ def check_completeness(
         Source of the random vectors.
     width : int
         How many of them are iterated together.
+    asked : float, optional
+        The eta to certify, whatever that costs; by default `_ETA`, or what a tenth of the products
+        so far allows.
     """
     U, S, V = triplets
     k, n = len(S), op.shape[1]
@@ -83,11 +87,14 @@ def check_completeness(
     # The theorem on the largest value is one on the run itself, where it is all that is wanted.
     if k == 1 and run.random_steps >= _LEAST_STEPS and isinstance(stop, Residual):
         eta = certified_eta(n, run.random_steps, _FAILURE_PROBABILITY)
-        return Completeness("probable", eta, _FAILURE_PROBABILITY), None
+        if asked is None or eta <= asked:
+            return Completeness("probable", eta, _FAILURE_PROBABILITY), None
     # A stream of its own: with the seed of an earlier call the run may have met these vectors.
     rng = np.random.default_rng([int(rng.integers(1 << 62)), k])
     width = min(width, n - k)
-    steps = min(steps_for(n, _ETA, _FAILURE_PROBABILITY), max(_LEAST_STEPS, op.matvecs // 20))
+    steps = steps_for(n, asked or _ETA, _FAILURE_PROBABILITY)
+    if asked is None:
+        steps = min(steps, max(_LEAST_STEPS, op.matvecs // 20))
     capacity = min(n, k + width * steps)
     complement: GolubKahan | GramLanczos
     view = _compiled_view(op, S, stop.tol) if width == 1 else None

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ _NOT_USED = np.random.default_rng(0)
 
 Callback = Callable[[Info], bool | None]
 OnFailure = Literal["return", "raise"]
-Verify = bool | Literal["exact"]
+Verify = bool | float | Literal["exact"]
 AnyStop = Residual | Values | Energy | Gap
 
 
@@ -40,11 +41,18 @@ class Request:
     max_matvecs: int | None
     callback: Any
     on_failure: str
-    verify: bool | str
+    verify: Any
 
     def __post_init__(self) -> None:
-        if isinstance(self.verify, str) and self.verify != "exact":
-            msg = f"verify={self.verify!r}; it is True, False or 'exact'"
+        if self.eta is None:
+            known = isinstance(self.verify, bool) or self.verify == "exact"
+        else:
+            known = 0 < self.eta < math.inf
+        if not known:
+            msg = (
+                f"verify={self.verify!r}; it is True, False, 'exact', or the share of s_k by which "
+                "a missed value may exceed it: a positive number"
+            )
             raise ValueError(msg)
         if self.on_failure not in ("return", "raise"):
             msg = f"on_failure={self.on_failure!r}; it is 'return' or 'raise'"
@@ -52,6 +60,13 @@ class Request:
         if self.callback is not None and not callable(self.callback):
             msg = f"callback is {describe(self.callback)}; pass a function of one argument"
             raise TypeError(msg)
+
+    @property
+    def eta(self) -> float | None:
+        """What the check for missed values is to certify; None leaves it to the check."""
+        if isinstance(self.verify, bool) or not isinstance(self.verify, Real):
+            return None
+        return float(self.verify)
 
 
 @dataclass(frozen=True)
@@ -262,7 +277,14 @@ def _solve(
             )
         else:
             completeness, missed = check_completeness(
-                op, driver.run, outcome.triplets, asked, problem.unit, problem.rng, width
+                op,
+                driver.run,
+                outcome.triplets,
+                asked,
+                problem.unit,
+                problem.rng,
+                width,
+                request.eta,
             )
         op.verifying = False
         if missed is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trsvd._arrays import Array, Arrays, HostArray, is_array
+from trsvd._arrays import Array, Arrays, is_array
 from trsvd._ball import Ball, Options
 from trsvd._errors import Status
 from trsvd._kinds import describe, split_power
@@ -117,10 +117,6 @@ class FrobeniusBall(_EntrywiseBall):
     def gauge(self, X: Any) -> float:
         """``||X||_F``."""
         return self.support(X)
-
-    def gauge_of_values(self, S: HostArray) -> float:
-        """The gauge of a matrix with singular values S."""
-        return float(np.linalg.norm(S))
 
     def _support(self, entries: _Entries) -> float:
         return entries.frobenius_norm * entries.unit

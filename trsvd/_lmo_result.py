@@ -65,10 +65,6 @@ class DenseTerm:
         arrays = self.arrays or Arrays.of_array(X)
         return arrays.like(X), arrays
 
-    def dense(self) -> Array:
-        """As an array."""
-        return _sum_of((self,))
-
     def __reduce__(self) -> tuple[Any, ...]:
         # Whatever makes the array, the array itself can be pickled.
         return DenseTerm, (self.scale, _Formed(self.form()), self.arrays)

@@ -53,11 +53,6 @@ class Ritz:
     couplings: HostArray | None = None
     trail: tuple[HostArray, HostArray, int] | None = None
 
-    @property
-    def width(self) -> int:
-        """Number of vectors in the last product; 0 where its couplings are not known."""
-        return 0 if self.couplings is None else len(self.couplings)
-
     @cached_property
     def latest(self) -> HostArray | None:
         """Ritz values one product later than S: what extraction returns."""

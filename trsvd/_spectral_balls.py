@@ -89,10 +89,6 @@ class KyFanDualBall(Ball):
         S = singular_values(X)
         return float(max(S[0], S.sum() / min(self.k, len(S))))
 
-    def gauge_of_values(self, S: HostArray) -> float:
-        """The gauge of a matrix with singular values S."""
-        return float(max(S.max(), S.sum() / min(self.k, len(S))))
-
     def _minimize(self, G: Any, options: Options) -> LMOResult:
         """``-U_k V_k^H``; see `Ball.lmo`."""
         k = min(self.k, *_shape(G))
@@ -157,10 +153,6 @@ class KyFanBall(Ball):
         """``s_1 + ... + s_k``."""
         return KyFanDualBall(self.k).support(X)
 
-    def gauge_of_values(self, S: HostArray) -> float:
-        """The gauge of a matrix with singular values S."""
-        return float(-np.sort(-S)[: self.k].sum())
-
     def _minimize(self, G: Any, options: Options) -> LMOResult:
         """``-u_1 v_1^H`` or ``-U V^H / k``; see `Ball.lmo`.
 
@@ -205,10 +197,6 @@ class SpectralBall(Ball):
     def gauge(self, X: Any) -> float:
         """``s_1``."""
         return float(leading_values(X, 1)[0])
-
-    def gauge_of_values(self, S: HostArray) -> float:
-        """The gauge of a matrix with singular values S."""
-        return float(S.max())
 
     def _minimize(self, G: Any, options: Options) -> LMOResult:
         """``-U V^H``; see `Ball.lmo`."""
@@ -286,11 +274,7 @@ class SchattenBall(Ball):
 
     def gauge(self, X: Any) -> float:
         """``(sum_i s_i^p)^(1/p)``."""
-        return self.gauge_of_values(singular_values(X))
-
-    def gauge_of_values(self, S: HostArray) -> float:
-        """The gauge of a matrix with singular values S."""
-        return _schatten(S, self.p)
+        return _schatten(singular_values(X), self.p)
 
     def _minimize(self, G: Any, options: Options) -> LMOResult:
         """``-U W V^H``; see `Ball.lmo`."""

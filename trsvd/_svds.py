@@ -70,10 +70,12 @@ def svds(
     on_failure : {"return", "raise"}, default "return"
         When the triplets miss ``tol``: warn with `ConvergenceWarning` and return the best, or
         raise `NotConverged`, which has them as ``result``.
-    verify : bool or "exact", default True
+    verify : bool, float or "exact", default True
         Whether converged triplets are checked for missed singular values: True with a stated
-        probability, "exact" by all singular values of what they leave, for which A is formed (a
-        ValueError where min(m, n) > 8192). Residuals are always computed from products with A.
+        probability, as far as a tenth of the products goes; a number eta so that none above
+        ``(1 + eta) s_k`` is missed, with that probability; "exact" by all singular values of what
+        they leave, for which A is formed (a ValueError where min(m, n) > 8192). Residuals are
+        always computed from products with A.
 
     Returns
     -------
