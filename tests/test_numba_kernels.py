@@ -72,11 +72,11 @@ def test_products(plain: ModuleType, numbers: Any, shape: tuple[int, int], dtype
     M, x, y = numbers(m, n, dtype=dtype), numbers(n, dtype=dtype), numbers(m, dtype=dtype)
     A, size = M.astype(float), np.abs(M).astype(float)
     w, v = np.full(n, 7, dtype), np.full(m, 7, dtype)
-    plain._gram_product(M, x, w)
+    plain.gram_product(M, x, w)
     close(w, A.T @ (A @ x), size.T @ (size @ np.abs(x)), m + n)
-    plain._product(M, x, v)
+    plain.product(M, x, v)
     close(v, A @ x, size @ np.abs(x), n)
-    plain._adjoint_product(M, y, w)
+    plain.adjoint_product(M, y, w)
     close(w, A.T @ y, size.T @ np.abs(y), m)
 
 
@@ -87,7 +87,7 @@ def test_products_with_several(
 ) -> None:
     M, X = numbers(*shape, dtype="float64"), numbers(width, shape[1], dtype="float64")
     W = np.full_like(X, 7)
-    plain._gram_products(M, X, W)
+    plain.gram_products(M, X, W)
     size = np.abs(M)
     close(W, X @ (M.T @ M), np.abs(X) @ (size.T @ size), sum(shape))
 
@@ -95,7 +95,7 @@ def test_products_with_several(
 def test_a_sparse_product(plain: ModuleType, numbers: Any) -> None:
     A = sp.csr_array(np.triu(np.tril(numbers(6, 5, dtype="float64"), 2)))
     x, w = numbers(5, dtype="float64"), np.full(5, 7.0)
-    plain._sparse_gram_product(A.data, A.indices.astype("uint32"), A.indptr, x, w)
+    plain.sparse_gram_product(A.data, A.indices.astype("uint32"), A.indptr, x, w)
     size = np.abs(A)
     close(w, A.T @ (A @ x), size.T @ (size @ np.abs(x)), 11)
 
