@@ -317,3 +317,12 @@ def test_a_long_matrix_is_squared() -> None:
     choice = trsvd.select_method(np.ones((400 * 8, 400)), 3)
     assert str(choice.method) == str(trsvd.Direct())
     assert "one pass" in choice.reason or "small" in choice.reason
+
+
+@compiled
+def test_a_start_of_zeros_is_replaced() -> None:
+    A = matrix(90, 70, "float64")
+    method = trsvd.ThickRestartLanczos(gram=True)
+    result = trsvd.svds(A, 3, method=method, start=np.zeros((70, 1)), tol=1e-8, rng=0)
+    assert result.status.converged
+    assert np.abs(result.S - np.linalg.svd(A, compute_uv=False)[:3]).max() <= 1e-13

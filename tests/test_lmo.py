@@ -352,3 +352,27 @@ def test_digits_lost_in_squares_are_found_again(spectrum_matrix):
 
 def test_nothing_rises_by_nothing():
     assert water_filling(np.zeros(0), 1.0) == 0.0
+
+
+def test_products_of_every_attempt_are_counted(spectrum_matrix):
+    """A bound that is not reached, and then the whole spectrum: the passes of both."""
+    G = spectrum_matrix(90, 80, np.linspace(1, 0.9, 80), "float64", 0)
+    plain = KyFanDualBall(3).lmo(G, gap=1e-2, method="krylov", rng=0)
+    proven = KyFanDualBall(3).lmo(G, gap=1e-2, method="krylov", rng=0, certify=True)
+    assert proven.gap_kind == "exact"
+    assert proven.matvecs > plain.matvecs
+    assert proven.passes >= plain.passes + 1
+
+
+def test_the_gap_without_a_gap_asked_for_is_that_of_the_residuals(spectrum_matrix):
+    """Each singular value is within its residual of the Ritz value."""
+    G = spectrum_matrix(90, 80, 8 * 0.9 ** np.arange(80), "float64", 0)
+    result = KyFanDualBall(3).lmo(G, method="trlan", tol=1e-4, rng=0)
+    U, Vh = result.factors
+    left, right = -G @ Vh.T, -G.T @ U
+    values = np.sum(U * left, axis=0)
+    residuals = np.maximum(
+        np.linalg.norm(left - U * values, axis=0), np.linalg.norm(right - Vh.T * values, axis=0)
+    )
+    assert result.gap_kind == "estimate"
+    assert result.gap == pytest.approx(residuals.sum() / values.sum(), rel=1e-6)
