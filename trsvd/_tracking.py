@@ -50,6 +50,8 @@ _MOST_PRODUCTS = 4
 # Lanczos steps to the spectral norm, by the gap asked for: errors go down as their square. Of few
 # pairs a single one that was missed matters more.
 _LANCZOS_STEPS = 3.2
+# Tighter gaps would ask for more of them than a factorization costs.
+_MOST_LANCZOS_STEPS = 104
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,9 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
             inner = (arrays.adjoint_product(iteration.U, P), arrays.adjoint_product(iteration.V, Q))
             watch.kept = kept_values(arrays.get(inner[0]), S, arrays.get(inner[1]))
         watch.look(S)
-        if watch.on_plateau:
-            steps = math.ceil(_LANCZOS_STEPS / (gap * min(k, 4)) ** 0.5)
-            watch.settle(spectral_norm(op, steps, problem.rng))
+        steps = _LANCZOS_STEPS / (max(gap, arrays.eps) * min(k, 4)) ** 0.5
+        if steps <= min(_MOST_LANCZOS_STEPS, problem.rank) and watch.on_plateau:
+            watch.settle(spectral_norm(op, math.ceil(steps), problem.rng))
     memory = replace(watch.memory, left_is_newer=left != problem.flipped)
     return Step(iteration.U, iteration.V, S, watch.gap, memory, watch.ceiling)
 
