@@ -168,3 +168,41 @@ def test_a_start_of_another_shape_is_refused_in_a_batch_too(backend, rng):
     starts = [result.subspace for result in ball.lmo_many(others, gap=1e-2)]
     with pytest.raises(ValueError, match="start"):
         ball.lmo_many(G, gap=1e-2, start=starts)
+
+
+def test_ordinary_members_are_settled_together(monkeypatch):
+    """None of them is left to the solver of single matrices: exact ones, and warm steps."""
+    strict = pytest.importorskip("array_api_strict")
+    rng = np.random.default_rng(0)
+    hosts = [decaying(rng, (40, 30)) for _ in range(3)]
+    ball = KyFanDualBall(4)
+
+    def stacked(hosts):
+        return [strict.asarray(G) for G in hosts]
+
+    starts = [result.subspace for result in ball.lmo_many(stacked(hosts), gap=1e-2, rng=0)]
+    hosts = [G + 0.003 * decaying(rng, (40, 30)) for G in hosts]
+
+    def alone(*args, **options):
+        msg = "a single matrix"
+        raise AssertionError(msg)
+
+    monkeypatch.setattr("trsvd._stack.leading_pairs", alone)
+    for results in (
+        ball.lmo_many(stacked(hosts)),
+        ball.lmo_many(stacked(hosts), gap=1e-2, start=starts, rng=1),
+    ):
+        for G, result in zip(hosts, results, strict=True):
+            assert true_gap(G, 4, np.asarray(result.update)) <= 1e-2
+
+
+def test_denormal_members():
+    """The power of two that brings them to 1 is no number of the dtype: it takes two steps."""
+    strict = pytest.importorskip("array_api_strict")
+    rng = np.random.default_rng(0)
+    hosts = [decaying(rng, (40, 30)) for _ in range(2)]
+    small = [(G * 2.0**-1050).astype("float64") for G in hosts]
+    results = KyFanDualBall(2).lmo_many([strict.asarray(G) for G in small])
+    for G, result in zip(hosts, results, strict=True):
+        # 24 binary digits are left of them.
+        assert true_gap(G, 2, np.asarray(result.update)) <= 1e-6

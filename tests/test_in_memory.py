@@ -326,3 +326,27 @@ def test_a_start_of_zeros_is_replaced() -> None:
     result = trsvd.svds(A, 3, method=method, start=np.zeros((70, 1)), tol=1e-8, rng=0)
     assert result.status.converged
     assert np.abs(result.S - np.linalg.svd(A, compute_uv=False)[:3]).max() <= 1e-13
+
+
+@compiled
+def test_a_gram_matrix_that_was_formed_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    A = matrix(90, 30, "float64")
+    op = Problem(A, 0, None).op
+    view = in_memory(op, False, "float64")
+    ways, real = [], kernels().gram_lanczos
+
+    def spy(M: Any, way: int, *rest: Any) -> int:
+        ways.append(way)
+        return real(M, way, *rest)
+
+    monkeypatch.setattr(kernels(), "gram_lanczos", spy)
+    rng = np.random.default_rng(1)
+    for width in (1, 2):
+        basis = GramLanczos(view, view.arrays.gaussian(rng, 30, width), capacity=20, rng=rng)
+        basis.expand_by(view, 2)
+        view.form_if_due(1000)
+        basis.expand_by(view, 2)
+        check(A, basis, "float64")
+    fused = kernels().FUSED
+    # Several vectors at a time go through the matrix itself.
+    assert ways == [fused, kernels().FORMED, fused, fused]

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from trsvd import NewtonSchulz, SpectralBall
 from trsvd.polar import (
     CUBIC,
     QUINTIC,
@@ -159,3 +160,10 @@ def test_counts_are_the_papers():
 def test_what_cannot_be_done_is_refused(G, options, error, message):
     with pytest.raises(error, match=message):
         newton_schulz(G, **options)
+
+
+def test_the_update_of_zero_needs_no_spectrum():
+    result = SpectralBall().lmo(np.zeros((6, 4)), method=NewtonSchulz())
+    assert (result.support, result.gap, result.gap_kind) == (0, 0, "bound")
+    assert (result.matvecs, result.passes) == (0, 0)
+    assert not result.update.any()

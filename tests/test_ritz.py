@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trsvd._metered import Metered
-from trsvd._ritz import rayleigh_ritz, residual_norms, small_eigh, small_svd
+from trsvd._ritz import Ritz, rayleigh_ritz, residual_norms, small_eigh, small_svd
 from trsvd.operators import as_operator
 
 FACTOR = 10  # for the number of backward stable operations, each (m + n) eps ||A||
@@ -131,3 +131,25 @@ def test_residuals_of_the_sides_that_are_not_known(exact: str | None, rng: Any) 
     # Sums of eight terms of the size of s_1 at most.
     np.testing.assert_allclose(found, expected, atol=20 * np.finfo(float).eps * S[0])
     assert op.matvecs == (4 if exact is None else 2)
+
+
+def test_other_units_change_every_number(rng: Any) -> None:
+    ritz = Ritz(np.asarray([3.0, 2.0]), np.asarray([0.5, 0.25]), np.ones((1, 2)))
+    found = ritz.times(8.0)
+    assert found.S.tolist() == [24.0, 16.0]
+    assert found.residuals.tolist() == [4.0, 2.0]
+    assert found.couplings.tolist() == [[8.0, 8.0]]
+
+
+@pytest.mark.parametrize("shape", [(30, 12), (12, 30)])
+def test_vectors_for_a_product_of_lower_rank(
+    shape: tuple[int, int], rng: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are as long as the product's columns, whichever side is longer."""
+    monkeypatch.setattr("trsvd._ritz._SMALL_BLOCK", 0)
+    A = np.outer(rng.standard_normal(shape[0]), rng.standard_normal(shape[1]))
+    V = np.linalg.qr(rng.standard_normal((shape[1], 4)))[0]
+    U, S, W = rayleigh_ritz(Metered(as_operator(A), None), V, rng, 3)
+    assert U.shape == (shape[0], 3)
+    assert np.abs(U.T @ U - np.eye(3)).max() <= _level(np.eye(shape[0]))
+    assert np.abs(A @ W - U * S).max() <= _level(A)
