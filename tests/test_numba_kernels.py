@@ -252,7 +252,7 @@ def test_every_way_has_a_number_of_its_own(module: ModuleType) -> None:
 def test_a_single_vector_takes_the_kernel_of_its_own(
     plain: ModuleType, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plain, "_gram_products", None)
+    monkeypatch.setattr(plain, "gram_products", None)
     V = orthonormal_rows(4, 9, 1, rng)
     made, _, _ = lanczos(plain, rng.standard_normal((10, 9)), plain.FUSED, V)
     assert made == 3
