@@ -89,7 +89,7 @@ class Gram:
         assert_orthonormal(self.backend.get(self.run()))
 
     def run(self):
-        V = self.arrays.gram_eigh(self.A, 10)
+        V = self.arrays.gram_eigh(self.arrays.gram(self.A), 10)
         self.backend.synchronize()
         return V
 
