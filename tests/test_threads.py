@@ -113,7 +113,7 @@ def test_sparse_products(three_threads, precision):
 
 
 @compiled
-def test_one_thread_or_little_work_is_not_shared(monkeypatch):
+def test_one_thread_or_little_work_is_not_shared():
     M = np.ones((8, 8))
     assert shared_product(M, kernels().FUSED, 1, "float64") is None
     A = sp.csr_array(M)

@@ -25,6 +25,7 @@ from trsvd.stopping import Energy, Gap, Residual, Values
 
 __all__ = ["Callback", "OnFailure", "Request", "Verify", "solve"]
 
+# Handed to a method that draws no random numbers, so that none is made for each call.
 _NOT_USED = np.random.default_rng(0)
 
 Callback = Callable[[Info], bool | None]
