@@ -30,8 +30,8 @@ class Direct:
     route : {"auto", "svd", "gram"}, default "auto"
         ``"svd"``: the library's full thin SVD. ``"gram"``: the k leading eigenvectors of A^H A,
         formed in double precision (in float32 for a loose tolerance, or where the k leading values
-        are near each other, as far as that will do), and one Rayleigh-Ritz step with A; where s_k is
-        too small to survive the squaring, or residuals do not meet the tolerance, the full SVD
+        are near each other, as far as that will do), and one Rayleigh-Ritz step with A; where s_k
+        is too small to survive the squaring, or residuals do not meet the tolerance, the full SVD
         follows.
         ``"auto"``: the Gram route where k is at most a quarter of min(m, n).
 
