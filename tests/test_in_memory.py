@@ -18,6 +18,7 @@ from trsvd._compiled import kernels
 from trsvd._in_memory import coarsest_precision, in_memory, stays_in_cache
 from trsvd._lanczos import GramLanczos
 from trsvd._problem import Problem
+from trsvd.stopping import Gap
 
 compiled = pytest.mark.skipif(kernels() is None, reason="Numba is not installed")
 SINGLE, DOUBLE = (float(np.finfo(dtype).eps) for dtype in ("float32", "float64"))
@@ -350,3 +351,63 @@ def test_a_gram_matrix_that_was_formed_is_used(monkeypatch: pytest.MonkeyPatch) 
     fused = kernels().FUSED
     # Several vectors at a time go through the matrix itself.
     assert ways == [fused, kernels().FORMED, fused, fused]
+
+
+@compiled
+def test_a_flat_spectrum_goes_to_a_dense_factorization() -> None:
+    rng = np.random.default_rng(3)
+    A = rng.standard_normal((320, 300)).astype(np.float32)
+    assert trsvd.select_method(A, 20, 1e-3).method.name == "trlan"
+    S = np.linalg.svd(A.astype(np.float64), compute_uv=False)[:20]
+    found = trsvd.svds(A, 20, tol=1e-3, rng=0)
+    assert found.method == trsvd.Direct()
+    assert found.converged
+    assert found.matvecs == 300 + 2 * 24  # what was tried counts
+    assert np.abs(found.S - S).max() <= 1e-3 * S[0]
+    # Not where somebody asked for a method, looks at every step, or pays by the product.
+    start = rng.standard_normal((300, 2)).astype(np.float32)
+    for options in (
+        {"method": "trlan"},
+        {"callback": lambda info: None},
+        {"max_matvecs": 10_000},
+        {"start": start},
+    ):
+        found = trsvd.svds(A, 20, tol=1e-3, rng=0, **options)
+        assert found.method.name == "trlan"
+        assert np.abs(found.S - S).max() <= 1e-3 * S[0]
+
+
+@compiled
+def test_a_spectrum_that_goes_down_stays_with_lanczos() -> None:
+    rng = np.random.default_rng(3)
+    U, _, Vh = np.linalg.svd(rng.standard_normal((320, 300)), full_matrices=False)
+    S = 1 / np.arange(1.0, 301)
+    found = trsvd.svds(((U * S) @ Vh).astype(np.float32), 20, tol=1e-3, rng=0)
+    assert found.method.name == "trlan"
+    assert np.abs(found.S - S[:20]).max() <= 1e-3
+
+
+@pytest.mark.parametrize("gap", [1e-2, 1e-3])
+@pytest.mark.parametrize("levels", [(1, 0.97, 0.5), (1, 0.9), (1, 0.9, 0.8, 0.1), (1, 0.8, 0.05)])
+@pytest.mark.parametrize("tail", [0.3, 0.95])
+def test_copies_of_values_do_not_deceive_a_gap(
+    levels: tuple[float, ...], tail: float, gap: float
+) -> None:
+    """From one vector copies come up one after the other, and no missed one alone adds much."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        k = int(rng.choice([8, 16, 24]))
+        S = np.concatenate([np.full(int(rng.integers(1, 2 * k)), level) for level in levels])
+        S = np.append(S, S[-1] * tail ** np.arange(1, 301))[:300]
+        U = np.linalg.qr(rng.standard_normal((300, 300)))[0]
+        V = np.linalg.qr(rng.standard_normal((350, 300)))[0]
+        G = (U * S) @ V.T
+        result = trsvd.KyFanDualBall(k).lmo(G, gap=gap, rng=seed)
+        assert 1 + np.sum(G * result.update) / S[:k].sum() <= gap
+
+
+def test_what_a_missed_value_could_add() -> None:
+    S = np.array([1.0, 0.9, 0.9, 0.9])
+    assert not Gap(4, 0.1).missed(S, 4, 1.0)  # three times 0.1 of 3.7
+    assert Gap(4, 0.08).missed(S, 4, 1.0)
+    assert not Gap(4, 1e-6).missed(S, 4, 0.9)

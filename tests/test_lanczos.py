@@ -170,3 +170,26 @@ def test_nan_in_a_product_raises(backend: Any, rng: Any) -> None:
     basis.expand(Metered(as_operator(backend.asarray(A)), None))
     with pytest.raises(ValueError, match="NaN or inf"):
         basis.ritz()
+
+
+@pytest.mark.parametrize("w", [1, 2, 4])
+@pytest.mark.parametrize("spectrum", ["gaussian", "decay"])
+@pytest.mark.parametrize("shape", [(600, 300), (300, 300)])
+def test_the_first_impression_of_a_spectrum(
+    backend: Any, shape: Any, spectrum: str, w: int, rng: Any
+) -> None:
+    A = rng.standard_normal(shape)
+    if spectrum == "decay":
+        U, _, Vh = np.linalg.svd(A, full_matrices=False)
+        A = (U / np.arange(1.0, 301)) @ Vh
+    S = np.linalg.svd(A, compute_uv=False)
+    problem = Problem(backend, A)
+    basis = problem.basis(rng, w, 60)
+    while basis.size < 24:
+        basis.expand(problem.op)
+    for k in (8, 20):
+        value, rest = basis.impression(k)
+        assert 0.4 * S[k - 1] < value < 2 * S[k - 1]
+        true = float(np.mean(S[k:] ** 2))
+        assert (true / 3 < rest < 3 * true) if spectrum == "decay" else abs(rest / true - 1) < 0.3
+        assert (rest > 0.22 * value**2) is (spectrum == "gaussian")

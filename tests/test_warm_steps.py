@@ -345,3 +345,21 @@ def test_the_spectral_norm(shape, dtype, backend, spectrum_matrix):
     np.testing.assert_allclose(norms[1], 1.0, rtol=2e-3)
     zero = Problem(backend.asarray(np.zeros((4, 3), dtype)), 0, None)
     assert spectral_norm(zero.op, 4, rng) == 0
+
+
+def test_on_a_flat_spectrum_warm_steps_are_tried_less_and_less_often(rng):
+    G = rng.standard_normal((400, 300))
+    U = np.linalg.qr(rng.standard_normal((400, 20)))[0]
+    V = np.linalg.qr(rng.standard_normal((300, 20)))[0]
+    ball, start, direct = KyFanDualBall(12), None, []
+    for step in range(24):
+        G = 0.99 * G + 0.15 * rng.standard_normal(G.shape)
+        leading = 400 * U @ V.T if step == 18 else 0  # from here on the leading values stand out
+        G = G + leading
+        result = ball.lmo(G, gap=1e-3, rng=step, start=start)
+        assert true_gap(G, 12, result.update) <= max(result.gap, 1e-3) + 1e-9
+        start = result.subspace
+        direct.append(result.matvecs)
+    least = min(direct[1:18])
+    tried = [step for step in range(1, 18) if direct[step] > least]
+    assert tried == [1, 3, 5, 9, 17]

@@ -23,7 +23,7 @@ from trsvd.methods import Direct, Method, Run
 from trsvd.result import Completeness, Info, SVDResult
 from trsvd.stopping import Energy, Gap, Residual, Values
 
-__all__ = ["Callback", "OnFailure", "Request", "Verify", "solve"]
+__all__ = ["Callback", "GaveWay", "OnFailure", "Request", "Verify", "solve"]
 
 # Handed to a method that draws no random numbers, so that none is made for each call.
 _NOT_USED = np.random.default_rng(0)
@@ -43,6 +43,7 @@ class Request:
     callback: Any
     on_failure: str
     verify: Any
+    gives_way: bool = False  # somebody else takes over from a run that will not do: `GaveWay`
 
     def __post_init__(self) -> None:
         if self.eta is None:
@@ -68,6 +69,10 @@ class Request:
         if isinstance(self.verify, bool) or not isinstance(self.verify, Real):
             return None
         return float(self.verify)
+
+
+class GaveWay(Exception):
+    """A run ended without an answer, for which somebody else was to take over."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,10 @@ class _Driver:
         k: int,
         limit: int,
         cap: int,
-        callback: Callback | None,
+        request: Request,
     ) -> None:
         self.problem, self.run, self.stop = problem, run, stop
+        self.request, callback = request, request.callback
         run.single_steps = callback is not None or cap < _usual_cap(problem.rank, k)
         self.k, self.limit, self.cap, self.callback = k, limit, cap, callback
         self.target = k
@@ -124,6 +130,8 @@ class _Driver:
             if op.matvecs + run.next_cost + run.extract_cost > self.cap:
                 return Status.MAX_MATVECS
             run.step(op)
+            if run.hopeless and self.request.gives_way:
+                return Status.STAGNATED
             if self.callback is not None and run.available >= self.k and self._call_back():
                 return Status.CALLBACK
             ritz = run.report()
@@ -243,11 +251,14 @@ def _solve(
     if request.max_matvecs is not None:
         cap = check_cap(request.max_matvecs)
     run = _begin(problem, method, k, stop.aim, request.start, cap)
-    driver = _Driver(problem, run, stop, k, limit, cap, request.callback)
+    driver = _Driver(problem, run, stop, k, limit, cap, request)
     completeness = Completeness("unchecked")
     width, before, latest = 1, None, None
     while True:
         ended = driver.iterate()
+        as_good_as_can_be = ended is Status.ROUNDING_FLOOR and isinstance(stop, Residual)
+        if ended is not None and request.gives_way and not as_good_as_can_be:
+            raise GaveWay
         outcome = _examine(problem, driver)
         if outcome is None:
             if latest is not None:
@@ -329,7 +340,7 @@ def _restarted(driver: _Driver, method: Method, outcome: _Outcome, missed: Array
         k = min(driver.limit, max(1, driver.k + int(missed.shape[1])))
     run = method.init(problem.op, k, tol=stop.aim, start=block, rng=problem.rng)
     run.iterations += driver.run.iterations
-    return _Driver(problem, run, stop, k, driver.limit, driver.cap, driver.callback)
+    return _Driver(problem, run, stop, k, driver.limit, driver.cap, driver.request)
 
 
 def _examine(problem: Problem, driver: _Driver) -> _Outcome | None:

@@ -73,6 +73,11 @@ class InMemory(MatrixOperator):
         room = max(1 << 26, self.rows.size * self.rows.dtype.itemsize)
         return int(min(entries // (2 * n), room // (n * self.arrays.host_dtype.itemsize)))
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the matrix is sparse."""
+        return self._indices is not None
+
     def form_if_due(self, steps: int) -> None:
         """Form the Gram matrix after so many steps that it might have paid from the beginning.
 

@@ -207,6 +207,22 @@ class GramLanczos:
         order = np.argsort(-S, kind="stable")
         return Ritz(S[order], residuals[order])
 
+    def impression(self, k: int) -> tuple[float, float]:
+        """Estimates of ``s_k``, and of the mean square of all values behind it.
+
+        By Gauss quadrature: seen from random vectors, each Ritz value stands for as many singular
+        values as its vector has weight in them (G. Golub and G. Meurant, Matrices, Moments and
+        Quadrature with Applications, 2010). Only before a restart.
+        """
+        S, Q = self._eigh()
+        width = self.V.count - self.size
+        n, rank = self.shape[1], min(self.shape)
+        shares = np.sum(np.abs(Q[:width]) ** 2, axis=0) * (n / width)
+        counts = np.cumsum(shares)
+        at = min(int(np.searchsorted(counts, k)), len(S) - 1)
+        behind = np.append(max(counts[at] - k, 0.0), shares[at + 1 :])
+        return float(S[at]), float(behind @ S[at:] ** 2) / max(rank - k, 1)
+
     def right_vectors(self, k: int) -> Array:
         """The k leading Ritz vectors."""
         self.sync()

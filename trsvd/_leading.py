@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from trsvd._arrays import Array, Arrays, HostArray, is_array
-from trsvd._drive import Request, solve
-from trsvd._errors import ConvergenceWarning, NotConverged, Status
+from trsvd._arrays import Array, Arrays, HostArray
+from trsvd._drive import GaveWay, Request, solve
+from trsvd._errors import ConvergenceWarning, Status
 from trsvd._probable import FAILURE, probable_bound
 from trsvd._problem import Problem
-from trsvd._select import compiled_lanczos
+from trsvd._select import compiled_lanczos, suits_direct
 from trsvd._tracking import Step, guards, outside_of, track
 from trsvd._validate import check_k, check_tol, named_method
 from trsvd.methods import BlockKrylov, Direct, Method, ThickRestartLanczos
 from trsvd.result import Subspace, SVDResult, Track
 from trsvd.stopping import Gap, Residual
 
-__all__ = ["LeadingPairs", "leading_pairs", "rounding_of", "water_filling"]
+__all__ = ["LeadingPairs", "judged", "leading_pairs", "rounding_of", "water_filling"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,6 @@ class LeadingPairs:
 # Columns beyond k of a block from scratch: they meet what a warm start does not contain.
 _OVERSAMPLING = 4
 _EXACT_UP_TO = 64
-_DENSE_UP_TO = 4096
 # Above, residuals say enough of a gap; below, that it goes down as their squares is worth more.
 _LOOSE = 1e-4
 _TIGHT = 1e-2
@@ -92,53 +91,88 @@ def leading_pairs(
     """
     problem = Problem(G, rng, None, in_compute_dtype=True)
     k = check_k(k, problem.rank)
-    aim, share, ceiling = k, _SHARE, math.inf
+    flat = 0
     if gap is None:
         stop: Gap | Residual = Residual(k, check_tol(tol, problem.eps))
         chosen = problem.method_for(method, k, stop.tol, None)
+        result = solve(problem, chosen, stop, Request(start, None, None, "return", True), k, k)
+    elif method is not None:
+        chosen, stop = named_method(method), Gap(k, gap, warm=start is not None)
+        request = Request(start, None, None, "return", isinstance(chosen, ThickRestartLanczos))
+        result = solve(problem, chosen, stop, request, k, k)
     else:
-        if method is None and isinstance(start, Subspace):
-            with problem.arrays.as_asked():
-                step = track(problem, start, k, gap)
-            if step is not None and step.gap is not None:
-                pairs = _stepped(problem, step, k)
-                return _judged(_certified(problem, pairs, step.S, k, gap, certify), gap)
-            if step is not None:
-                start = _subspace(problem, step.U, step.V, None)
-                share, ceiling = 0.8 * _SHARE, step.ceiling
-        stop = Gap(k, gap, warm=start is not None, ceiling=ceiling)
-        chosen = _method_for_gap(method, problem, k, gap, start, share)
-        if method is None and isinstance(chosen, ThickRestartLanczos):
-            # From one vector, values of a plateau come up one after the other: what has not come
-            # up while the aim is loose leaves no trace.
-            stop = Gap(k, min(gap, _TIGHT), warm=False)
-        if method is None:
-            aim = min(k + guards(k), problem.rank)
-    # A Krylov space that has not got there for three tenths of the products of a dense
-    # factorization gives way to it.
-    limited = gap is not None and method is None and _is_dense(problem)
-    most = None
-    if limited and isinstance(chosen, BlockKrylov):
-        least = 4 * (max(aim, _width(start)) + chosen.oversampling)
-        most = problem.op.matvecs + max(int(_SHARE * problem.rank), least)
-    failing = "return" if most is None else "raise"
-    try:
-        # A block as wide as the pairs meets all copies of a multiple value; Lanczos may not.
-        verify = gap is None or isinstance(chosen, ThickRestartLanczos)
-        request = Request(start, most, None, failing, verify)
-        result = solve(problem, chosen, stop, request, aim, k)
-    except NotConverged:
-        result = solve(problem, Direct(), stop, Request(None, None, None, "return", False), aim, k)
-    pairs = _described(problem, result, stop)
+        step = None
+        if isinstance(start, Subspace):
+            flat = start.track.flat if start.track is not None else 0
+            if not _waits(flat):
+                with problem.arrays.as_asked():
+                    step = track(problem, start, k, gap)
+        if step is not None and step.gap is not None:
+            pairs = _stepped(problem, step, k)
+            return judged(_certified(problem, pairs, step.S, k, gap, certify), gap)
+        result, stop, flat = _anew(problem, start, step, k, gap, flat)
+    pairs = _described(problem, result, stop, flat)
     if gap is not None and result.state.run.lost > 0.5 * gap:  # too much for a sum of values
         pairs = _after(pairs, _exact(problem, k))
     ritz = result.state.run.report(now=True) if certify else None
     values = None if ritz is None else ritz.latest
-    return _judged(_certified(problem, pairs, values, k, gap, certify), gap)
+    return judged(_certified(problem, pairs, values, k, gap, certify), gap)
 
 
-def _judged(pairs: LeadingPairs, gap: float | None) -> LeadingPairs:
-    """The pairs, with a status and a warning where the gap reported is not the one asked for."""
+def _waits(flat: int) -> bool:
+    """Whether a dense factorization is made at once, without trying a warm step.
+
+    A spectrum that was flat is likely to be so in the next step: tried again after 1, 3, 7, ...
+    """
+    return flat == 1 or flat & (flat - 1) != 0
+
+
+def _anew(
+    problem: Problem, start: Any, step: Step | None, k: int, gap: float, flat: int
+) -> tuple[SVDResult, Gap, int]:
+    """The pairs without a warm step, or after one that failed; and what becomes of ``flat``."""
+    share, ceiling, tried = _SHARE, math.inf, step is not None or flat > 0
+    if step is not None:
+        start = _subspace(problem, step.U, step.V, None)
+        share, ceiling = 0.8 * _SHARE, step.ceiling
+    chosen = Direct() if _waits(flat) else _method_for_gap(problem, k, gap, start, share)
+    stop = Gap(k, gap, warm=start is not None, ceiling=ceiling)
+    single = isinstance(chosen, ThickRestartLanczos)
+    if single:
+        # From one vector, values of a plateau come up one after the other: what has not come
+        # up while the aim is loose leaves no trace. (And rounding in squares takes its share.)
+        stop = Gap(k, 0.5 * min(gap, _TIGHT), warm=False)
+    aim = min(k + guards(k), problem.rank)
+    # A Krylov space that has not got there for three tenths of the products of a dense
+    # factorization gives way to it.
+    limited, most = suits_direct(problem.user_op), None
+    if limited and isinstance(chosen, BlockKrylov):
+        least = 4 * (max(aim, _width(start)) + chosen.oversampling)
+        most = problem.op.matvecs + max(int(_SHARE * problem.rank), least)
+    # A block as wide as the pairs meets all copies of a multiple value; Lanczos may not.
+    request = Request(start, most, None, "return", single, gives_way=limited)
+    try:
+        result = solve(problem, chosen, stop, request, aim, k)
+    except GaveWay:
+        chosen = Direct()
+        result = solve(problem, chosen, stop, Request(None, None, None, "return", False), aim, k)
+    return result, stop, flat + 1 if tried and isinstance(chosen, Direct) else 0
+
+
+def judged(pairs: LeadingPairs, gap: float | None) -> LeadingPairs:
+    """The pairs, with a status and a warning where the gap reported is not the one asked for.
+
+    Parameters
+    ----------
+    pairs : LeadingPairs
+        As they were found.
+    gap : float, optional
+        What was asked for.
+
+    Returns
+    -------
+    LeadingPairs
+    """
     if gap is None or pairs.gap <= gap or not pairs.status.converged:
         return pairs
     msg = (
@@ -196,18 +230,14 @@ def _gap_below(pairs: LeadingPairs, bound: float | None) -> float:
     return (1 - pairs.attained / bound if bound else 0.0) + rounding_of(pairs.arrays)
 
 
-def _method_for_gap(
-    method: str | Method | None, problem: Problem, k: int, gap: float, start: Any, share: float
-) -> Method:
-    if method is not None:
-        return named_method(method)
+def _method_for_gap(problem: Problem, k: int, gap: float, start: Any, share: float) -> Method:
     rank = problem.rank
-    if start is None and gap >= _LOOSE and _is_dense(problem):
-        compiled = compiled_lanczos(problem.user_op, k, gap, 0.1)
+    if start is None and gap >= _LOOSE and suits_direct(problem.user_op):
+        compiled = compiled_lanczos(problem.user_op, k, gap, 0.25)
         if compiled is not None:
             return compiled
     # Two expansions by a block are the least that an estimate can be made of.
-    too_wide = 4 * (k + _OVERSAMPLING) > share * rank and _is_dense(problem)
+    too_wide = 4 * (k + _OVERSAMPLING) > share * rank and suits_direct(problem.user_op)
     if rank <= _EXACT_UP_TO or 4 * k >= rank or too_wide:
         return Direct()
     return BlockKrylov(oversampling=_OVERSAMPLING - guards(k))
@@ -220,11 +250,6 @@ def _width(start: Any) -> int:
     return int(shape[1]) if len(shape) == 2 else 1
 
 
-def _is_dense(problem: Problem) -> bool:
-    """Whether the matrix is an array, of a size that a dense factorization suits."""
-    return is_array(getattr(problem.user_op, "_A", None)) and problem.rank <= _DENSE_UP_TO
-
-
 def _exact(given: Problem, k: int) -> LeadingPairs:
     problem = Problem(given.user_op, given.rng, None, in_compute_dtype=True)
     stop = Residual(k, check_tol(None, problem.eps))
@@ -232,7 +257,9 @@ def _exact(given: Problem, k: int) -> LeadingPairs:
     return _described(problem, result, stop)
 
 
-def _described(problem: Problem, result: SVDResult, stop: Gap | Residual) -> LeadingPairs:
+def _described(
+    problem: Problem, result: SVDResult, stop: Gap | Residual, flat: int = 0
+) -> LeadingPairs:
     """The pairs of a result, without those of zero singular values, and their gap."""
     S = np.asarray(result.S, dtype=np.float64)
     q = _numerical_rank(problem, S)
@@ -244,7 +271,7 @@ def _described(problem: Problem, result: SVDResult, stop: Gap | Residual) -> Lea
     if run.exact:
         kind, gap = "exact", rounding + run.lost
     elif isinstance(stop, Gap):
-        kind, gap = "estimate", max(stop.estimate(run.report(now=True)), rounding)
+        kind, gap = "estimate", max(stop.estimate(run.report(now=True)), rounding) + run.lost
     else:
         # Each singular value is within its residual of the Ritz value.
         kind = "estimate"
@@ -256,7 +283,7 @@ def _described(problem: Problem, result: SVDResult, stop: Gap | Residual) -> Lea
         trail = None
         if norm is not None:
             outside = outside_of(norm, values[:k]) * problem.unit
-            trail = Track(k, False, math.inf, 0, values * problem.unit, outside)
+            trail = Track(k, False, math.inf, 0, values * problem.unit, outside, flat)
         subspace = _subspace(problem, U, V, trail)
     return LeadingPairs(
         result.U[:, :q],

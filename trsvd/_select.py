@@ -14,7 +14,7 @@ from trsvd._operator import MatrixOperator, as_operator
 from trsvd._validate import check_cap, check_k, check_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
 
-__all__ = ["SMALL", "Selection", "compiled_lanczos", "select_method"]
+__all__ = ["SMALL", "Selection", "compiled_lanczos", "select_method", "suits_direct"]
 
 # Up to this min(m, n) a dense factorization takes about as long as a few dozen Lanczos steps.
 SMALL = 500
@@ -130,6 +130,11 @@ def select_method(
         iterative,
         f"k = {k} of min(m, n) = {rank}, {kind}: Lanczos takes the fewest products",
     )
+
+
+def suits_direct(op: MatrixOperator) -> bool:
+    """Whether the matrix is an array, of a size that a dense factorization suits."""
+    return is_array(getattr(op, "_A", None)) and min(op.shape) <= _GRAM_UP_TO
 
 
 def compiled_lanczos(

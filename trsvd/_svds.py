@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from trsvd._arrays import HostArray
-from trsvd._drive import Callback, OnFailure, Request, Verify, solve
+from trsvd._drive import Callback, GaveWay, OnFailure, Request, Verify, solve
 from trsvd._problem import Problem
-from trsvd._select import SMALL
+from trsvd._select import SMALL, suits_direct
 from trsvd._validate import check_k, check_number, check_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
 from trsvd.result import SVDResult
@@ -114,8 +115,15 @@ def svds(
     k = check_k(k, problem.rank)
     tol = check_tol(tol, problem.eps)
     chosen = problem.method_for(method, k, tol, max_matvecs)
+    stop = Residual(k, tol)
     request = Request(start, max_matvecs, callback, on_failure, verify)
-    return solve(problem, chosen, Residual(k, tol), request, k, k)
+    free = method is None and state is None and max_matvecs is None and callback is None
+    if not (free and suits_direct(problem.user_op)):
+        return solve(problem, chosen, stop, request, k, k)
+    try:
+        return solve(problem, chosen, stop, replace(request, gives_way=True), k, k)
+    except GaveWay:
+        return solve(problem, Direct(), stop, replace(request, start=None), k, k)
 
 
 def svds_to_tolerance(

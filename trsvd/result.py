@@ -67,6 +67,9 @@ class Track:
     outside : float
         Root of the energy outside of the k pairs, expected from when the spectrum was last looked
         at anew.
+    flat : int
+        Steps in a row for which a dense factorization had to be made, the spectrum being too flat
+        for anything less to tell the gap.
     """
 
     k: int
@@ -75,6 +78,7 @@ class Track:
     age: int
     values: HostArray
     outside: float
+    flat: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -212,7 +212,7 @@ class Gap:
         if below <= self.gap:
             return max(below, 0.0)
         beside = 0.0
-        single = ritz.trail is None
+        single = ritz.trail is None or ritz.trail[2] < k
         if (self.warm or single) and k < len(ritz.S) and ritz.S[0] > 0:
             S, grow = ritz.S[k:], 2 * ritz.residuals[k:]
             higher = np.sqrt(S) * np.sqrt(S + grow) if single else S + grow
@@ -258,8 +258,8 @@ class Gap:
         return True
 
     def missed(self, S: HostArray, k: int, s: float) -> bool:
-        """Whether ``s`` would add more than the gap."""
-        return bool(s - S[k - 1] > self.gap * float(S[:k].sum()))
+        """Whether ``s``, as many times as there are smaller ones, would add more than the gap."""
+        return bool(np.maximum(s - S[:k], 0.0).sum() > self.gap * float(S[:k].sum()))
 
 
 def _left(sums: HostArray) -> float:

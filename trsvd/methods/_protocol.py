@@ -35,11 +35,14 @@ class Run(ABC):
         Where the run takes random numbers from when it has to.
     single_steps : bool
         Somebody looks at every iteration, or counts the products: none may be made in one go.
+    hopeless : bool
+        A dense factorization is expected to take less than what is still to come.
     """
 
     rng: np.random.Generator
 
     single_steps: bool = False
+    hopeless: bool = False
     iterations: int = 0
     finished: bool = False
     meets_all_copies: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -19,6 +19,11 @@ from trsvd._ritz import Ritz, rayleigh_ritz
 from trsvd.methods._protocol import Run, pad_block
 
 __all__ = ["ThickRestartLanczos"]
+
+# Columns from random vectors that show roughly how the singular values are spread, and the mean
+# square of those behind the k-th, to it, from which on they count as flat.
+_IMPRESSION, _FLAT = 24, 0.22
+_SINGLE = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +146,7 @@ class _LanczosRun(Run):
 
     def _first_basis(self, op: Metered, start: Array | None) -> GolubKahan | GramLanczos:
         """A basis to begin with, from a block of start vectors or a random one."""
-        self._last_look, self._look_at = (0, 0.0), 0
+        self._last_look, self._look_at, self._unseen = (0, 0.0), 0, False
         width = min(self.method.block_size, op.shape[1])
         if self._leave_gram and width < self.k:
             width = 1  # blocks are for the sake of compiled steps
@@ -155,6 +160,7 @@ class _LanczosRun(Run):
             two = self.two_sided
             return GolubKahan(op, block, capacity=capacity, rng=self.rng, two_sided=two)
         self._look_at = self.iterations + (k + k // 4) // width + 5
+        self._unseen = self._from_random and isinstance(view, InMemory)
         return GramLanczos(view, block, capacity=capacity, rng=self.rng)
 
     def _capacity(self, view: Metered | Turned | InMemory) -> int:
@@ -180,8 +186,11 @@ class _LanczosRun(Run):
         """Expansions to make before the next look."""
         if self.single_steps:
             return 1
-        room = (self.basis.capacity - self.basis.size) // max(1, self.basis.width)
-        return max(1, min(self._look_at - self.iterations, room))
+        size, width = self.basis.size, max(1, self.basis.width)
+        most = (self.basis.capacity - size) // width
+        if self._unseen:
+            most = min(most, -((size - _IMPRESSION) // width))
+        return max(1, min(self._look_at - self.iterations, most))
 
     @property
     def available(self) -> int:
@@ -204,6 +213,8 @@ class _LanczosRun(Run):
             if isinstance(view, InMemory):
                 view.form_if_due(self.iterations)
             self.iterations += basis.expand_by(view, self._burst()) - 1
+            if self._unseen and basis.size >= _IMPRESSION:
+                self._take_impression(basis, view)
         elif not basis.halfway:
             basis.forward(op)
             return
@@ -212,6 +223,22 @@ class _LanczosRun(Run):
         self.iterations += 1
         if basis.exhausted:
             self.finished = self.exact = True
+
+    def _take_impression(self, basis: GramLanczos, view: Any) -> None:
+        """Whether squares will do, and Lanczos steps, by what a few of them tell of the spectrum.
+
+        A flat one, as of random numbers, takes about a dozen steps a triplet. They run at a third
+        of the rate of a Gram matrix and its eigenvectors.
+        """
+        self._unseen, k = False, self.k
+        value, rest = basis.impression(k)
+        top = float(basis.ritz().S[0])
+        self._too_coarse = bool(2 * basis.arrays.eps * top > self.tol * value)
+        n, m = sorted(view.shape)
+        if not view.is_sparse and rest > _FLAT * value**2:
+            # (Squares of float32 suit a loose tolerance only; doubles take twice as long.)
+            slower = 2 if basis.arrays.eps >= _SINGLE > self.tol / 100 else 1
+            self.hopeless = 12 * 12 * k * m > slower * n * (m + 4 * n)
 
     def _refine(self, op: Metered) -> None:
         """Begin anew without squares, or with those of a float64 matrix in its own precision.
@@ -342,6 +369,12 @@ class _LanczosRun(Run):
             spare = SpareVectors(arrays, self.rng, view.shape[1], k)
             V, _, _ = orthonormalize(arrays, arrays.like(V), None, floor=0.0, spare=spare)
         U, S, V = rayleigh_ritz(view, arrays.like(V), self.rng, k)
+        if isinstance(self.basis, GramLanczos) and k:
+            # A value is off by eps s_1^2 over itself; one that squares do not show is below their
+            # square root.
+            level = 4 * self.basis.arrays.eps * S[0] ** 2
+            least = np.maximum(S, level**0.5)
+            self.lost = float((level / least).sum() / S.sum()) if S[0] > 0 else 0.0
         return (V, S, U) if turned else (U, S, V)
 
     def escalate(self) -> bool:

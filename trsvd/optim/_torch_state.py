@@ -70,6 +70,7 @@ def packed(subspace: Subspace | None) -> dict[str, Any] | None:
             "age": int(track.age),
             "values": [float(value) for value in track.values],
             "outside": float(track.outside),
+            "flat": int(track.flat),
         }
     return out
 
@@ -80,7 +81,7 @@ def unpacked(entry: dict[str, Any] | None) -> Subspace | None:
         return None
     track = None
     if "k" in entry:
-        options = {field.name: entry[field.name] for field in fields(Track)}
+        options = {field.name: entry[field.name] for field in fields(Track) if field.name in entry}
         track = Track(**{**options, "values": np.array(entry["values"], dtype=np.float64)})
     return Subspace(entry["U"], entry["Vh"], track)
 
