@@ -154,7 +154,7 @@ NEIGHBOURS = {
     "_arrays": {"_lapack", "_kinds", "_memory", "_reductions"},
     "_reductions": {"_kinds"},
     "_compiled": {"_numba_kernels"},
-    "_lapack": {"_compiled"},
+    "_lapack": {"_compiled", "_threads"},
     "_threaded_lanczos": {"_compiled", "_threads"},
     "_operator": {"_probe"},
     "operators": {"_operator"},
