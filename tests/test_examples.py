@@ -6,6 +6,8 @@ import json
 import pickle
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +57,22 @@ def test_smooth_convex_experiment(tmp_path, monkeypatch, capsys):
         tables.append((tmp_path / "table.md").read_text(encoding="utf-8"))
     assert tables[0] == tables[1]
     assert tables[0].count("not in 6") == 6
-    assert (tmp_path / "runs.jsonl").read_text(encoding="utf-8").count("\n") == 14
+    assert (tmp_path / "runs.jsonl").read_text(encoding="utf-8").count("\n") == 17
     assert (tmp_path / "loss.png").stat().st_size > 10_000
     capsys.readouterr()
+
+
+def test_runs_side_by_side(tmp_path):
+    """In processes of their own, each result is written by the one that started them."""
+    pytest.importorskip("torch")
+    path = ROOT / "examples" / "experiments" / "smooth_convex.py"
+    options = ["--size", "16", "--most", "3", "--seeds", "1", "--only", "paper", "--jobs", "2"]
+    command = [sys.executable, str(path), *options, "--out", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    lines = (tmp_path / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+    runs = [json.loads(line) for line in lines]
+    assert len({run["key"] for run in runs}) == len(runs) == 5
+    assert all(len(run["losses"]) == 4 and run["losses"][-1] < run["losses"][0] for run in runs)
 
 
 def test_loss_against_time_experiment(tmp_path, monkeypatch, capsys):

@@ -2,8 +2,11 @@
 
 import argparse
 import json
+import multiprocessing
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +33,7 @@ def parser(doc: str, out: str) -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, default=Path(out), help="the folder to write to")
     made.add_argument("--seeds", type=int, help="of each row, at most")
     made.add_argument("--only", nargs="*", default=[], help="rows with one of these in their names")
+    made.add_argument("--jobs", type=int, default=1, help="runs to make side by side")
     made.add_argument("--quick", action="store_true", help="a small one: under two minutes")
     return made
 
@@ -39,8 +43,11 @@ def wanted(name: str, only: list[str]) -> bool:
     return not only or any(part in name for part in only)
 
 
-def carry_out(jobs: list[Job], folder: Path) -> list[dict]:
-    """The results of all jobs, in order; those in ``runs.jsonl`` are taken from there."""
+def carry_out(jobs: list[Job], folder: Path, processes: int = 1) -> list[dict]:
+    """The results of all jobs, in order; those in ``runs.jsonl`` are taken from there.
+
+    With several processes their runs go side by side, each with its share of the threads.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "runs.jsonl"
     found = _read(path)
@@ -52,25 +59,53 @@ def carry_out(jobs: list[Job], folder: Path) -> list[dict]:
     )
     with Progress(*columns) as progress, path.open("a", encoding="utf-8") as file:
         whole = progress.add_task("all runs", total=len(jobs))
-        for job in jobs:
-            if job.key not in found:
-                one = progress.add_task(job.key, total=None)
-
-                def tick(step: int, steps: int, loss: float, one=one, job=job) -> None:
-                    if step % 10 == 0:
-                        text = f"{job.key}: {loss:.4g}"
-                        progress.update(one, completed=step, total=steps, description=text)
-
-                begin = time.perf_counter()
-                result = {"key": job.key, **job.make(tick)}
-                result["seconds"] = round(time.perf_counter() - begin, 2)
-                file.write(json.dumps(result) + "\n")
-                file.flush()
-                found[job.key] = result
-                progress.remove_task(one)
-                progress.console.print(f"{job.key}: {result['seconds']:.1f} s", markup=False)
+        missing = [job for job in jobs if job.key not in found]
+        progress.advance(whole, len(jobs) - len(missing))
+        made = _here(missing, progress) if processes == 1 else _beside(missing, processes)
+        for result in made:
+            file.write(json.dumps(result) + "\n")
+            file.flush()
+            found[result["key"]] = result
+            line = f"{result['key']}: {result['seconds']:.1f} s"
+            progress.console.print(line, markup=False)
             progress.advance(whole)
     return [found[job.key] for job in jobs]
+
+
+def _here(jobs: list[Job], progress: Progress) -> Iterator[dict]:
+    """The results of runs one after the other, with a bar for each."""
+    for job in jobs:
+        one = progress.add_task(job.key, total=None)
+
+        def tick(step: int, steps: int, loss: float, one=one, job=job) -> None:
+            if step % 10 == 0:
+                text = f"{job.key}: {loss:.4g}"
+                progress.update(one, completed=step, total=steps, description=text)
+
+        yield _timed(job, tick)
+        progress.remove_task(one)
+
+
+def _beside(jobs: list[Job], processes: int) -> Iterator[dict]:
+    """The results of runs in processes of their own, as they come."""
+    share = str(max(1, (os.cpu_count() or 1) // processes))
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = share  # for the children
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        pending = [pool.submit(_timed, job, _silent) for job in jobs]
+        for one in as_completed(pending):
+            yield one.result()
+
+
+def _silent(step: int, steps: int, loss: float) -> None:
+    """Nobody looks."""
+
+
+def _timed(job: Job, tick: Tick) -> dict:
+    """A run, with its key and seconds on the clock."""
+    begin = time.perf_counter()
+    result = {"key": job.key, **job.make(tick)}
+    return {**result, "seconds": round(time.perf_counter() - begin, 2)}
 
 
 def _read(path: Path) -> dict[str, dict]:

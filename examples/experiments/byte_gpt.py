@@ -186,7 +186,7 @@ def main() -> None:
                 for multiple in MULTIPLES:
                     key = f"{start}: {name}, x {multiple:.3g}, {steps} steps, {shape}, seed {seed}"
                     jobs.append(Job(key, partial(run, name, start, multiple, seed, steps, shape)))
-    results = carry_out(jobs, options.out)
+    results = carry_out(jobs, options.out, options.jobs)
 
     def draw(axes) -> None:
         for axis, start in zip(axes, STARTS, strict=True):

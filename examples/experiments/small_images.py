@@ -247,13 +247,15 @@ def main() -> None:
         return Job(key, partial(run, name, lr, seed, epochs, options.cifar))
 
     grid = [(name, lr) for name in names for lr in rates]
-    tried = carry_out([job(name, lr, 0) for name, lr in grid], options.out)
+    tried = carry_out([job(name, lr, 0) for name, lr in grid], options.out, options.jobs)
     best = {
         name: min((r for r in tried if r["name"] == name), key=lambda r: r["choosing_loss"])["lr"]
         for name in names
     }
     pairs = [(name, seed) for name in names for seed in range(1, seeds + 1)]
-    final = carry_out([job(name, best[name], seed) for name, seed in pairs], options.out)
+    final = carry_out(
+        [job(name, best[name], seed) for name, seed in pairs], options.out, options.jobs
+    )
     found = {name: [r for r in final if r["name"] == name] for name in names}
 
     def draw(axes) -> None:
