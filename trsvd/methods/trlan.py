@@ -160,7 +160,8 @@ class _LanczosRun(Run):
             two = self.two_sided
             return GolubKahan(op, block, capacity=capacity, rng=self.rng, two_sided=two)
         self._look_at = self.iterations + (k + k // 4) // width + 5
-        self._unseen = self._from_random and isinstance(view, InMemory)
+        if self._from_random and isinstance(view, InMemory):
+            self._unseen = k + k // 4 >= _IMPRESSION or self._would_cost_more(view)
         return GramLanczos(view, block, capacity=capacity, rng=self.rng)
 
     def _capacity(self, view: Metered | Turned | InMemory) -> int:
@@ -225,20 +226,23 @@ class _LanczosRun(Run):
             self.finished = self.exact = True
 
     def _take_impression(self, basis: GramLanczos, view: Any) -> None:
-        """Whether squares will do, and Lanczos steps, by what a few of them tell of the spectrum.
-
-        A flat one, as of random numbers, takes about a dozen steps a triplet. They run at a third
-        of the rate of a Gram matrix and its eigenvectors.
-        """
+        """Whether squares will do, and Lanczos steps, by what a few tell of the spectrum."""
         self._unseen, k = False, self.k
         value, rest = basis.impression(k)
         top = float(basis.ritz().S[0])
         self._too_coarse = bool(2 * basis.arrays.eps * top > self.tol * value)
+        self.hopeless = rest > _FLAT * value**2 and self._would_cost_more(view)
+
+    def _would_cost_more(self, view: InMemory) -> bool:
+        """Whether Lanczos would take longer than the Gram matrix where a spectrum is flat.
+
+        It takes about a dozen steps a triplet there, at a third of the rate of a Gram matrix and
+        its eigenvectors. (Squares of float32 suit a loose tolerance only; doubles take twice as
+        long.)
+        """
         n, m = sorted(view.shape)
-        if not view.is_sparse and rest > _FLAT * value**2:
-            # (Squares of float32 suit a loose tolerance only; doubles take twice as long.)
-            slower = 2 if basis.arrays.eps >= _SINGLE > self.tol / 100 else 1
-            self.hopeless = 12 * 12 * k * m > slower * n * (m + 4 * n)
+        slower = 2 if view.arrays.eps >= _SINGLE > self.tol / 100 else 1
+        return not view.is_sparse and 12 * 12 * self.k * m > slower * n * (m + 4 * n)
 
     def _refine(self, op: Metered) -> None:
         """Begin anew without squares, or with those of a float64 matrix in its own precision.
