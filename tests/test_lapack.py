@@ -193,7 +193,10 @@ def test_eigenvectors_that_are_not_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_who_multiplies(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SciPy where there is work for threads; columns (in float32 rows) are then contiguous."""
+    """SciPy where there is work for threads; columns (in float32 rows) are then contiguous.
+
+    With a single thread NumPy in float32.
+    """
     asked, real = [], scipy.linalg.get_blas_funcs
 
     def count(names: Any, arrays: Any) -> Any:
@@ -202,6 +205,11 @@ def test_who_multiplies(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(scipy.linalg, "get_blas_funcs", count)
     X = np.ones((90, 70), dtype)
+    monkeypatch.setattr(_lapack, "threads", lambda: 1)
+    _lapack.product(X, np.ones((70, 50), dtype))
+    assert asked == ([] if dtype == "float32" else ["gemm"])
+    asked.clear()
+    monkeypatch.setattr(_lapack, "threads", lambda: 2)
     large = _lapack.product(X, np.ones((70, 50), dtype))
     assert asked == ["gemm"]
     assert large.flags.c_contiguous == (dtype == "float32")
