@@ -48,6 +48,14 @@ def test_product(shape: tuple[int, int, int], dtype: str, left: str, right: str)
     assert np.array_equal(X, before[1])
 
 
+def test_a_product_of_many_numbers_of_half_precision_stays_in_it() -> None:
+    A, X = random(90, 70, "float16"), random(70, 50, "float16", 1)
+    assert A.shape[0] * A.shape[1] * X.shape[1] > _lapack._ONE_THREAD
+    Y = _lapack.product(A, X)
+    assert Y.dtype == np.float16
+    assert close(Y, A.astype("float32") @ X.astype("float32"), "float16", 70)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gram_matrix_by_panels(dtype: str, layout: str) -> None:

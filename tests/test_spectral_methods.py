@@ -487,9 +487,10 @@ def test_half_precision_on_torch(name, dtype, given, spectrum_matrix, rng):
             assert truth <= result.gap + 4 * eps
 
 
+@pytest.mark.parametrize("shape", [(20, 12), (90, 70)])
 @pytest.mark.parametrize("name", ["quintic", "express"])
-def test_half_precision_of_numpy(name, rng):
-    G = rng.standard_normal((20, 12)).astype(np.float32)
+def test_half_precision_of_numpy(name, shape, rng):
+    G = rng.standard_normal(shape).astype(np.float32)
     result = SpectralBall().lmo(G, method=HALF_METHODS[name]("float16"))
     assert result.update.dtype == np.float32
     assert largest(result.update) <= 1 + 2.0**-10
