@@ -13,6 +13,24 @@ SHAPES = [(40, 30), (30, 40)]
 on_shapes = pytest.mark.parametrize("shape", SHAPES, ids=["tall", "wide"])
 
 
+@pytest.fixture(params=["array_api_strict"])
+def stacking(request):
+    """A library whose matrices go into one stack; NumPy's do not."""
+    library = pytest.importorskip(request.param)
+    return lambda hosts: [library.asarray(G) for G in hosts]
+
+
+@pytest.fixture
+def no_single(monkeypatch):
+    """A function after which nothing may be left to the solver of single matrices."""
+
+    def alone(*args, **options):
+        msg = "a single matrix"
+        raise AssertionError(msg)
+
+    return lambda: monkeypatch.setattr("trsvd._stack.leading_pairs", alone)
+
+
 def true_gap(G, k, D):
     wide = "complex128" if np.iscomplexobj(G) else "float64"
     G, D = G.astype(wide), D.astype(wide)
@@ -170,39 +188,94 @@ def test_a_start_of_another_shape_is_refused_in_a_batch_too(backend, rng):
         ball.lmo_many(G, gap=1e-2, start=starts)
 
 
-def test_ordinary_members_are_settled_together(monkeypatch):
+def test_ordinary_members_are_settled_together(stacking, no_single):
     """None of them is left to the solver of single matrices: exact ones, and warm steps."""
-    strict = pytest.importorskip("array_api_strict")
     rng = np.random.default_rng(0)
     hosts = [decaying(rng, (40, 30)) for _ in range(3)]
     ball = KyFanDualBall(4)
-
-    def stacked(hosts):
-        return [strict.asarray(G) for G in hosts]
-
-    starts = [result.subspace for result in ball.lmo_many(stacked(hosts), gap=1e-2, rng=0)]
+    starts = [result.subspace for result in ball.lmo_many(stacking(hosts), gap=1e-2, rng=0)]
     hosts = [G + 0.003 * decaying(rng, (40, 30)) for G in hosts]
-
-    def alone(*args, **options):
-        msg = "a single matrix"
-        raise AssertionError(msg)
-
-    monkeypatch.setattr("trsvd._stack.leading_pairs", alone)
+    no_single()
     for results in (
-        ball.lmo_many(stacked(hosts)),
-        ball.lmo_many(stacked(hosts), gap=1e-2, start=starts, rng=1),
+        ball.lmo_many(stacking(hosts)),
+        ball.lmo_many(stacking(hosts), gap=1e-2, start=starts, rng=1),
     ):
         for G, result in zip(hosts, results, strict=True):
             assert true_gap(G, 4, np.asarray(result.update)) <= 1e-2
 
 
-def test_denormal_members():
+def test_denormal_members(stacking):
     """The power of two that brings them to 1 is no number of the dtype: it takes two steps."""
-    strict = pytest.importorskip("array_api_strict")
     rng = np.random.default_rng(0)
     hosts = [decaying(rng, (40, 30)) for _ in range(2)]
     small = [(G * 2.0**-1050).astype("float64") for G in hosts]
-    results = KyFanDualBall(2).lmo_many([strict.asarray(G) for G in small])
+    results = KyFanDualBall(2).lmo_many(stacking(small))
     for G, result in zip(hosts, results, strict=True):
         # 24 binary digits are left of them.
         assert true_gap(G, 2, np.asarray(result.update)) <= 1e-6
+
+
+@pytest.mark.parametrize("k", [4, 12], ids=["gram", "svd"])
+def test_a_whole_spectrum_is_as_many_products_as_columns(k, stacking, no_single):
+    rng = np.random.default_rng(0)
+    no_single()
+    for result in KyFanDualBall(k).lmo_many(stacking([decaying(rng, (40, 30)) for _ in range(3)])):
+        assert (result.gap_kind, result.matvecs, result.passes) == ("exact", 30, 1)
+
+
+def test_what_squares_do_not_resolve_is_computed_again(stacking, spectrum_matrix):
+    """The fourth value is 1e-6 of the first, its square a few thousand rounding units.
+
+    The Gram matrix is known to ``eps s_1^2``, which turns the vectors of ``s_4`` by about
+    ``eps s_1^2 / (s_4^2 - s_5^2)``, 3e-4; what rounds the matrix itself turns them by
+    ``max(m, n) eps s_1 / (s_4 - s_5)``, 2e-8, at most.
+    """
+    s = np.r_[1, 1e-2, 1e-4, 1e-6 * 0.5 ** np.arange(27)]
+    made = [spectrum_matrix(40, 30, s, "float64", seed, factors=True) for seed in range(3)]
+    results = KyFanDualBall(4).lmo_many(stacking([G for G, _, _ in made]))
+    turn = 40 * eps_of("float64") / (s[3] - s[4])
+    for (_, U, Vh), result in zip(made, results, strict=True):
+        # Two ends of a triplet, of the matrix that was rounded and of the one that was computed.
+        assert np.linalg.norm(np.asarray(result.update) + U[:, :4] @ Vh[:4], 2) <= 4 * turn
+
+
+def test_a_batch_leaves_the_memory_that_single_matrices_leave(stacking, rng):
+    hosts = [decaying(rng, (40, 30), scale=scale) for scale in (1.0, 1e-3)]
+    ball = KyFanDualBall(4)
+    for G, result in zip(hosts, ball.lmo_many(stacking(hosts), gap=1e-2), strict=True):
+        many, one = result.subspace.track, ball.lmo(G, gap=1e-2).subspace.track
+        for name in ("k", "left_is_newer", "gain", "age", "flat"):
+            assert getattr(many, name) == getattr(one, name), name
+        # Either may come from a Gram matrix, which knows squares to max(m, n) eps s_1^2.
+        slack = 10 * 40 * eps_of("float64") * one.values[0] ** 2
+        np.testing.assert_allclose(many.values**2, one.values**2, rtol=0, atol=slack)
+        assert many.outside**2 == pytest.approx(one.outside**2, rel=0, abs=slack)
+
+
+def test_a_member_that_vanishes_and_comes_back(stacking, rng):
+    """As the gradient of a layer that is not reached in one step."""
+    ball, hosts = KyFanDualBall(4), [decaying(rng, (40, 30)) for _ in range(3)]
+    results = ball.lmo_many(stacking(hosts), gap=1e-2, rng=0)
+    for step, second in enumerate((np.zeros((40, 30)), hosts[1])):
+        starts = [result.subspace for result in results]
+        given = [hosts[0], second, hosts[2]]
+        results = ball.lmo_many(stacking(given), gap=1e-2, rng=step, start=starts)
+        for G, result in zip(given, results, strict=True):
+            assert true_gap(G, 4, np.asarray(result.update)) <= 1e-2
+            assert np.asarray(result.update).any() == G.any()
+
+
+def test_members_of_just_enough_rank_take_warm_steps(stacking, no_single, rng):
+    """Four entries, in rows and columns of their own: guards beyond them have the value zero."""
+    ball, hosts = KyFanDualBall(4), [np.zeros((40, 30)) for _ in range(2)]
+    for G in hosts:
+        G[rng.permutation(40)[:4], rng.permutation(30)[:4]] = [4.0, 3.0, 2.0, 1.0]
+    starts = [result.subspace for result in ball.lmo_many(stacking(hosts), gap=1e-2, rng=0)]
+    for start in starts:
+        assert start.track.values[3] > 0 == start.track.values[-1]
+    no_single()
+    for G, result in zip(
+        hosts, ball.lmo_many(stacking(hosts), gap=1e-2, rng=1, start=starts), strict=True
+    ):
+        assert true_gap(G, 4, np.asarray(result.update)) <= 1e-2
+        assert result.passes <= 2

@@ -187,6 +187,30 @@ def test_a_restart_repairs_a_left_basis_that_lost_orthogonality(
         problem.check(basis)
 
 
+@pytest.mark.parametrize("w", [1, 3])
+def test_what_was_known_earlier_stands_in_corners(
+    backend: Any, dtype: str, w: int, rng: Any, spectrum_matrix: Any
+) -> None:
+    """From the second expansion on, after a restart too: before that there is no trend in B."""
+    problem = Problem(backend, spectrum_matrix(45, 40, decaying(40), dtype, rng))
+    basis = problem.basis(rng, w, capacity=20)
+    level = problem.tol * problem.norm
+    for _ in range(3):
+        basis.expand(problem.op)
+        first = basis.ritz()
+        assert first.trail is None
+        basis.expand(problem.op)
+        trail = basis.ritz().trail
+        assert trail is not None
+        B, C, width = trail
+        assert (width, C.shape) == (w, (w, basis.size))
+        j = basis.size - w
+        for corner, values in ((B[:j, :j], first.S), (B[:j, :], first.latest)):
+            S = np.linalg.svd(corner, compute_uv=False)
+            assert pytest.approx(values, rel=0, abs=level) == S
+        basis.compress(w + 2)
+
+
 def _extracted(problem: Problem, basis: GolubKahan, k: int) -> tuple[np.ndarray, ...]:
     left, S, right = basis.extract(k)
     get = problem.backend.to_numpy

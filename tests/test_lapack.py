@@ -48,6 +48,14 @@ def test_product(shape: tuple[int, int, int], dtype: str, left: str, right: str)
     assert np.array_equal(X, before[1])
 
 
+def test_a_product_of_many_numbers_of_half_precision_stays_in_it() -> None:
+    A, X = random(90, 70, "float16"), random(70, 50, "float16", 1)
+    assert A.shape[0] * A.shape[1] * X.shape[1] > _lapack._ONE_THREAD
+    Y = _lapack.product(A, X)
+    assert Y.dtype == np.float16
+    assert close(Y, A.astype("float32") @ X.astype("float32"), "float16", 70)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gram_matrix_by_panels(dtype: str, layout: str) -> None:
@@ -193,7 +201,10 @@ def test_eigenvectors_that_are_not_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_who_multiplies(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SciPy where there is work for threads; columns (in float32 rows) are then contiguous."""
+    """SciPy where there is work for threads; columns (in float32 rows) are then contiguous.
+
+    With a single thread NumPy in float32.
+    """
     asked, real = [], scipy.linalg.get_blas_funcs
 
     def count(names: Any, arrays: Any) -> Any:
@@ -202,6 +213,11 @@ def test_who_multiplies(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(scipy.linalg, "get_blas_funcs", count)
     X = np.ones((90, 70), dtype)
+    monkeypatch.setattr(_lapack, "threads", lambda: 1)
+    _lapack.product(X, np.ones((70, 50), dtype))
+    assert asked == ([] if dtype == "float32" else ["gemm"])
+    asked.clear()
+    monkeypatch.setattr(_lapack, "threads", lambda: 2)
     large = _lapack.product(X, np.ones((70, 50), dtype))
     assert asked == ["gemm"]
     assert large.flags.c_contiguous == (dtype == "float32")

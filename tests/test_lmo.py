@@ -364,6 +364,44 @@ def test_products_of_every_attempt_are_counted(spectrum_matrix):
     assert proven.passes >= plain.passes + 1
 
 
+@pytest.mark.parametrize("k", [25, 40])
+def test_many_pairs_of_an_operator_take_a_product_for_each_column(k, spectrum_matrix):
+    """No block Krylov space of a quarter of the pairs is made of fewer: two blocks, twice each."""
+    G = spectrum_matrix(120, 100, np.linspace(1, 0.5, 100), "float64", 0)
+    result = KyFanDualBall(k).lmo(as_operator(aslinearoperator(G)), gap=1e-2, rng=0)
+    assert result.gap_kind == "exact"
+    # And two by which the scale of an operator is found.
+    assert (result.matvecs, result.passes) == (100 + 2, 1)
+    assert -np.vdot(G, result.update) >= (1 - result.gap) * KyFanDualBall(k).support(G)
+
+
+@pytest.mark.parametrize("n", [64, 65])
+def test_an_oracle_takes_for_small_what_svds_does(n, spectrum_matrix):
+    """A dense factorization on one side of the size at which `select_method` changes."""
+    G = spectrum_matrix(120, n, np.linspace(1, 0.5, n), "float64", 0)
+    op = as_operator(aslinearoperator(G))
+    result = KyFanDualBall(3).lmo(op, gap=1e-2, rng=0)
+    small = isinstance(trsvd.select_method(op, 3).method, Direct)
+    assert small == (n == 64)
+    assert (result.gap_kind, result.passes == 1) == (("exact" if small else "estimate"), small)
+
+
+def test_a_proof_is_not_rounded_to_the_dtype_of_the_matrix():
+    """Sums of values of denormal numbers, each of which has one or two digits; half precision."""
+    integers = np.random.default_rng(0).integers(-1, 2, (90, 80)).astype("float64")
+    support = np.linalg.svd(integers, compute_uv=False)[:4].sum()
+    for G, unit in (((integers * 2.0**-149).astype("float32"), 2.0**-149), (integers, 1.0)):
+        G = G if unit < 1 else G.astype("float16")
+        result = KyFanDualBall(4).lmo(G, gap=1e-2, method="krylov", certify=True, rng=0)
+        assert result.gap_kind == "exact"
+        # Twice the rounding that is reported: of the value, and of what it is compared with.
+        assert result.support == pytest.approx(support * unit, rel=2 * result.gap)
+        U, Vh = (factor.astype("float64") for factor in result.factors)
+        slack = 100 * float(np.finfo("float32").eps)
+        assert np.abs(U.T @ U - np.eye(4)).max() <= slack
+        assert np.abs(Vh @ Vh.T - np.eye(4)).max() <= slack
+
+
 def test_the_gap_without_a_gap_asked_for_is_that_of_the_residuals(spectrum_matrix):
     """Each singular value is within its residual of the Ritz value."""
     G = spectrum_matrix(90, 80, 8 * 0.9 ** np.arange(80), "float64", 0)

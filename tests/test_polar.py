@@ -167,3 +167,15 @@ def test_the_update_of_zero_needs_no_spectrum():
     assert (result.support, result.gap, result.gap_kind) == (0, 0, "bound")
     assert (result.matvecs, result.passes) == (0, 0)
     assert not result.update.any()
+
+
+def test_an_iteration_that_attains_nothing_gives_way_to_the_pairs():
+    """All values are taken to 1e-20 of themselves: the gap is 1 to rounding, as for no update."""
+    G = matrix_with_spectrum(9, 6, SPECTRA["1/i"](6), rng=0)
+    method = NewtonSchulz(steps=1, coefficients=(1e-20, 0.0))
+    result = SpectralBall().lmo(G, method=method)
+    assert result.gap_kind == "exact"
+    attained = -np.vdot(G, result.update) / np.linalg.svd(G, compute_uv=False).sum()
+    assert attained == pytest.approx(1, rel=rounding_level(9, np.finfo(float).eps))
+    # What was tried in vain is on the bill: two products for each of the columns.
+    assert result.matvecs > method.matvecs((9, 6)) == 2 * 6

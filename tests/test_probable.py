@@ -71,6 +71,17 @@ def test_what_is_enough_saves_products(spectrum_matrix, rng):
     assert few < many
 
 
+def test_it_gives_up_after_two_products_where_the_rest_is_as_large(spectrum_matrix, rng):
+    """The rest has values from 0.9: a bound of its norm comes out above s_6 = 0.992.
+
+    A second product makes at least 0.9 of each unit vector, and fifteen of them would still bound
+    the norm by ``(sqrt(2 / pi) 1e-6^(-1/6))^(1/15) = 1.15`` times as much.
+    """
+    G, U, Vh = spectrum_matrix(80, 60, SPECTRA["flat"], "float64", rng, factors=True)
+    # A product with each of the two bases, and two with six random vectors.
+    assert bound_of(G, U[:, :6], Vh[:6].T, 0) == (None, 2 * 6 + 2 * 6)
+
+
 @pytest.mark.parametrize("shape", [(160, 140), (140, 160)])
 def test_oracle(shape, backend, spectrum_matrix):
     spectrum = np.r_[np.linspace(2, 1, 6), 0.4 * np.ones(134)]

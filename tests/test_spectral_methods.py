@@ -487,9 +487,10 @@ def test_half_precision_on_torch(name, dtype, given, spectrum_matrix, rng):
             assert truth <= result.gap + 4 * eps
 
 
+@pytest.mark.parametrize("shape", [(20, 12), (90, 70)])
 @pytest.mark.parametrize("name", ["quintic", "express"])
-def test_half_precision_of_numpy(name, rng):
-    G = rng.standard_normal((20, 12)).astype(np.float32)
+def test_half_precision_of_numpy(name, shape, rng):
+    G = rng.standard_normal(shape).astype(np.float32)
     result = SpectralBall().lmo(G, method=HALF_METHODS[name]("float16"))
     assert result.update.dtype == np.float32
     assert largest(result.update) <= 1 + 2.0**-10
@@ -543,6 +544,17 @@ def test_dtypes_that_a_library_lacks(make, backend, rng):
     for dtype in ("float16", "bfloat16"):
         with pytest.raises(TypeError, match="G is complex"):
             SpectralBall().lmo(complex_matrix, method=make(dtype=dtype))
+
+
+@pytest.mark.parametrize("n", [4, 30])
+@pytest.mark.parametrize("name", ["quintic", "express"])
+def test_half_precision_of_numpy_stays_in_the_ball(name, n, rng, spectrum_matrix):
+    """It is divided in single precision: what half precision lost is not made up for outside."""
+    slack = 4 * n**0.5 * float(np.finfo("float32").eps)
+    for s in (np.linspace(1, 0.9, n), rng.uniform(0, 1, n), rng.uniform(0, 1, n) ** 4):
+        for G in (np.diag(s), spectrum_matrix(n, n, np.sort(s)[::-1], "float64", rng)):
+            D = SpectralBall().lmo(G.astype("float32"), method=HALF_METHODS[name]("float16")).update
+            assert largest(D) <= 1 + slack
 
 
 def test_half_precision_without_safety_is_caught(rng):

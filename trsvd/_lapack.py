@@ -40,10 +40,11 @@ def product(A: HostArray, X: HostArray) -> HostArray:
 
     In float64 OpenBLAS is faster where the columns of the result are contiguous, by up to 1.8
     times with 8 to 64 of them; in float32 where its rows are, or as fast. With one thread nothing
-    holds up anything, and NumPy's, which is newer, takes .5 to 1 of the time in float32.
+    holds up anything, and NumPy's, which is newer, takes .5 to 1 of the time in float32. Half
+    precision is no precision of a BLAS.
     """
     (m, n), w = A.shape, X.shape[1]
-    if m * n * w <= _ONE_THREAD or A.dtype != X.dtype:
+    if m * n * w <= _ONE_THREAD or A.dtype != X.dtype or A.dtype.char not in "fdFD":
         return np.asarray(A @ X)
     if w == 1:
         return _with_one_vector(A, X)
