@@ -411,3 +411,46 @@ def test_what_a_missed_value_could_add() -> None:
     assert not Gap(4, 0.1).missed(S, 4, 1.0)  # three times 0.1 of 3.7
     assert Gap(4, 0.08).missed(S, 4, 1.0)
     assert not Gap(4, 1e-6).missed(S, 4, 0.9)
+
+
+@pytest.mark.parametrize("tol", [3e-6, None, 1e-4])
+@pytest.mark.parametrize(
+    "spectrum", ["harmonic", "root", "linear", "two levels", "eight large", "flat"]
+)
+@pytest.mark.parametrize("method", ["direct", trsvd.ThickRestartLanczos(gram=True)])
+def test_squares_in_single_precision(method: Any, spectrum: str, tol: float | None) -> None:
+    """As good as asked for by products in double precision, whatever was squared in which."""
+    rng = np.random.default_rng(4)
+    i = np.arange(1.0, 201)
+    S = {
+        "harmonic": 1 / i,
+        "root": i**-0.5,
+        "linear": np.linspace(1, 0.1, 200),
+        "two levels": np.where(i <= 25, 1.0, 0.5),
+        "eight large": np.where(i <= 8, 1.0, 0.05 - 0.03 * i / 200),
+        "flat": np.ones(200),
+    }[spectrum]
+    U = np.linalg.qr(rng.standard_normal((300, 200)))[0]
+    V = np.linalg.qr(rng.standard_normal((200, 200)))[0]
+    A = ((U * S) @ V.T).astype(np.float32)
+    exact, wanted = A.astype(np.float64), np.finfo(np.float32).eps ** 0.75 if tol is None else tol
+    values = np.linalg.svd(exact, compute_uv=False)
+    for k in (1, 12, 40):
+        result = trsvd.svds(A, k, tol=tol, method=method, rng=0)
+        assert result.converged
+        left, right = result.U.astype(np.float64), result.Vh.T.astype(np.float64)
+        # (Measured in float32: a tenth for its own rounding.)
+        rest = exact.T @ left - right * result.S, exact @ right - left * result.S
+        assert max(np.linalg.norm(each, axis=0).max() for each in rest) <= 1.1 * wanted * values[0]
+        assert np.abs(result.S - values[:k]).max() <= wanted * values[0]
+        if method == "direct" and spectrum != "eight large":
+            assert not result.state.run.double
+
+
+def test_a_long_float32_matrix_and_one_triplet() -> None:
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((120_000, 16)).astype(np.float32) * np.float32(0.9) ** np.arange(16)
+    result = trsvd.svds(A.astype(np.float32), 1)
+    assert result.converged
+    exact = np.linalg.svd(np.linalg.qr(A.astype(np.float64), mode="r"), compute_uv=False)[0]
+    assert abs(float(result.S[0]) / exact - 1) <= 1e-6

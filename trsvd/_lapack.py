@@ -22,7 +22,6 @@ __all__ = [
     "cholesky_inverse",
     "eigh",
     "leading_eigenvectors",
-    "least_share",
     "product",
     "thin_svd",
     "tridiagonal_eigh",
@@ -30,6 +29,7 @@ __all__ = [
 
 # OpenBLAS multiplies so few numbers by one thread: NumPy, which has less around it, may do that.
 _ONE_THREAD = 1 << 18
+_LONG_SUM = 1 << 13
 _LITTLE_WORK = 128  # above, work space has to be asked for
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
@@ -56,16 +56,20 @@ def product(A: HostArray, X: HostArray) -> HostArray:
 
 
 def _with_one_vector(A: HostArray, X: HostArray) -> HostArray:
-    """``A @ X`` without any threads, where the compiled loops are at hand: as fast as with."""
+    """``A @ X`` without any threads, where the compiled loops are at hand: as fast as with.
+
+    Long sums of float32 are made in float64: one after the other they lose dozens of units.
+    """
     compiled = kernels() if A.dtype.char in "fd" else None
     if compiled is None or not (A.flags.c_contiguous or A.flags.f_contiguous):
         return np.asarray(A @ X)
-    x, y = np.ascontiguousarray(X[:, 0]), np.empty(A.shape[0], A.dtype)
+    x = np.ascontiguousarray(X[:, 0])
+    y = np.empty(A.shape[0], np.float64 if A.shape[1] > _LONG_SUM else A.dtype)
     if A.flags.c_contiguous:
         compiled.product(A, x, y)
     else:
         compiled.adjoint_product(A.T, x, y)
-    return y[:, None]
+    return y.astype(A.dtype, copy=False)[:, None]
 
 
 def _by_columns(A: HostArray, B: HostArray) -> HostArray:
@@ -125,31 +129,6 @@ def cholesky_inverse(G: HostArray) -> tuple[HostArray, HostArray] | None:
         return None
     inverse, info = invert(L, lower=1)
     return (L, inverse) if info == 0 else None
-
-
-def least_share(G: HostArray, k: int) -> float:
-    """About the least that the k-th eigenvalue can be, as a share of the largest.
-
-    Those from the k-th on add up to the trace without ``k - 1`` times the largest at the least.
-    The largest comes from a few power steps, which underrate it.
-    """
-    n = len(G)
-    if G.dtype.char not in "fd":
-        return 0.0
-    multiply = scipy.linalg.get_blas_funcs("symv", (G,))
-    diagonal = np.diagonal(G)
-    x = np.zeros(n, G.dtype)
-    x[int(np.argmax(diagonal))] = 1
-    largest = float(diagonal.max(initial=0.0))
-    for _ in range(6):
-        x = multiply(1.0, G, x, lower=1)
-        norm = float(np.linalg.norm(x))
-        if not 0 < norm < np.inf:
-            return 0.0
-        largest = max(largest, norm)
-        x /= norm
-    left = float(diagonal.sum(dtype=np.float64)) / largest - (k - 1)
-    return min(max(left / (n - k + 1), 0.0), 1.0)
 
 
 def leading_eigenvectors(G: HostArray, k: int) -> HostArray:

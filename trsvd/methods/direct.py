@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from trsvd._arrays import Array, Arrays, HostArray
-from trsvd._lapack import least_share
+from trsvd._arrays import Array, HostArray
 from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors, orthonormalize
 from trsvd._ritz import Ritz, check_finite, rayleigh_ritz
@@ -29,10 +27,9 @@ class Direct:
     ----------
     route : {"auto", "svd", "gram"}, default "auto"
         ``"svd"``: the library's full thin SVD. ``"gram"``: the k leading eigenvectors of A^H A,
-        formed in double precision (in float32 for a loose tolerance, or where the k leading values
-        are near each other, as far as that will do), and one Rayleigh-Ritz step with A; where s_k
-        is too small to survive the squaring, or residuals do not meet the tolerance, the full SVD
-        follows.
+        formed in float32 where the tolerance allows it and then, where s_k turns out too small for
+        that, in double precision, and one Rayleigh-Ritz step with A; where s_k is too small to
+        survive the squaring, or residuals do not meet the tolerance, the full SVD follows.
         ``"auto"``: the Gram route where k is at most a quarter of min(m, n).
 
     Notes
@@ -71,10 +68,9 @@ class _DirectRun(Run):
         if route == "auto":
             route = "gram" if 4 * k <= n else "svd"
         self.route = route
-        # Half of the digits of float32 are enough for a loose tolerance, or where the k leading
-        # values are near each other; more are asked for if not. (And a norm of moderate size:
-        # squares stay in its range.)
-        least = 1.2 * self._rounding if op.arrays.on_host else _LOOSE
+        # Squares in float32 are tried where they may do; s_k tells afterwards whether they did.
+        # (A norm of moderate size: squares stay in its range.)
+        least = 8 * _SINGLE if op.arrays.eps >= _SINGLE else _LOOSE
         self.double = tol < least or (op.arrays.eps < _SINGLE and op.norm_hint is None)
         self._triplets: tuple[Array, HostArray, Array] | None = None
         self._dense: Array | None = None
@@ -115,10 +111,8 @@ class _DirectRun(Run):
         """
         arrays = op.arrays
         G = arrays.gram(A, double=self.double)
-        if not self.double and self.tol < _LOOSE and not self._is_flat(arrays, G):
-            return False
         V = arrays.gram_eigh(G, self.k)
-        if not self.double and arrays.eps < _SINGLE:  # orthonormal in single precision only
+        if not self.double:  # orthonormal to some dozen units of single precision only
             spare = SpareVectors(arrays, np.random.default_rng(0), op.shape[1], self.k)
             V, _, _ = orthonormalize(arrays, V, None, floor=0.0, spare=spare)
         op.verifying = True
@@ -126,21 +120,13 @@ class _DirectRun(Run):
         op.verifying = False
         S = self._triplets[1]
         eps = float(np.finfo(np.float64).eps) if self.double else _SINGLE
-        least = 10 * max(eps**0.5, eps / max(self.tol, arrays.eps))
+        least = 10 * max(eps**0.5, eps / max(self.tol, arrays.eps) if self.double else 0.0)
         if not S[-1] > least * S[0]:
+            return False
+        if not self.double and self.tol < 1.1 * _rounding_of_squares(op, S):
             return False
         self.lost = 4 * eps * float(S[0]) ** 2 / float(S[-1] * S.mean())
         return True
-
-    def _is_flat(self, arrays: Arrays, G: Array) -> bool:
-        """Whether ``s_k`` is near enough to ``s_1`` for squares in single precision."""
-        share = least_share(arrays.get(G), self.k)
-        return bool(self._rounding < math.sqrt(share) * self.tol)
-
-    @property
-    def _rounding(self) -> float:
-        """Residual that squares in single precision leave where ``s_k = s_1``, as measured."""
-        return (6 + min(self.rank / 25, 20)) * _SINGLE
 
     @property
     def exact_side(self) -> str | None:
@@ -179,3 +165,15 @@ class _DirectRun(Run):
 
     def release(self) -> None:
         self._dense = None
+
+
+def _rounding_of_squares(op: Metered, S: HostArray) -> float:
+    """By how much squares in float32 may misjudge s_k, relative to s_1; residuals see the rest.
+
+    An empirical rule: some units, and ``eps s_1 / s_k`` more, by a factor that grows with the
+    number of values that are about as large as s_1.
+    """
+    norm = op.norm_hint or op.frobenius_norm()
+    many = (norm / float(S[0])) ** 2 if norm is not None else float(op.shape[1])
+    units = 5 + 0.2 * max(many, 1.0) ** (1 / 3) * float(S[0] / S[-1])
+    return float(units) * _SINGLE

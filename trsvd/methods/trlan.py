@@ -24,6 +24,8 @@ __all__ = ["ThickRestartLanczos"]
 # square of those behind the k-th, to it, from which on they count as flat.
 _IMPRESSION, _FLAT = 24, 0.22
 _SINGLE = float(np.finfo(np.float32).eps)
+# Rounding in squares leaves so many units times s_1 / s_k of a relative residual.
+_SQUARES = 0.35
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +232,7 @@ class _LanczosRun(Run):
         self._unseen, k = False, self.k
         value, rest = basis.impression(k)
         top = float(basis.ritz().S[0])
-        self._too_coarse = bool(2 * basis.arrays.eps * top > self.tol * value)
+        self._too_coarse = bool(0.5 * _SQUARES * basis.arrays.eps * top > self.tol * value)
         self.hopeless = rest > _FLAT * value**2 and self._would_cost_more(view)
 
     def _would_cost_more(self, view: InMemory) -> bool:
@@ -241,7 +243,7 @@ class _LanczosRun(Run):
         long.)
         """
         n, m = sorted(view.shape)
-        slower = 2 if view.arrays.eps >= _SINGLE > self.tol / 100 else 1
+        slower = 2 if view.arrays.eps >= _SINGLE > self.tol / 20 else 1
         return not view.is_sparse and 12 * 12 * self.k * m > slower * n * (m + 4 * n)
 
     def _refine(self, op: Metered) -> None:
@@ -312,14 +314,14 @@ class _LanczosRun(Run):
     def _is_too_coarse(self, ritz: Ritz) -> bool:
         """Whether rounding in the squares keeps a residual above the tolerance.
 
-        It leaves ``eps s_1^2 / s_k`` of the residual; judged once s_k is known roughly.
+        Judged once s_k is known roughly.
         """
         k, S, basis = self.k, ritz.S, self.basis
         if not isinstance(basis, GramLanczos) or self.precision is None or len(S) <= k:
             return False
         if not k > 0 or ritz.residuals[k - 1] > 0.3 * S[k - 1]:
             return False
-        return bool(4 * basis.arrays.eps * S[0] ** 2 > self.tol * S[0] * S[k - 1])
+        return bool(_SQUARES * basis.arrays.eps * S[0] > self.tol * S[k - 1])
 
     def _plan_next_look(self, ritz: Ritz) -> None:
         """Look again when the residuals, going down as they did, may have arrived.
@@ -369,7 +371,7 @@ class _LanczosRun(Run):
         view = Turned(op) if turned else op
         arrays = op.arrays
         V = self.basis.right_vectors(k)
-        if self.basis.arrays.eps > arrays.eps:  # orthonormal in a lower precision only
+        if self.basis.arrays.eps >= _SINGLE:  # orthonormal to some dozen units of it only
             spare = SpareVectors(arrays, self.rng, view.shape[1], k)
             V, _, _ = orthonormalize(arrays, arrays.like(V), None, floor=0.0, spare=spare)
         U, S, V = rayleigh_ritz(view, arrays.like(V), self.rng, k)
