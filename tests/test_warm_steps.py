@@ -363,3 +363,26 @@ def test_on_a_flat_spectrum_warm_steps_are_tried_less_and_less_often(rng):
     least = min(direct[1:18])
     tried = [step for step in range(1, 18) if direct[step] > least]
     assert tried == [1, 3, 5, 9, 17]
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize(("gap", "size"), [(1e-1, 0.4), (1e-1, 0.2), (1e-2, 0.03), (1e-3, 0.003)])
+def test_an_isometry_gains_nothing_and_promises_nothing(gap, size, together):
+    """What no product gains on equal values says nothing of the next matrix."""
+    rng = np.random.default_rng(0)
+    n, k = 120, 8
+
+    def orthogonal():
+        return np.linalg.qr(rng.standard_normal((n, n)))[0]
+
+    decaying = np.outer(orthogonal()[0], orthogonal()[0]) + 1e-3 * orthogonal()
+    flat = orthogonal() / np.sqrt(n)
+    moved = flat + size * rng.standard_normal((n, n)) / n
+    ball, start = KyFanDualBall(k), None
+    for step, G in enumerate([decaying, decaying, flat, moved, moved]):
+        if together:
+            result, _ = ball.lmo_many([G, G], gap=gap, rng=step, start=start and [start, start])
+        else:
+            result = ball.lmo(G, gap=gap, rng=step, start=start)
+        assert true_gap(G, k, result.update) <= gap
+        start = result.subspace

@@ -191,7 +191,7 @@ class _Stack:
         memories = [start.track for start in starts if start.track is not None]
         norms = self._norms()
         watches = [
-            Watch(memory, norm, k, options["gap"], unit)
+            Watch(memory, norm, k, options["gap"], min(self.shape), unit)
             for memory, norm, unit in zip(memories, norms, self.units, strict=True)
         ]
         left = memories[0].left_is_newer

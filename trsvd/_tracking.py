@@ -15,10 +15,11 @@ How far it still has to go is estimated from three signs:
   everything that was followed: then the subspace is not trusted, and a block Krylov space with
   random columns beside it looks anew.
 
-On a plateau, where the k values are nearly one, none of these tells much: errors do not go down,
-and the energy outside is many times that of the pairs. But ``k ||A||_2`` is hardly more than the
-Ky Fan norm there, and a few Lanczos steps from a random vector, which knows nothing of what was
-followed, find the spectral norm (J. Kuczynski, H. Wozniakowski, doi:10.1137/0613066).
+On a flat spectrum none of these tells much: errors do not go down, and a product gains nothing
+even where much is missed. It shows in the energy outside, and gains are not trusted then. But
+where the k values are nearly one, a plateau, ``k ||A||_2`` is hardly more than the Ky Fan norm, and
+a few Lanczos steps from a random vector, which knows nothing of what was followed, find the
+spectral norm (J. Kuczynski, H. Wozniakowski, doi:10.1137/0613066).
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ def guards(k: int) -> int:
 _BLEND = 0.3
 # Products that a step makes before a Krylov space, which uses all of them, is the better way.
 _MOST_PRODUCTS = 4
+# Mean square outside of the pairs, to s_k^2, from which on products hardly gain whatever is missed.
+_FLAT = 0.22
 # Lanczos steps to the spectral norm, by the gap asked for: errors go down as their square. Of few
 # pairs a single one that was missed matters more.
 _LANCZOS_STEPS = 3.2
@@ -109,7 +112,7 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
     norm = op.norm_hint or op.frobenius_norm()
     if norm is None or norm == 0 or not memory.values[0] > 0:
         return None
-    watch = Watch(memory, norm, k, gap, problem.unit)
+    watch = Watch(memory, norm, k, gap, problem.rank, problem.unit)
     left = memory.left_is_newer != problem.flipped
     iteration = Iteration(op, _block(problem, start, width), problem.rng, left=left)
     S: HostArray = np.zeros(0)
@@ -163,8 +166,11 @@ class Watch:
         See `Step`.
     """
 
-    def __init__(self, memory: Track, norm: float, k: int, asked: float, unit: float = 1.0) -> None:
+    def __init__(
+        self, memory: Track, norm: float, k: int, asked: float, rank: int, unit: float = 1.0
+    ) -> None:
         self.memory, self.k, self.asked, self.unit = memory, k, asked, unit
+        self.rank = rank
         self.norm = norm
         self.products = 0
         self.over = False
@@ -192,10 +198,14 @@ class Watch:
                 gain = 1 - float(self.before[:k].sum()) / float(S[:k].sum())
                 self.memory = replace(memory, gain=max(gain, left), age=0)
         self.before = S
-        quiet = outside_of(self.norm, S[:k]) ** 2 <= self.outside**2 + 0.5 * self.least**2
+        outside = outside_of(self.norm, S[:k]) ** 2
+        flat = outside > _FLAT * (self.rank - k) * float(S[k - 1]) ** 2
+        if flat:
+            estimate = math.inf
+        quiet = outside <= self.outside**2 + 0.5 * self.least**2
         if quiet and estimate <= self.asked:
             self.gap, self.over = estimate, True
-        elif self.products == _MOST_PRODUCTS or (self.products > 1 and not quiet):
+        elif self.products == _MOST_PRODUCTS or (self.products > 1 and (flat or not quiet)):
             self.over = True
         self.memory = replace(self.memory, values=S * self.unit, outside=self.outside * self.unit)
 

@@ -17,6 +17,8 @@ __all__ = ["Direct"]
 
 _SINGLE = float(np.finfo(np.float32).eps)
 _LOOSE = 100 * _SINGLE
+# So few rows lose little, and to orthonormalize them takes as long as all the rest.
+_FEW = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,8 @@ class _DirectRun(Run):
         arrays = op.arrays
         G = arrays.gram(A, double=self.double)
         V = arrays.gram_eigh(G, self.k)
-        if not self.double:  # orthonormal to some dozen units of single precision only
+        rounded = not self.double and arrays.eps < _SINGLE
+        if rounded or int(V.shape[0]) > _FEW:  # LAPACK's are orthonormal to some dozen units only
             spare = SpareVectors(arrays, np.random.default_rng(0), op.shape[1], self.k)
             V, _, _ = orthonormalize(arrays, V, None, floor=0.0, spare=spare)
         op.verifying = True
