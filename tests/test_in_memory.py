@@ -454,3 +454,17 @@ def test_a_long_float32_matrix_and_one_triplet() -> None:
     assert result.converged
     exact = np.linalg.svd(np.linalg.qr(A.astype(np.float64), mode="r"), compute_uv=False)[0]
     assert abs(float(result.S[0]) / exact - 1) <= 1e-6
+
+
+@compiled
+@pytest.mark.parametrize("n", [23, 24, 25, 26, 27])
+@pytest.mark.parametrize("block_size", [1, 2, 3])
+def test_a_space_that_is_exhausted_at_the_first_look(n: int, block_size: int) -> None:
+    rng = np.random.default_rng(n)
+    A = rng.standard_normal((n + 1, n)).astype(np.float32)
+    method = trsvd.ThickRestartLanczos(gram=True, block_size=block_size)
+    for k in (5, 20):
+        found = trsvd.svds(A, k, method=method, rng=0)
+        S = np.linalg.svd(A.astype(np.float64), compute_uv=False)[:k]
+        assert found.converged
+        assert np.abs(found.S - S).max() <= 1e-5 * S[0]

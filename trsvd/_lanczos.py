@@ -75,6 +75,7 @@ class GramLanczos:
             width=min(width, n - self.locked),
         )
         self.V.append(W)
+        self._begun_with = self.width
         self.T = np.diag(S**2).astype(arrays.wide_dtype)
         self.C = np.zeros((self.width, self.size), dtype=arrays.wide_dtype)
         largest = float(S.max(initial=0.0)) ** 2
@@ -215,7 +216,7 @@ class GramLanczos:
         Quadrature with Applications, 2010). Only before a restart.
         """
         S, Q = self._eigh()
-        width = self.V.count - self.size
+        width = self._begun_with
         n, rank = self.shape[1], min(self.shape)
         shares = np.sum(np.abs(Q[:width]) ** 2, axis=0) * (n / width)
         counts = np.cumsum(shares)

@@ -216,7 +216,7 @@ class _LanczosRun(Run):
             if isinstance(view, InMemory):
                 view.form_if_due(self.iterations)
             self.iterations += basis.expand_by(view, self._burst()) - 1
-            if self._unseen and basis.size >= _IMPRESSION:
+            if self._unseen and basis.size >= _IMPRESSION and not basis.exhausted:
                 self._take_impression(basis, view)
         elif not basis.halfway:
             basis.forward(op)
