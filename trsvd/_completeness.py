@@ -7,6 +7,7 @@ what is left of ``||A||_F``, or by iterating a random vector in the complement o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def check_completeness(
     triplets: tuple[Array, HostArray, Array],
     stop: Stop,
     unit: float,
-    rng: np.random.Generator,
+    source: Callable[[], np.random.Generator],
     width: int,
     asked: float | None = None,
 ) -> tuple[Completeness, Array | None]:
@@ -66,8 +67,9 @@ def check_completeness(
         Decides what counts as missed, in units of A.
     unit : float
         What S is to be multiplied by to be in units of A.
-    rng : numpy.random.Generator
-        Source of the random vectors.
+    source : callable
+        Gives the generator of the random vectors; asked only where some are drawn, since to make
+        one takes as long as many a small problem.
     width : int
         How many of them are iterated together.
     asked : float, optional
@@ -90,7 +92,7 @@ def check_completeness(
         if asked is None or eta <= asked:
             return Completeness("probable", eta, _FAILURE_PROBABILITY), None
     # A stream of its own: with the seed of an earlier call the run may have met these vectors.
-    rng = np.random.default_rng([int(rng.integers(1 << 62)), k])
+    rng = np.random.default_rng([int(source().integers(1 << 62)), k])
     width = min(width, n - k)
     steps = steps_for(n, asked or _ETA, _FAILURE_PROBABILITY)
     if asked is None:

@@ -25,7 +25,7 @@ from trsvd.stopping import Energy, Gap, Residual, Values
 
 __all__ = ["Callback", "GaveWay", "OnFailure", "Request", "Verify", "solve"]
 
-# Handed to who draws no random numbers, so that no generator is made for each call.
+# Handed to a method that draws no random numbers, so that none is made for each call.
 _NOT_USED = np.random.default_rng(0)
 
 Callback = Callable[[Info], bool | None]
@@ -294,7 +294,7 @@ def _solve(
                 outcome.triplets,
                 asked,
                 problem.unit,
-                _NOT_USED if driver.run.exact else problem.rng,
+                lambda: problem.rng,
                 width,
                 request.eta,
             )

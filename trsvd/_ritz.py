@@ -20,6 +20,7 @@ from trsvd._orthonormalize import SpareVectors, orthonormalize
 __all__ = [
     "Ritz",
     "check_finite",
+    "is_flat",
     "rayleigh_ritz",
     "residual_norms",
     "small_eigh",
@@ -108,6 +109,16 @@ def small_eigh(T: HostArray, *, tridiagonal: bool = False) -> tuple[HostArray, H
     return values[::-1], vectors[:, ::-1]
 
 
+def is_flat(rest: float, value: float) -> bool:
+    """Whether products hardly tell the k-th singular vectors from those behind.
+
+    By ``value``, s_k, and ``rest``, the mean square of the singular values behind it. Random
+    numbers have 0.25 s_k^2 there or more, values that go down as 1 / i or as its root less than
+    a tenth.
+    """
+    return rest > 0.22 * value**2
+
+
 def check_finite(B: HostArray) -> None:
     """ValueError if numbers made from products with A are not finite."""
     if not np.isfinite(B).all():
@@ -119,14 +130,20 @@ def check_finite(B: HostArray) -> None:
 
 
 def rayleigh_ritz(
-    op: MatrixOperator, V: Array, rng: np.random.Generator | None, k: int
+    op: MatrixOperator, V: Array, rng: np.random.Generator | None, k: int, *, skew: bool = False
 ) -> tuple[Array, HostArray, Array]:
     """The best k triplets with right vectors in the span of the orthonormal ``V``.
 
     One product with A, of V's width. ``A v_i = s_i u_i`` holds to rounding. Random vectors stand in
-    for left ones that vanish; without ``rng`` always the same.
+    for left ones that vanish; without ``rng`` always the same. Where V is ``skew``, orthonormal to
+    some dozen units only, it is made orthonormal first: what is missing would be a residual, times
+    ``s_1 / s_i``.
     """
     arrays = op.arrays
+    if skew:
+        rng = np.random.default_rng(0) if rng is None else rng
+        spare = SpareVectors(arrays, rng, op.shape[1], int(V.shape[1]))
+        V, _, _ = orthonormalize(arrays, V, None, floor=0.0, spare=spare)
     Y = op.matmat(V)
     norms = arrays.get(arrays.column_norms(Y))
     check_finite(norms)

@@ -32,7 +32,7 @@ import numpy as np
 from trsvd._arrays import Array, Arrays, HostArray
 from trsvd._metered import Metered
 from trsvd._problem import Problem
-from trsvd._ritz import check_finite
+from trsvd._ritz import check_finite, is_flat
 from trsvd._subspace import Subspace as Iteration
 from trsvd.result import Subspace, Track
 
@@ -48,8 +48,6 @@ def guards(k: int) -> int:
 _BLEND = 0.3
 # Products that a step makes before a Krylov space, which uses all of them, is the better way.
 _MOST_PRODUCTS = 4
-# Mean square outside of the pairs, to s_k^2, from which on products hardly gain whatever is missed.
-_FLAT = 0.22
 # Lanczos steps to the spectral norm, by the gap asked for: errors go down as their square. Of few
 # pairs a single one that was missed matters more.
 _LANCZOS_STEPS = 3.2
@@ -199,7 +197,7 @@ class Watch:
                 self.memory = replace(memory, gain=max(gain, left), age=0)
         self.before = S
         outside = outside_of(self.norm, S[:k]) ** 2
-        flat = outside > _FLAT * (self.rank - k) * float(S[k - 1]) ** 2
+        flat = is_flat(outside / max(self.rank - k, 1), float(S[k - 1]))
         if flat:
             estimate = math.inf
         quiet = outside <= self.outside**2 + 0.5 * self.least**2

@@ -9,7 +9,6 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._metered import Metered
-from trsvd._orthonormalize import SpareVectors, orthonormalize
 from trsvd._ritz import Ritz, check_finite, rayleigh_ritz
 from trsvd.methods._protocol import Run
 
@@ -17,7 +16,7 @@ __all__ = ["Direct"]
 
 _SINGLE = float(np.finfo(np.float32).eps)
 _LOOSE = 100 * _SINGLE
-# So few rows lose little, and to orthonormalize them takes as long as all the rest.
+# LAPACK's vectors of so few rows are less skew, and to mend that takes as long as all the rest.
 _FEW = 128
 
 
@@ -115,11 +114,8 @@ class _DirectRun(Run):
         G = arrays.gram(A, double=self.double)
         V = arrays.gram_eigh(G, self.k)
         rounded = not self.double and arrays.eps < _SINGLE
-        if rounded or int(V.shape[0]) > _FEW:  # LAPACK's are orthonormal to some dozen units only
-            spare = SpareVectors(arrays, np.random.default_rng(0), op.shape[1], self.k)
-            V, _, _ = orthonormalize(arrays, V, None, floor=0.0, spare=spare)
         op.verifying = True
-        self._triplets = rayleigh_ritz(op, V, None, self.k)
+        self._triplets = rayleigh_ritz(op, V, None, self.k, skew=rounded or self.rank > _FEW)
         op.verifying = False
         S = self._triplets[1]
         eps = float(np.finfo(np.float64).eps) if self.double else _SINGLE

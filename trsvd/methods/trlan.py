@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -14,15 +14,15 @@ from trsvd._golub_kahan import GolubKahan
 from trsvd._in_memory import InMemory, coarsest_precision, in_memory, stays_in_cache
 from trsvd._lanczos import GramLanczos
 from trsvd._metered import Metered, Turned
-from trsvd._orthonormalize import SpareVectors, orthonormalize
-from trsvd._ritz import Ritz, rayleigh_ritz
+from trsvd._ritz import Ritz, is_flat, rayleigh_ritz
 from trsvd.methods._protocol import Run, pad_block
 
 __all__ = ["ThickRestartLanczos"]
 
-# Columns from random vectors that show roughly how the singular values are spread, and the mean
-# square of those behind the k-th, to it, from which on they count as flat.
-_IMPRESSION, _FLAT = 24, 0.22
+# Columns from random vectors that show roughly how the singular values are spread.
+_IMPRESSION = 24
+# Lanczos steps for each triplet where the spectrum is flat, about.
+_STEPS_EACH = 12
 _SINGLE = float(np.finfo(np.float32).eps)
 # Rounding in squares leaves so many units times s_1 / s_k of a relative residual.
 _SQUARES = 0.35
@@ -216,7 +216,8 @@ class _LanczosRun(Run):
             if isinstance(view, InMemory):
                 view.form_if_due(self.iterations)
             self.iterations += basis.expand_by(view, self._burst()) - 1
-            if self._unseen and basis.size >= _IMPRESSION and not basis.exhausted:
+            due = self._unseen and basis.size >= _IMPRESSION and not basis.exhausted
+            if due and isinstance(view, InMemory):
                 self._take_impression(basis, view)
         elif not basis.halfway:
             basis.forward(op)
@@ -227,24 +228,25 @@ class _LanczosRun(Run):
         if basis.exhausted:
             self.finished = self.exact = True
 
-    def _take_impression(self, basis: GramLanczos, view: Any) -> None:
+    def _take_impression(self, basis: GramLanczos, view: InMemory) -> None:
         """Whether squares will do, and Lanczos steps, by what a few tell of the spectrum."""
         self._unseen, k = False, self.k
         value, rest = basis.impression(k)
         top = float(basis.ritz().S[0])
         self._too_coarse = bool(0.5 * _SQUARES * basis.arrays.eps * top > self.tol * value)
-        self.hopeless = rest > _FLAT * value**2 and self._would_cost_more(view)
+        self.hopeless = is_flat(rest, value) and self._would_cost_more(view)
 
     def _would_cost_more(self, view: InMemory) -> bool:
         """Whether Lanczos would take longer than the Gram matrix where a spectrum is flat.
 
-        It takes about a dozen steps a triplet there, at a third of the rate of a Gram matrix and
-        its eigenvectors. (Squares of float32 suit a loose tolerance only; doubles take twice as
-        long.)
+        By operations: those of Lanczos steps are made at a third of the rate of the others. (Where
+        squares in float32 do not suit the tolerance, doubles take twice as long.)
         """
         n, m = sorted(view.shape)
+        steps = _STEPS_EACH * self.k * 4 * m * n
+        gram = m * n**2 + 4 * n**3
         slower = 2 if view.arrays.eps >= _SINGLE > self.tol / 20 else 1
-        return not view.is_sparse and 12 * 12 * self.k * m > slower * n * (m + 4 * n)
+        return not view.is_sparse and 3 * steps > slower * gram
 
     def _refine(self, op: Metered) -> None:
         """Begin anew without squares, or with those of a float64 matrix in its own precision.
@@ -371,10 +373,8 @@ class _LanczosRun(Run):
         view = Turned(op) if turned else op
         arrays = op.arrays
         V = self.basis.right_vectors(k)
-        if self.basis.arrays.eps >= _SINGLE:  # orthonormal to some dozen units of it only
-            spare = SpareVectors(arrays, self.rng, view.shape[1], k)
-            V, _, _ = orthonormalize(arrays, arrays.like(V), None, floor=0.0, spare=spare)
-        U, S, V = rayleigh_ritz(view, arrays.like(V), self.rng, k)
+        skew = self.basis.arrays.eps >= _SINGLE
+        U, S, V = rayleigh_ritz(view, arrays.like(V), self.rng, k, skew=skew)
         if isinstance(self.basis, GramLanczos) and k:
             # A value is off by eps s_1^2 over itself; one that squares do not show is below their
             # square root.
