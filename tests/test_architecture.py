@@ -25,6 +25,7 @@ FLOORS = [
         "_kinds",
         "_arrays",
         "_errors",
+        "_factorizations",
         "_compiled",
         "_numba_kernels",
         "_lapack",
@@ -151,7 +152,8 @@ FLOORS = [
 
 # Which neighbours on its own floor a module may import.
 NEIGHBOURS = {
-    "_arrays": {"_lapack", "_kinds", "_memory", "_reductions"},
+    "_arrays": {"_factorizations", "_lapack", "_kinds", "_memory", "_reductions"},
+    "_factorizations": {"_lapack", "_kinds", "_reductions"},
     "_reductions": {"_kinds"},
     "_compiled": {"_numba_kernels"},
     "_lapack": {"_compiled", "_threads"},

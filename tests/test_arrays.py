@@ -578,6 +578,7 @@ def test_frobenius_norm_of_what_is_not_finite(number: float) -> None:
 def test_a_rough_norm_goes_by_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of bytes that stay in cache: a number has eight."""
     monkeypatch.setattr("trsvd._reductions._SMALL_PANEL", 8 * 5)
+    monkeypatch.setattr("trsvd._reductions._ONE_THREAD", 11)
     asked, real = [], np.einsum
 
     def einsum(text: str, x: np.ndarray, y: np.ndarray) -> Any:
@@ -587,4 +588,6 @@ def test_a_rough_norm_goes_by_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(np, "einsum", einsum)
     x = np.arange(12.0).reshape(3, 4)
     assert Arrays.of_array(x).rough_norm(x) == pytest.approx(np.linalg.norm(x), rel=1e-3)
+    assert asked == [5, 5, 2]
+    assert Arrays.of_array(x).rough_norm(x[:2, :]) == pytest.approx(np.sqrt(140))
     assert asked == [5, 5, 2]

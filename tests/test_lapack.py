@@ -166,13 +166,16 @@ def test_an_svd_that_does_not_converge_is_done_by_qr_iteration(
 
 def test_a_small_svd_that_does_not_converge_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     A = np.random.default_rng(0).standard_normal((6, 4))
+    asked = []
 
-    def solvers(names: Any, arrays: Any) -> Any:
-        return (lambda B, **options: (0 * B, None, None, 1),)
+    def routine(name: str, kind: str) -> Any:
+        asked.append((name, kind))
+        return lambda B, **options: (0 * B, None, None, 1)
 
-    monkeypatch.setattr(scipy.linalg, "get_lapack_funcs", solvers)
+    monkeypatch.setattr(_lapack, "_lapack", routine)
     U, S, Vh = _lapack.thin_svd(A)
     monkeypatch.undo()
+    assert asked == [("gesdd", "d")]
     eps = np.finfo(float).eps
     assert np.linalg.norm((U * S) @ Vh - A, 2) <= 100 * eps * S[0]
 
@@ -190,13 +193,13 @@ def test_who_multiplies(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     With a single thread NumPy in float32.
     """
-    asked, real = [], scipy.linalg.get_blas_funcs
+    asked, real = [], _lapack._blas
 
-    def count(names: Any, arrays: Any) -> Any:
-        asked.append(names)
-        return real(names, arrays)
+    def count(name: str, kind: str) -> Any:
+        asked.append(name)
+        return real(name, kind)
 
-    monkeypatch.setattr(scipy.linalg, "get_blas_funcs", count)
+    monkeypatch.setattr(_lapack, "_blas", count)
     X = np.ones((90, 70), dtype)
     monkeypatch.setattr(_lapack, "threads", lambda: 1)
     _lapack.product(X, np.ones((70, 50), dtype))

@@ -19,6 +19,10 @@ def _metered(backend: Any, A: np.ndarray) -> Metered:
     return Metered(as_operator(backend.asarray(A)), None)
 
 
+def _of(A: np.ndarray) -> Metered:
+    return Metered(as_operator(A), None)
+
+
 def _level(A: np.ndarray) -> float:
     return FACTOR * sum(A.shape) * float(np.finfo(A.dtype).eps) * float(np.linalg.norm(A, 2))
 
@@ -53,6 +57,41 @@ def test_rayleigh_ritz_is_the_svd_of_the_compressed_matrix(
     for X in (U, W):
         assert np.abs(X.conj().T @ X - np.eye(k)).max() <= tol
     assert np.abs(W - V @ (V.conj().T @ W)).max() <= tol  # in the span of V
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rayleigh_ritz_of_singular_vectors(backend: Any, dtype: str, rng: Any) -> None:
+    """Their products are orthogonal as they come; in whatever order, the k leading ones first."""
+    X, Y = rng.standard_normal((2, 40, 16))
+    if dtype.startswith("complex"):
+        X, Y = X + 1j * Y, Y - 1j * X
+    left, right = np.linalg.qr(X)[0], np.linalg.qr(Y[:16])[0]
+    values = np.array([3.0, 2.9, 2.8, 2.5, 2.0] + 11 * [1.0])
+    A = ((left * values) @ right.conj().T).astype(dtype)
+    V = right[:, [3, 0, 4, 1, 2]].astype(dtype)
+    op = _metered(backend, A)
+    U, S, W = rayleigh_ritz(op, backend.asarray(V), rng, 3)
+    assert op.matvecs == 5
+    eps = float(np.finfo(dtype).eps)
+    assert np.abs(S - values[:3]).max() <= 20 * eps
+    U, W = backend.to_numpy(U), backend.to_numpy(W)
+    for found, exact in ((U, left), (W, right)):
+        assert found.shape == (len(exact), 3)
+        assert np.abs(np.abs(found.conj().T @ exact[:, :3]) - np.eye(3)).max() <= 100 * eps
+        assert np.abs(found.conj().T @ found - np.eye(3)).max() <= 30 * eps
+    assert np.linalg.norm(A @ W - U * S, 2) <= 30 * eps
+
+
+def test_norms_of_long_columns_in_float32(rng: Any) -> None:
+    """Summed one after the other, a hundred thousand squares would lose dozens of units."""
+    A = (rng.standard_normal((200_000, 6)) + 1).astype(np.float32)
+    U, S, V = rayleigh_ritz(_of(A), np.linalg.svd(A.T @ A.astype(float))[0].astype("f4"), rng, 6)
+    eps = float(np.finfo(np.float32).eps)
+    U = U.astype(np.float64)
+    assert np.abs(U.T @ U - np.eye(6)).max() <= 16 * eps
+    exact = np.linalg.svd(A.astype(np.float64), compute_uv=False)
+    assert np.abs(S / exact - 1).max() <= 8 * eps
+    assert np.abs(V.T @ V - np.eye(6)).max() <= 16 * eps
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

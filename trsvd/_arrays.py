@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from array_api_compat import (
     array_namespace,
     is_array_api_obj,
@@ -28,10 +27,11 @@ from array_api_compat import (
 )
 from array_api_compat import device as device_of
 
-from trsvd._kinds import COMPUTE, describe, dtype_name, is_sparse
-from trsvd._lapack import add_gram, cholesky_inverse, leading_eigenvectors, product, thin_svd
+from trsvd._factorizations import Factorizations
+from trsvd._kinds import COMPUTE, converted, describe, dtype_name, is_sparse
+from trsvd._lapack import product
 from trsvd._memory import check_room
-from trsvd._reductions import Reductions, row_panels
+from trsvd._reductions import Reductions
 
 Array = Any
 
@@ -42,12 +42,14 @@ HostArray = np.ndarray[Any, np.dtype[Any]]
 
 def is_array(A: object) -> bool:
     """Whether ``A`` is an array of a library that follows the array API standard."""
+    if type(A) is np.ndarray:
+        return True
     dense = str(getattr(A, "layout", "torch.strided")) == "torch.strided"
     return is_array_api_obj(A) and not is_sparse(A) and dense
 
 
 @dataclass(frozen=True)
-class Arrays(Reductions):
+class Arrays(Reductions, Factorizations):
     """A namespace, a device and a dtype to compute in.
 
     Parameters
@@ -85,6 +87,8 @@ class Arrays(Reductions):
     @classmethod
     def of_array(cls, A: Array) -> Arrays:
         """Where and in what to compute for the array ``A``."""
+        if type(A) is np.ndarray:
+            return _of_numpy(A.dtype)
         return cls.of_dtype(array_namespace(A), device_of(A), A.dtype)
 
     @classmethod
@@ -207,6 +211,10 @@ class Arrays(Reductions):
         x = np.ascontiguousarray(x) if min(x.strides, default=0) >= 0 else x.copy()
         return self.xp.asarray(x, device=self.device)
 
+    def indices(self, x: HostArray) -> Array:
+        """Copy places in an array to the device."""
+        return self.xp.asarray(x, device=self.device)
+
     def get(self, x: Array) -> HostArray:
         """Copy a device array to the host."""
         if is_numpy_array(x):
@@ -231,11 +239,12 @@ class Arrays(Reductions):
 
     def like(self, X: Array) -> Array:
         """``X``, an array of this namespace, in the compute dtype."""
-        return self.xp.astype(X, self.dtype, copy=False)
+        return converted(self.xp, X, self.dtype)
 
     def matrix(self, A: Array) -> Array:
         """A user's array as products want it: compute dtype, detached, in a layout BLAS takes."""
-        A = self.take(A)
+        if type(A) is not np.ndarray or A.dtype != self.host_dtype:
+            A = self.take(A)
         if is_numpy_array(A):
             A = np.asarray(A)
             unit = A.dtype.itemsize
@@ -253,7 +262,7 @@ class Arrays(Reductions):
 
     def hand_out(self, x: Array) -> Array:
         """``x`` in the dtype that the user's data had."""
-        return self.xp.astype(x, self.out_dtype, copy=False)
+        return converted(self.xp, x, self.out_dtype)
 
     def hand_out_values(self, S: HostArray) -> Array:
         """Singular values, from the host, in the real dtype that the user's data had."""
@@ -264,7 +273,9 @@ class Arrays(Reductions):
                 f"{dtype_name(dtype)} ({largest:.3g}); convert A to a wider dtype, or scale it down"
             )
             raise ValueError(msg)
-        return xp.astype(xp.asarray(S, dtype=xp.float64, device=self.device), dtype, copy=False)
+        if not self.on_host:
+            S = xp.asarray(S, dtype=xp.float64, device=self.device)
+        return converted(xp, S, dtype)
 
     @cached_property
     def _values(self) -> tuple[Any, float]:
@@ -357,33 +368,11 @@ class Arrays(Reductions):
         shift %= X.shape[0]
         return self.xp.concat([X[-shift:, :], X[:-shift, :]], axis=0) if shift else X
 
-    def cholesky_inverse(self, G: Array) -> tuple[Array, Array] | None:
-        """``L`` and ``L^-1`` of ``G = L L^H``, or None if G is not safely positive definite.
-
-        G is a Gram matrix of unit columns; "safely" means that the columns Q = X L^-H come out
-        orthonormal to a few digits, so that one more pass finishes the work.
-        """
-        if not self.reads_are_cheap:
-            return None
-        host = self.get(G)
-        factors = cholesky_inverse(host)
-        if factors is None or not np.abs(np.diagonal(factors[0])).min() > 30 * self.eps**0.5:
-            return None
-        return self.put(factors[0]), self.put(factors[1])
-
-    def eigh(self, G: Array) -> tuple[Array, Array]:
-        """Eigenvalues, descending, and eigenvectors of a small Hermitian matrix on the device."""
-        try:  # NaN comes out as NaN, as on a GPU: who reads the numbers reports it
-            values, vectors = self.xp.linalg.eigh(G)
-        except (RuntimeError, np.linalg.LinAlgError):
-            values, vectors = self.xp.real(G[:, 0]) * float("nan"), G * float("nan")
-        return self.xp.flip(values, axis=0), self.xp.flip(vectors, axis=1)
-
     def fix_phases(self, U: Array, V: Array) -> tuple[Array, Array]:
         """Make the entry of largest modulus of every column of U real and positive."""
         xp = self.xp
         if self.on_host and not self.is_complex:
-            lead = np.argmax(np.abs(U), axis=0)
+            lead = np.abs(U).argmax(axis=0)
             sign = np.copysign(U.dtype.type(1), U[lead, np.arange(U.shape[1])])
             return U * sign, V * sign
         lead = xp.argmax(xp.abs(U), axis=0)
@@ -395,46 +384,19 @@ class Arrays(Reductions):
         phase = xp.where(entry == 0, one, xp.conj(entry) / xp.astype(size, entry.dtype))
         return U * phase, V * phase
 
-    def svd(self, A: Array) -> tuple[Array, HostArray, Array]:
-        """Full thin SVD with the library's own LAPACK; S comes back on the host."""
-        if self.on_host:
-            U, S, Vh = thin_svd(A)
-        else:
-            U, S, Vh = self.xp.linalg.svd(A, full_matrices=False)
-        return U, self.get(S).astype(np.float64), Vh
-
-    def gram(self, A: Array, *, double: bool = True) -> Array:
-        """``A^H A``, formed by row panels of A: on the host its lower triangle, Fortran-ordered.
-
-        In double precision, since half of the digits of small eigenvalues are lost; or in single.
-        """
-        xp, n = self.xp, A.shape[1]
-        names = ("complex64", "complex128") if self.is_complex else ("float32", "float64")
-        wide = getattr(xp, names[double])
-        G = xp.zeros((n, n), dtype=wide, device=self.device).T
-        for panel in row_panels(A, least=n):
-            panel = xp.astype(panel, wide, copy=False)
-            G = add_gram(panel, G) if self.on_host else G + self.adjoint_product(panel, panel)
-        return G
-
-    def gram_eigh(self, G: Array, k: int) -> Array:
-        """Eigenvectors of `gram`, of the k largest eigenvalues, descending."""
-        xp = self.xp
-        if self.on_host:
-            # LAPACK's search by index can miss members of a cluster, or give up on one.
-            vectors = leading_eigenvectors(G, k)
-            if vectors.shape[1] < k:
-                _, vectors = scipy.linalg.eigh(G, check_finite=False, driver="evd")
-        else:
-            _, vectors = xp.linalg.eigh(G)
-        return self.like(xp.flip(vectors[:, -k:], axis=1))
-
 
 @lru_cache(maxsize=256)
 def _shared(xp: Any, device: Any, given: str) -> Arrays:
     """Arrays for data of the dtype of that name; one object, so that its facts are found once."""
     is_float = given.startswith(("float", "bfloat", "complex"))
     return Arrays(xp, device, COMPUTE[given], getattr(xp, given if is_float else COMPUTE[given]))
+
+
+@cache
+def _of_numpy(dtype: np.dtype[Any]) -> Arrays:
+    """For arrays of NumPy; what an array lives in is asked for more often than once a call."""
+    xp = _namespace("numpy")
+    return Arrays.of_dtype(xp, device_of(xp.empty(0)), dtype)
 
 
 def _namespace(name: str) -> Any:

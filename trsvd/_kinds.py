@@ -10,6 +10,7 @@ import numpy as np
 
 __all__ = [
     "COMPUTE",
+    "converted",
     "describe",
     "dtype_name",
     "is_numeric",
@@ -59,6 +60,11 @@ def describe(A: object) -> str:
     parts = [f"{type(A).__module__.split('.')[0]}.{type(A).__qualname__}"]
     parts += [f"{name} {getattr(A, name)}" for name in ("shape", "dtype") if hasattr(A, name)]
     return ", ".join(parts)
+
+
+def converted(xp: Any, x: Any, dtype: Any) -> Any:
+    """``x`` in a dtype of its namespace; NumPy by its own way, which is much the shortest."""
+    return x.astype(dtype, copy=False) if type(x) is np.ndarray else xp.astype(x, dtype, copy=False)
 
 
 def split_power(exponent: int) -> tuple[float, float]:

@@ -9,6 +9,7 @@ the eigensolvers.
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,17 @@ _LONG_SUM = 1 << 13
 _LITTLE_WORK = 128  # above, work space has to be asked for
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
+
+
+@cache
+def _blas(name: str, kind: str) -> Any:
+    """A routine of BLAS for a kind of numbers; to look one up takes as long as a small product."""
+    return scipy.linalg.get_blas_funcs(name, dtype=kind)
+
+
+@cache
+def _lapack(name: str, kind: str) -> Any:
+    return scipy.linalg.get_lapack_funcs(name, dtype=kind)
 
 
 def product(A: HostArray, X: HostArray) -> HostArray:
@@ -74,7 +86,7 @@ def _with_one_vector(A: HostArray, X: HostArray) -> HostArray:
 
 def _by_columns(A: HostArray, B: HostArray) -> HostArray:
     """``A @ B``, Fortran-ordered."""
-    multiply = scipy.linalg.get_blas_funcs("gemm", (A,))
+    multiply = _blas("gemm", A.dtype.char)
     a, a_turned = _fortran(A)
     b, b_turned = _fortran(B)
     return np.asarray(multiply(1.0, a, b, trans_a=a_turned, trans_b=b_turned))
@@ -87,8 +99,8 @@ def _fortran(A: HostArray) -> tuple[HostArray, bool]:
 
 def add_gram(A: HostArray, G: HostArray) -> HostArray:
     """``G + A^H A``: its lower triangle, in place where G is Fortran-ordered."""
-    name = "herk" if np.iscomplexobj(A) else "syrk"
-    update = scipy.linalg.get_blas_funcs(name, (A,))
+    name = "herk" if A.dtype.char in "FD" else "syrk"
+    update = _blas(name, A.dtype.char)
     a, turned = _fortran(A)
     if not turned:  # A^H A of A as it is
         return np.asarray(
@@ -101,9 +113,8 @@ def add_gram(A: HostArray, G: HostArray) -> HostArray:
 
 def thin_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:
     """U, S (descending) and Vh of a finite matrix, as narrow as it allows."""
-    (solve,) = scipy.linalg.get_lapack_funcs(("gesdd",), (B,))
     if max(B.shape) <= _LITTLE_WORK:
-        U, S, Vh, info = solve(B, full_matrices=0)
+        U, S, Vh, info = _lapack("gesdd", B.dtype.char)(B, full_matrices=0)
         if info == 0:
             return U, S, Vh
     try:
@@ -123,7 +134,7 @@ def eigh(T: HostArray) -> tuple[HostArray, HostArray]:
 
 def cholesky_inverse(G: HostArray) -> tuple[HostArray, HostArray] | None:
     """``L`` and ``L^-1`` of ``G = L L^H``; None where G is not positive definite."""
-    factor, invert = scipy.linalg.get_lapack_funcs(("potrf", "trtri"), (G,))
+    factor, invert = _lapack("potrf", G.dtype.char), _lapack("trtri", G.dtype.char)
     L, info = factor(G, lower=1, clean=1)
     if info != 0 or not np.isfinite(L).all():
         return None
@@ -142,7 +153,7 @@ def leading_eigenvectors(G: HostArray, k: int) -> HostArray:
             subset = (n - k, n - 1)
             return np.asarray(scipy.linalg.eigh(G, subset_by_index=subset, check_finite=False)[1])
         return G[:, :0]
-    (solve,) = scipy.linalg.get_lapack_funcs(("heevr" if np.iscomplexobj(G) else "syevr",), (G,))
+    solve = _lapack("heevr" if G.dtype.char in "FD" else "syevr", G.dtype.char)
     _, vectors, found, _, info = solve(G, range="I", il=n - k + 1, iu=n, lower=1)
     return np.asarray(vectors[:, : found if info == 0 else 0])
 

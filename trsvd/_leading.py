@@ -330,7 +330,7 @@ def _subspace(problem: Problem, U: Array, V: Array, trail: Track | None) -> Subs
 
 def _numerical_rank(problem: Problem, S: HostArray) -> int:
     """How many singular values are not zero to rounding."""
-    return int(np.sum(max(problem.shape) * problem.eps * S[0] < S))
+    return int(np.count_nonzero(max(problem.shape) * problem.eps * S[0] < S))
 
 
 def _all_products(problem: Problem) -> int:

@@ -157,6 +157,8 @@ class LMOResult:
     @staticmethod
     def total(parts: list[LMOResult]) -> LMOResult:
         """The result for the Minkowski sum of the balls."""
+        if len(parts) == 1:
+            return parts[0]
         support = sum(part.support for part in parts)
         kinds = ["exact", "bound", "probable", "estimate"]
         spectral = [part.subspace for part in parts if part.subspace is not None]

@@ -16,6 +16,7 @@ Array = Any
 
 _PANEL_BYTES = 1 << 24
 _SMALL_PANEL = 1 << 19
+_ONE_THREAD = 1 << 13  # numbers that a BLAS sums by one thread
 
 
 class Reductions:
@@ -72,12 +73,15 @@ class Reductions:
         if not self.on_host or not (A.flags.c_contiguous or A.flags.f_contiguous):
             return None
         flat = A.ravel(order="K")
-        flat = flat.view(flat.real.dtype)
-        # (Not by BLAS, whose threads would go on spinning: see `_lapack`.)
-        step = _SMALL_PANEL // 8
-        with np.errstate(over="ignore", invalid="ignore"):
-            parts = [flat[i : i + step] for i in range(0, len(flat), step)]
-            total = sum(float(np.einsum("i,i->", part, part)) for part in parts)
+        if self.is_complex:
+            flat = flat.view(flat.real.dtype)
+        if len(flat) <= _ONE_THREAD:
+            total = float(np.vdot(flat, flat))
+        else:  # not by BLAS, whose threads would go on spinning: see `_lapack`
+            step = _SMALL_PANEL // 8
+            with np.errstate(over="ignore", invalid="ignore"):
+                parts = [flat[i : i + step] for i in range(0, len(flat), step)]
+                total = sum(float(np.einsum("i,i->", part, part)) for part in parts)
         return math.sqrt(total) if 1e-30 < total < 1e30 else None
 
 

@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 
+# Products A v with so small cosines between them, in units of eps, are left as they are.
+_ORTHOGONAL = 8
 # Up to so many entries one call of LAPACK takes less than orthonormalizing by products.
 _SMALL_BLOCK = 1 << 11
 
@@ -145,15 +147,20 @@ def rayleigh_ritz(
         spare = SpareVectors(arrays, rng, op.shape[1], int(V.shape[1]))
         V, _, _ = orthonormalize(arrays, V, None, floor=0.0, spare=spare)
     Y = op.matmat(V)
-    norms = arrays.get(arrays.column_norms(Y))
-    check_finite(norms)
-    if len(norms) == 1 and norms[0] > 0:
-        return Y / arrays.put(norms), norms.astype(np.float64), V
+    norms, orthogonal = _norms(arrays, Y)
+    if orthogonal:
+        # The values, too, are then those of a projection: to the cosines, times s_1.
+        if (norms[1:] > norms[:-1]).any():
+            order = np.argsort(-norms, kind="stable")
+            norms, places = norms[order], arrays.indices(order)
+            Y, V = (arrays.xp.take(X, places, axis=1) for X in (Y, V))
+        U = Y / arrays.put(norms)
+        return U[:, :k], norms[:k].astype(np.float64, copy=False), V[:, :k]
     if arrays.on_host and Y.size <= _SMALL_BLOCK:
         P, S, Wh = thin_svd(Y)
         V = V @ arrays.adjoint(Wh[:k])
         return P[:, :k], S[:k].astype(np.float64), V
-    floor = arrays.eps * float(np.max(norms))
+    floor = arrays.eps * float(norms.max())
     rng = np.random.default_rng(0) if rng is None else rng
     spare = SpareVectors(arrays, rng, op.shape[0], int(V.shape[1]))
     Q, _, R = orthonormalize(arrays, Y, None, floor=floor, spare=spare)
@@ -161,6 +168,22 @@ def rayleigh_ritz(
     W = Wh.conj().T
     U = arrays.product(Q, arrays.put(P[:, :k]))
     return U, S[:k], arrays.product(V, arrays.put(W[:, :k]))
+
+
+def _norms(arrays: Arrays, Y: Array) -> tuple[HostArray, bool]:
+    """Norms of the columns, and whether these are orthogonal to rounding (and none is zero).
+
+    The norms, too, by a product: a sum down the columns loses dozens of units in float32.
+    """
+    if Y.shape[1] == 1:
+        norms = arrays.get(arrays.column_norms(Y))
+        check_finite(norms)
+        return norms, bool(norms[0] > 0)
+    G = arrays.get(arrays.adjoint_product(Y, Y)).astype(arrays.wide_dtype)
+    norms = np.sqrt(G.diagonal().real)
+    check_finite(norms)
+    large = np.abs(G) > (_ORTHOGONAL * arrays.eps * norms) * norms[:, None]
+    return norms, np.count_nonzero(large) == len(norms)  # those with themselves
 
 
 def residual_norms(

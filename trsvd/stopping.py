@@ -59,7 +59,7 @@ class Stop(Protocol):
 
 
 def _good(S: HostArray, residuals: HostArray, k: int, tol: float) -> bool:
-    return len(S) >= k and bool(np.all(residuals[:k] <= tol * S[0]) if k else True)
+    return len(S) >= k and (k == 0 or bool((residuals[:k] <= tol * S[0]).all()))
 
 
 class _WithTolerance:
@@ -74,7 +74,7 @@ class _WithTolerance:
 
     def accepts(self, residuals: HostArray) -> bool:
         """Whether every residual is at most tol."""
-        return bool(np.all(residuals <= self.tol))
+        return bool((residuals <= self.tol).all())
 
 
 @dataclass(frozen=True)

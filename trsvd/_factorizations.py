@@ -1,0 +1,103 @@
+"""Factorizations of matrices that are small, or that a direct method takes whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.linalg
+
+from trsvd._kinds import converted
+from trsvd._lapack import add_gram, cholesky_inverse, leading_eigenvectors, thin_svd
+from trsvd._reductions import row_panels
+
+__all__ = ["Factorizations"]
+
+Array = Any
+HostArray = np.ndarray[Any, np.dtype[Any]]
+
+
+class Factorizations:
+    """What `Arrays` factorizes; it says the namespace, the device and the dtype."""
+
+    xp: Any
+    device: Any
+
+    if TYPE_CHECKING:
+
+        @property
+        def is_complex(self) -> bool: ...
+
+        @property
+        def on_host(self) -> bool: ...
+
+        @property
+        def reads_are_cheap(self) -> bool: ...
+
+        @property
+        def eps(self) -> float: ...
+
+        def get(self, x: Array) -> HostArray: ...
+
+        def put(self, x: HostArray) -> Array: ...
+
+        def like(self, X: Array) -> Array: ...
+
+        def adjoint_product(self, A: Array, X: Array) -> Array: ...
+
+    def cholesky_inverse(self, G: Array) -> tuple[Array, Array] | None:
+        """``L`` and ``L^-1`` of ``G = L L^H``, or None if G is not safely positive definite.
+
+        G is a Gram matrix of unit columns; "safely" means that the columns Q = X L^-H come out
+        orthonormal to a few digits, so that one more pass finishes the work.
+        """
+        if not self.reads_are_cheap:
+            return None
+        host = self.get(G)
+        factors = cholesky_inverse(host)
+        if factors is None or not np.abs(np.diagonal(factors[0])).min() > 30 * self.eps**0.5:
+            return None
+        return self.put(factors[0]), self.put(factors[1])
+
+    def eigh(self, G: Array) -> tuple[Array, Array]:
+        """Eigenvalues, descending, and eigenvectors of a small Hermitian matrix on the device."""
+        try:  # NaN comes out as NaN, as on a GPU: who reads the numbers reports it
+            values, vectors = self.xp.linalg.eigh(G)
+        except (RuntimeError, np.linalg.LinAlgError):
+            values, vectors = self.xp.real(G[:, 0]) * float("nan"), G * float("nan")
+        return self.xp.flip(values, axis=0), self.xp.flip(vectors, axis=1)
+
+    def svd(self, A: Array) -> tuple[Array, HostArray, Array]:
+        """Full thin SVD with the library's own LAPACK; S comes back on the host."""
+        if self.on_host:
+            U, S, Vh = thin_svd(A)
+        else:
+            U, S, Vh = self.xp.linalg.svd(A, full_matrices=False)
+        return U, self.get(S).astype(np.float64), Vh
+
+    def gram(self, A: Array, *, double: bool = True) -> Array:
+        """``A^H A``, formed by row panels of A: on the host its lower triangle, Fortran-ordered.
+
+        In double precision, since half of the digits of small eigenvalues are lost; or in single.
+        """
+        xp, n = self.xp, A.shape[1]
+        names = ("complex64", "complex128") if self.is_complex else ("float32", "float64")
+        wide = getattr(xp, names[double])
+        G = xp.zeros((n, n), dtype=wide, device=self.device).T
+        for panel in row_panels(A, least=n):
+            panel = converted(xp, panel, wide)
+            G = add_gram(panel, G) if self.on_host else G + self.adjoint_product(panel, panel)
+        return G
+
+    def gram_eigh(self, G: Array, k: int) -> Array:
+        """Eigenvectors of `gram`, of the k largest eigenvalues, descending."""
+        xp = self.xp
+        if self.on_host:
+            # LAPACK's search by index can miss members of a cluster, or give up on one.
+            vectors = leading_eigenvectors(G, k)
+            if vectors.shape[1] < k:
+                _, vectors = scipy.linalg.eigh(G, check_finite=False, driver="evd")
+        else:
+            _, vectors = xp.linalg.eigh(G)
+        vectors = vectors[:, -k:]
+        return self.like(vectors[:, ::-1] if self.on_host else xp.flip(vectors, axis=1))
