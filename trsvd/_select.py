@@ -169,7 +169,7 @@ def _compiled_pays(op: MatrixOperator, k: int, tol: float, share: float | None =
         return False
     long, rank = max(op.shape), min(op.shape)
     if share is None:
-        share = 0.09 if op.arrays.host_dtype.itemsize == 4 else 0.06
+        share = 0.09
     return rank >= 192 and long < 8 * rank and k <= max(share * rank**2 / long, 1)
 
 
