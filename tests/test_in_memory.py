@@ -307,7 +307,7 @@ def test_vectors_at_a_time(
 ) -> None:
     op = Problem(np.ones((40, 40)), 0, None).op
     assert _select._block_size(op, k) == 1
-    monkeypatch.setattr(_select, "SECOND_LEVEL", 100)
+    monkeypatch.setattr(_select, "_SHORT_PASS", 100)
     monkeypatch.setattr(_select, "stays_in_cache", lambda rows: in_cache)
     assert _select._block_size(op, k) == expected
 

@@ -20,6 +20,13 @@ FACTOR = 8
 N = 60
 
 
+@pytest.fixture(autouse=True, params=["LAPACK", "products"])
+def small_blocks(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By LAPACK where it may, and as blocks of any size are split."""
+    if request.param == "products":
+        monkeypatch.setattr("trsvd._orthonormalize._SMALL_BLOCK", 0)
+
+
 class Case:
     """Host blocks brought to a backend, split there, and brought back."""
 

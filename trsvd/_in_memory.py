@@ -16,10 +16,10 @@ from trsvd._operator import MatrixOperator
 from trsvd._reductions import row_panels
 from trsvd._threaded_lanczos import Product, lanczos, shared_product, shared_sparse_product
 
-__all__ = ["SECOND_LEVEL", "InMemory", "coarsest_precision", "in_memory", "stays_in_cache"]
+__all__ = ["InMemory", "coarsest_precision", "in_memory", "stays_in_cache"]
 
 # Sizes of caches, roughly: what stays in the third level is read twice in the time of two products.
-SECOND_LEVEL, _THIRD_LEVEL = 1 << 20, 24 << 20
+_SECOND_LEVEL, _THIRD_LEVEL = 1 << 20, 24 << 20
 
 
 class InMemory(MatrixOperator):
@@ -158,7 +158,7 @@ def coarsest_precision(op: Metered, k: int, tol: float) -> str | None:
         return "float64"
     # A copy takes as long as some dozen steps, most of it for fresh pages: many steps have to come.
     # (And a norm of moderate size: squares stay in the range of float32.)
-    pays = k >= 20 or rows[0].size * 4 <= SECOND_LEVEL
+    pays = k >= 20 or rows[0].size * 4 <= _SECOND_LEVEL
     return "float32" if pays and op.norm_hint is not None else "float64"
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "eigh",
     "leading_eigenvectors",
     "product",
+    "thin_qr",
     "thin_svd",
     "tridiagonal_eigh",
 ]
@@ -109,6 +110,21 @@ def add_gram(A: HostArray, G: HostArray) -> HostArray:
     if name == "herk":
         a = a.conj()
     return np.asarray(update(1.0, a, 1.0, G, trans=0, lower=1, overwrite_c=1))
+
+
+def thin_qr(X: HostArray) -> tuple[HostArray, HostArray]:
+    """Q and R of a matrix with at least as many rows as columns, by Householder reflections."""
+    kind, w = X.dtype.char, X.shape[1]
+    factored, tau, _, _ = _lapack("geqrf", kind)(X)
+    R = np.where(_upper(w), factored[:w], factored.dtype.type(0))
+    Q, _, _ = _lapack("ungqr" if kind in "FD" else "orgqr", kind)(factored, tau, overwrite_a=1)
+    return Q, R
+
+
+@cache
+def _upper(w: int) -> HostArray:
+    """Where an upper triangular matrix has entries."""
+    return np.tri(w, dtype=bool).T
 
 
 def thin_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:

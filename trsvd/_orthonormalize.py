@@ -19,9 +19,14 @@ from functools import cached_property
 
 import numpy as np
 
-from trsvd._arrays import Array, Arrays
+from trsvd._arrays import Array, Arrays, HostArray
+from trsvd._lapack import thin_qr
 
 __all__ = ["SpareVectors", "largest_norm", "level_of", "orthonormalize"]
+
+
+# Up to so many entries a call of LAPACK takes less than a few products.
+_SMALL_BLOCK = 1 << 13
 
 
 class SpareVectors:
@@ -110,6 +115,10 @@ def orthonormalize(
     """
     if X.shape[1] == 1 and arrays.on_host:
         return _one_column(arrays, X[:, 0], basis, float(floor), spare)
+    if basis is None and arrays.on_host and X.size <= _SMALL_BLOCK and width in (None, X.shape[1]):
+        factors = _small_block(arrays, X, float(floor))
+        if factors is not None:
+            return factors[0], None, factors[1]
     H: Array | None = None
     R: Array | None = None
     # After the first sweep the columns are near unit length. What a second projection takes down
@@ -179,6 +188,16 @@ def _one_column(
         before = 1.0
     R = arrays.put(np.asarray([[coefficient]]))
     return x[:, None], None if H is None else H[:, None], R
+
+
+def _small_block(arrays: Arrays, X: HostArray, floor: float) -> tuple[HostArray, HostArray] | None:
+    """Q and R by LAPACK; None where a column vanished, or depends on those before it."""
+    if X.shape[0] < X.shape[1]:
+        return None
+    Q, R = thin_qr(X)
+    left, norms = np.abs(R.diagonal()), np.sqrt(np.sum(np.abs(R) ** 2, axis=0))
+    there = left > np.maximum(floor, 100 * arrays.eps * norms)
+    return (Q, R) if there.all() else None
 
 
 def norm_of(x: Array) -> float:

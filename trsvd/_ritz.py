@@ -30,8 +30,6 @@ __all__ = [
 
 # Products A v with so small cosines between them, in units of eps, are left as they are.
 _ORTHOGONAL = 8
-# Up to so many entries one call of LAPACK takes less than orthonormalizing by products.
-_SMALL_BLOCK = 1 << 11
 
 
 @dataclass(frozen=True)
@@ -156,10 +154,6 @@ def rayleigh_ritz(
             Y, V = (arrays.xp.take(X, places, axis=1) for X in (Y, V))
         U = Y / arrays.put(norms)
         return U[:, :k], norms[:k].astype(np.float64, copy=False), V[:, :k]
-    if arrays.on_host and Y.size <= _SMALL_BLOCK:
-        P, S, Wh = thin_svd(Y)
-        V = V @ arrays.adjoint(Wh[:k])
-        return P[:, :k], S[:k].astype(np.float64), V
     floor = arrays.eps * float(norms.max())
     rng = np.random.default_rng(0) if rng is None else rng
     spare = SpareVectors(arrays, rng, op.shape[0], int(V.shape[1]))

@@ -9,7 +9,7 @@ import numpy as np
 
 from trsvd._arrays import is_array
 from trsvd._compiled import kernels
-from trsvd._in_memory import SECOND_LEVEL, stays_in_cache
+from trsvd._in_memory import stays_in_cache
 from trsvd._operator import MatrixOperator, as_operator
 from trsvd._validate import check_cap, check_k, check_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
@@ -21,6 +21,7 @@ SMALL = 500
 _DENSE_BYTES = 1 << 31
 # Up to this min(m, n) compiled steps were measured against the Gram matrix and its eigenvectors.
 _GRAM_UP_TO = 4096
+_SHORT_PASS = 8 << 20  # bytes
 _COMPILED_SPARSE = "; compiled Lanczos steps on the Gram operator keep no basis on the longer side"
 
 
@@ -177,10 +178,11 @@ def _block_size(op: MatrixOperator, k: int) -> int:
     """Vectors to multiply at a time: more, the longer a pass waits for the memory.
 
     From the main memory four cost twice as much as one, eight three times; they take half of the
-    passes, or a quarter. From the third level of a cache two cost a quarter more than one.
+    passes, or a quarter. From the third level of a cache two cost a quarter more than one, but one
+    at a time its eigenproblem stays tridiagonal, which counts while a pass takes less than that.
     """
     rows = op.rows_in_memory()
-    if rows is None or k < 8 or rows[0].nbytes <= SECOND_LEVEL:
+    if rows is None or k < 8 or rows[0].nbytes <= _SHORT_PASS:
         return 1
     if stays_in_cache(rows[0]):
         return 2

@@ -332,18 +332,21 @@ class _LanczosRun(Run):
         a small SVD, a step too many two products.
         """
         worst = float(ritz.residuals[: self.k].max(initial=0.0)) / (ritz.scale or 1.0)
-        at, wait = self.iterations, max(2, (self.basis.capacity - self.k) // 8)
-        compiled = isinstance(self.basis, GramLanczos)
+        basis = self.basis
+        at, wait = self.iterations, max(2, (basis.capacity - self.k) // 8)
+        compiled = isinstance(basis, GramLanczos)
         if compiled:
             wait = 2
+        ahead: float = basis.capacity  # steps, where nothing is known
         before, worst_before = self._last_look
         self._last_look = (at, worst)
         if at > before and self.tol < worst < worst_before and self.tol > 0:
             slope = math.log(worst_before / worst) / (at - before)
-            half = int(0.5 * math.log(worst / self.tol) / slope)
-            most = max(2, self.basis.size // (3 * max(1, self.basis.width))) if compiled else wait
+            ahead = math.log(worst / self.tol) / slope
+            half = int(0.5 * ahead)
+            most = max(2, basis.size // (3 * max(1, basis.width))) if compiled else wait
             wait = min(most, max(1, half))
-        self._look_at = at + max(wait, self._steps_per_look())
+        self._look_at = at + max(wait, min(self._steps_per_look(), math.ceil(ahead)))
 
     def _steps_per_look(self) -> int:
         """Compiled steps to the next look, so that looks and steps too many cost about the same.
