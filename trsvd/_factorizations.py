@@ -91,13 +91,12 @@ class Factorizations:
 
     def gram_eigh(self, G: Array, k: int) -> Array:
         """Eigenvectors of `gram`, of the k largest eigenvalues, descending."""
-        xp = self.xp
-        if self.on_host:
-            # LAPACK's search by index can miss members of a cluster, or give up on one.
-            vectors = leading_eigenvectors(G, k)
-            if vectors.shape[1] < k:
-                _, vectors = scipy.linalg.eigh(G, check_finite=False, driver="evd")
-        else:
-            _, vectors = xp.linalg.eigh(G)
-        vectors = vectors[:, -k:]
-        return self.like(vectors[:, ::-1] if self.on_host else xp.flip(vectors, axis=1))
+        if not self.reads_are_cheap:
+            _, vectors = self.xp.linalg.eigh(G)
+            return self.like(self.xp.flip(vectors[:, -k:], axis=1))
+        host = self.get(G)
+        vectors = leading_eigenvectors(host, k)
+        # LAPACK's search by index can miss members of a cluster, or give up on one.
+        if vectors.shape[1] < k:
+            _, vectors = scipy.linalg.eigh(host, check_finite=False, driver="evd")
+        return self.put(vectors[:, -k:][:, ::-1])

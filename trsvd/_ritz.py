@@ -130,14 +130,21 @@ def check_finite(B: HostArray) -> None:
 
 
 def rayleigh_ritz(
-    op: MatrixOperator, V: Array, rng: np.random.Generator | None, k: int, *, skew: bool = False
+    op: MatrixOperator,
+    V: Array,
+    rng: np.random.Generator | None,
+    k: int,
+    *,
+    skew: bool = False,
+    coarse: bool = False,
 ) -> tuple[Array, HostArray, Array]:
     """The best k triplets with right vectors in the span of the orthonormal ``V``.
 
     One product with A, of V's width. ``A v_i = s_i u_i`` holds to rounding. Random vectors stand in
     for left ones that vanish; without ``rng`` always the same. Where V is ``skew``, orthonormal to
     some dozen units only, it is made orthonormal first: what is missing would be a residual, times
-    ``s_1 / s_i``.
+    ``s_1 / s_i``. Where it is not ``coarse``, of a lower precision than A, products with it may be
+    orthogonal as they come.
     """
     arrays = op.arrays
     if skew:
@@ -145,7 +152,7 @@ def rayleigh_ritz(
         spare = SpareVectors(arrays, rng, op.shape[1], int(V.shape[1]))
         V, _, _ = orthonormalize(arrays, V, None, floor=0.0, spare=spare)
     Y = op.matmat(V)
-    norms, orthogonal = _norms(arrays, Y)
+    norms, orthogonal = _norms(arrays, Y, look=not coarse)
     if orthogonal:
         # The values, too, are then those of a projection: to the cosines, times s_1.
         if (norms[1:] > norms[:-1]).any():
@@ -164,15 +171,15 @@ def rayleigh_ritz(
     return U, S[:k], arrays.product(V, arrays.put(W[:, :k]))
 
 
-def _norms(arrays: Arrays, Y: Array) -> tuple[HostArray, bool]:
+def _norms(arrays: Arrays, Y: Array, *, look: bool) -> tuple[HostArray, bool]:
     """Norms of the columns, and whether these are orthogonal to rounding (and none is zero).
 
-    The norms, too, by a product: a sum down the columns loses dozens of units in float32.
+    The norms, too, by a product then: a sum down the columns loses dozens of units in float32.
     """
-    if Y.shape[1] == 1:
+    if Y.shape[1] == 1 or not look:
         norms = arrays.get(arrays.column_norms(Y))
         check_finite(norms)
-        return norms, bool(norms[0] > 0)
+        return norms, len(norms) == 1 and bool(norms[0] > 0)
     G = arrays.get(arrays.adjoint_product(Y, Y)).astype(arrays.wide_dtype)
     norms = np.sqrt(G.diagonal().real)
     check_finite(norms)

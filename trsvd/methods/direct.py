@@ -115,7 +115,8 @@ class _DirectRun(Run):
         V = arrays.gram_eigh(G, self.k)
         rounded = not self.double and arrays.eps < _SINGLE
         op.verifying = True
-        self._triplets = rayleigh_ritz(op, V, None, self.k, skew=rounded or self.rank > _FEW)
+        skew = rounded or self.rank > _FEW
+        self._triplets = rayleigh_ritz(op, V, None, self.k, skew=skew, coarse=rounded)
         op.verifying = False
         S = self._triplets[1]
         eps = float(np.finfo(np.float64).eps) if self.double else _SINGLE

@@ -376,8 +376,9 @@ class _LanczosRun(Run):
         view = Turned(op) if turned else op
         arrays = op.arrays
         V = self.basis.right_vectors(k)
-        skew = self.basis.arrays.eps >= _SINGLE
-        U, S, V = rayleigh_ritz(view, arrays.like(V), self.rng, k, skew=skew)
+        eps = self.basis.arrays.eps
+        skew, coarse = eps >= _SINGLE, eps > arrays.eps
+        U, S, V = rayleigh_ritz(view, arrays.like(V), self.rng, k, skew=skew, coarse=coarse)
         if isinstance(self.basis, GramLanczos) and k:
             # A value is off by eps s_1^2 over itself; one that squares do not show is below their
             # square root.
