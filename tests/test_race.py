@@ -1145,6 +1145,28 @@ def test_other_sources_are_run_again_if_asked_for(scripted, monkeypatch):
     assert len(jobs) == 1
 
 
+def test_peers_keep_their_settings_when_a_cell_is_run_again(scripted, monkeypatch):
+    """Those of trsvd do not, which is another one now; nor does anybody keep times."""
+    jobs, scripts = scripted
+    monkeypatch.setattr(race, "sources", lambda: "changed")
+    record = record_of(CELLS[0].name)
+    peer = {"name": "fbpca", "role": "peer", "status": "raced", "options": {"n_iter": 2}}
+    slow = {"name": "arpack", "role": "peer", "status": "slow", "seconds": 3.0}
+    own = {"name": "trlan", "role": "own", "status": "raced"}
+    record["competitors"] = [{**peer, "times": [1.0, 2.0], "facts": {"a": 1}}, slow, own]
+    results = Results(None, header(), [record, {**record, "threads": 2}])
+    scripts += [events_of(CELLS[0])]
+    list(race.run(CELLS[:1], results, renew=True))
+    [entry] = jobs[0][0]["cells"]
+    empty = {"times": [], "facts": {}}
+    assert entry["known"]["fbpca"] == {**peer, **empty}
+    assert entry["known"]["arpack"] == {**slow, **empty}
+    assert "trlan" not in entry["known"]
+    scripts += [events_of(CELLS[1])]
+    list(race.run(CELLS[1:2], results))
+    assert jobs[1][0]["cells"][0]["known"] == {}
+
+
 def test_workers_do_not_inherit_what_slows_blas_libraries():
     outer = {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_L2_SIZE": "1", "HOME": "/home/me"}
     found = race.environment(2, {**outer, "OMP_NUM_THREADS": "7"})

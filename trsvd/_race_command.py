@@ -111,7 +111,8 @@ def add(commands: Any) -> None:
     out.add_argument(
         "--renew",
         action="store_true",
-        help="run cells again that were measured with other sources of trsvd",
+        help="run cells again that were measured with other sources of trsvd, each peer with the "
+        "setting that was best then",
     )
     out.add_argument(
         "--markdown",

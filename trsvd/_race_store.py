@@ -127,6 +127,16 @@ class Results:
             for cell in self.cells
         )
 
+    def peers_of(self, name: str, threads: int) -> dict[str, dict[str, Any]]:
+        """What became of the peers in a cell, without their times; {} where it was not run."""
+        cells = [one for one in self.cells if (one["name"], one["threads"]) == (name, threads)]
+        return {
+            one["name"]: {**one, "times": [], "facts": {}}
+            for cell in cells
+            for one in cell["competitors"]
+            if one["role"] in {"peer", "reference"}
+        }
+
     def use_threads(self, threads: int, pools: list[str]) -> None:
         """Note what the BLAS libraries say of themselves; Mismatch if that has changed."""
         kept = self.head["threads"].get(str(threads))

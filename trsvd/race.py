@@ -112,7 +112,8 @@ def run(
     places : Places, optional
         Folders of the cache and of real matrices.
     renew : bool, default False
-        Whether to run cells again that were measured with other sources of trsvd.
+        Whether to run cells again that were measured with other sources of trsvd. The settings of
+        the peers, which do not depend on those, are not looked for again.
     progress : callable, optional
         Called with a line on what is going on.
 
@@ -131,6 +132,8 @@ def run(
     for count in threads:
         waiting = [cell for cell in cells if not results.has(cell.name, count, now)]
         crew = _Crew(results, count, effort or Effort(), places, progress or (lambda line: None))
+        if renew:
+            crew.known = {cell.name: results.peers_of(cell.name, count) for cell in waiting}
         yield from crew.work(waiting)
 
 
