@@ -9,6 +9,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+import re
 import subprocess
 import sys
 import warnings
@@ -1257,6 +1258,33 @@ def test_a_summary_in_words():
     assert "no peer was accurate" not in text
     del cells[0]["peer"]
     assert "no peer was accurate: 1 (cell0)" in "\n".join(summary_lines(summarize(cells)[0]))
+
+
+def test_cells_are_summed_up_by_their_matrices():
+    """A floor is what is left of a ratio where only products at the ceiling are counted."""
+    real = {**RESIDUAL.as_dict(), "matrix": "data-one"}
+    other = {**RESIDUAL.as_dict(), "matrix": "data-two"}
+    cells = [
+        record_of("a", ratio=2.0, cell=real, ceiling=0.5),
+        record_of("b", ratio=8.0, cell=other, ceiling=0.125),
+        record_of("c", ratio=3.0, cell=RESIDUAL.as_dict(), ceiling=0.25),
+        record_of("d", ratio=5.0, cell=GAP.as_dict()),
+    ]
+    del cells[3]["ceiling"]
+    [summary] = summarize(cells)
+    found = {group.name: group for group in summary.groups}
+    assert list(found) == sorted(["real matrices", RESIDUAL.matrix, f"{GAP.matrix}, oracles"])
+    both = found["real matrices"]
+    assert both.cells == 2
+    assert (both.ratio, both.ceiling, both.floor) == pytest.approx((4.0, 0.25, 1.0))
+    assert found[RESIDUAL.matrix].floor == pytest.approx(0.75)
+    oracle = found[f"{GAP.matrix}, oracles"]
+    assert oracle.ratio == pytest.approx(5.0)
+    assert math.isnan(oracle.floor)
+    lines = summary_lines(summary)
+    assert any(re.search(r"real matrices +2 +4\.00 +25% +1\.00", line) for line in lines)
+    assert any(re.search(r"oracles +1 +5\.00 +- +-", line) for line in lines)
+    assert not any("by matrix" in line for line in summary_lines(summarize(cells[:1])[0]))
 
 
 def test_nothing_to_compare_is_said_in_words():

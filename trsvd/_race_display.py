@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trsvd._race_summary import Summary, seconds_of, summarize
+from trsvd._race_summary import Group, Summary, seconds_of, summarize
 from trsvd._report import figure_class
 
 __all__ = [
@@ -117,7 +117,17 @@ def summary_lines(summary: Summary) -> list[str]:
     ):
         if names:
             lines.append(f"  {title}: {len(names)} ({', '.join(names[:5])}{_more(names)})")
+    if len(summary.groups) > 1:
+        lines.append(f"  {'by matrix':34s} cells  ratio  of ceiling  ratio if at the ceiling")
+        lines += [_group_line(group) for group in summary.groups]
     return lines
+
+
+def _group_line(group: Group) -> str:
+    ceiling, floor = "-", "-"
+    if not math.isnan(group.ceiling):
+        ceiling, floor = f"{group.ceiling:.0%}", f"{group.floor:.2f}"
+    return f"  {group.name:34s} {group.cells:5d}  {group.ratio:5.2f}  {ceiling:>10s}  {floor:>8s}"
 
 
 def _mean(title: str, value: float, count: int) -> str:

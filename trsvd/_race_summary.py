@@ -8,11 +8,37 @@ from typing import Any
 
 from trsvd._race_statistics import geometric_mean
 
-__all__ = ["Summary", "seconds_of", "summarize"]
+__all__ = ["Group", "Summary", "seconds_of", "summarize"]
 
 _SHORT = 2e-3
 _MORE = 2e-4
 """Against a peer that takes less than the first, so many seconds more are no loss."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cells of one matrix; its oracles are a group of their own, and so are all real matrices.
+
+    Parameters
+    ----------
+    name : str
+        Of the matrix.
+    cells : int
+        How many have a peer.
+    ratio : float
+        Geometric mean of the ratios trsvd / fastest peer.
+    ceiling : float
+        Geometric mean of the fractions of the ceiling; NaN where none is known.
+    floor : float
+        Geometric mean of what the ratios would be if trsvd made its products at the ceiling, and
+        nothing else; NaN where that is not known.
+    """
+
+    name: str
+    cells: int
+    ratio: float
+    ceiling: float
+    floor: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +67,8 @@ class Summary:
         Geometric mean of trsvd's time over that of the best of its own methods.
     references : dict
         Geometric mean of the ratios to Newton-Schulz, of cold and of warm oracles.
+    groups : tuple of Group
+        The cells by their matrices.
     """
 
     threads: int
@@ -55,6 +83,7 @@ class Summary:
     lost: tuple[str, ...]
     pick: float
     references: dict[str, float]
+    groups: tuple[Group, ...]
 
 
 def seconds_of(cell: dict[str, Any], name: str) -> float:
@@ -101,6 +130,30 @@ def _summary(threads: int, cells: list[dict[str, Any]]) -> Summary:
         lost=tuple(cell["name"] for cell in cells if "peer" in cell and _is_lost(cell)),
         pick=geometric_mean([cell["pick"]["ratio"] for cell in cells if "pick" in cell]),
         references=_references(cells),
+        groups=_groups(cells),
+    )
+
+
+def _groups(cells: list[dict[str, Any]]) -> tuple[Group, ...]:
+    members: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        if "peer" in cell:
+            name = cell["cell"]["matrix"]
+            name = "real matrices" if name.startswith("data-") else name
+            if cell["cell"]["measure"] == "gap":
+                name = f"{name}, oracles"
+            members.setdefault(name, []).append(cell)
+    return tuple(_group(name, members[name]) for name in sorted(members))
+
+
+def _group(name: str, cells: list[dict[str, Any]]) -> Group:
+    known = [cell for cell in cells if "ceiling" in cell]
+    return Group(
+        name,
+        len(cells),
+        geometric_mean([cell["peer"]["value"] for cell in cells]),
+        geometric_mean([cell["ceiling"] for cell in known]),
+        geometric_mean([cell["peer"]["value"] * cell["ceiling"] for cell in known]),
     )
 
 
