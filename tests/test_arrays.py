@@ -575,19 +575,20 @@ def test_frobenius_norm_of_what_is_not_finite(number: float) -> None:
     assert Arrays.of_array(x).frobenius_norm(0 * x[:, :1]) == 0
 
 
-def test_a_rough_norm_goes_by_panels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of bytes that stay in cache: a number has eight."""
-    monkeypatch.setattr("trsvd._reductions._SMALL_PANEL", 8 * 5)
-    monkeypatch.setattr("trsvd._reductions._ONE_THREAD", 11)
-    asked, real = [], np.einsum
+def test_a_rough_norm_goes_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So short that no threads come to life; their squares are summed in double precision."""
+    monkeypatch.setattr("trsvd._reductions._ONE_THREAD", 5)
+    asked, real = [], np.vdot
 
-    def einsum(text: str, x: np.ndarray, y: np.ndarray) -> Any:
+    def vdot(x: np.ndarray, y: np.ndarray) -> Any:
         asked.append(len(x))
-        return real(text, x, y)
+        return real(x, y)
 
-    monkeypatch.setattr(np, "einsum", einsum)
+    monkeypatch.setattr(np, "vdot", vdot)
     x = np.arange(12.0).reshape(3, 4)
-    assert Arrays.of_array(x).rough_norm(x) == pytest.approx(np.linalg.norm(x), rel=1e-3)
+    assert Arrays.of_array(x).rough_norm(x) == pytest.approx(np.sqrt(506), rel=1e-14)
     assert asked == [5, 5, 2]
-    assert Arrays.of_array(x).rough_norm(x[:2, :]) == pytest.approx(np.sqrt(140))
-    assert asked == [5, 5, 2]
+    monkeypatch.undo()
+    many = np.full((1000, 1000), 1.1, np.float32)
+    exact = 1000 * float(np.float32(1.1))
+    assert Arrays.of_array(many).rough_norm(many) == pytest.approx(exact, rel=1e-4)

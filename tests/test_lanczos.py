@@ -188,7 +188,8 @@ def test_the_first_impression_of_a_spectrum(
     while basis.size < 24:
         basis.expand(problem.op)
     for k in (8, 20):
-        value, rest = basis.impression(k)
+        top, value, rest = basis.impression(k)
+        assert 0.8 * S[0] < top <= (1 + 1e-5) * S[0]
         assert 0.4 * S[k - 1] < value < 2 * S[k - 1]
         true = float(np.mean(S[k:] ** 2))
         assert (true / 3 < rest < 3 * true) if spectrum == "decay" else abs(rest / true - 1) < 0.3

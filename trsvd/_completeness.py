@@ -131,10 +131,10 @@ def check_completeness(
 def _rest_is_small(op: Metered, S: HostArray) -> bool:
     """Whether what is left of the norm is less than s_k: then nothing larger can be in it."""
     found, last = float(np.sum(S**2)), float(S[-1]) ** 2
-    hint = op.norm_hint  # to three digits: mostly enough, and it is there already
-    if hint is not None and 0.99 * hint**2 - found > last:
+    hint = op.norm_hint  # to four digits: mostly enough, and it is there already
+    if hint is not None and 0.999 * hint**2 - found > last:
         return False
-    if hint is not None and 1.01 * hint**2 - found < last:
+    if hint is not None and 1.001 * hint**2 - found < last:
         return True
     norm = op.frobenius_norm()
     return norm is not None and (1 + 10 * op.arrays.eps) * norm**2 - found < last

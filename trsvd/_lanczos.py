@@ -26,6 +26,12 @@ from trsvd._ritz import Ritz, small_eigh
 __all__ = ["GramLanczos"]
 
 
+def _lower(count: int, w: int) -> HostArray:
+    """1 below the diagonal blocks of w columns, 0.5 on them, 0 beyond."""
+    block = np.arange(count) // w
+    return np.greater.outer(block, block) + 0.5 * np.equal.outer(block, block)
+
+
 class GramLanczos:
     """The basis and the small matrices; see the module's invariant.
 
@@ -81,7 +87,7 @@ class GramLanczos:
         largest = float(S.max(initial=0.0)) ** 2
         self.anorm = arrays.xp.asarray(largest, dtype=arrays.real_dtype, device=arrays.device)
         self._pending: list[tuple[Array, Array]] = []
-        self._tridiagonal = self.width == 1 and not self.locked
+        self._tridiagonal = self.width == 1  # as far as it is not locked
         self._solved: tuple[HostArray, HostArray, HostArray] | None = None  # the last T, with S, Q
 
     @property
@@ -124,17 +130,18 @@ class GramLanczos:
         """Enlarge T and C by what compiled steps wrote: coefficients of products, in rows."""
         j, count = self.size, len(H)
         total = j + count
-        self.C = np.zeros((w, total), dtype=self.arrays.wide_dtype)
-        self.C[:, -w:] = np.triu(H[-w:, total : total + w].T, 1) + np.diag(left[-w:])
-        T = np.zeros((total, total), dtype=self.arrays.wide_dtype)
+        self.C = np.zeros((w, total))
+        for i in range(w):  # row by row what comes after the diagonal is of vectors behind
+            self.C[:i, total - w + i] = H[count - w + i, total : total + i]
+            self.C[i, total - w + i] = left[count - w + i]
+        T = np.zeros((total, total))
         T[:j, :j] = self.T
         T[j:, :j] = H[:, :j]
         T[:j, j:] = H[:, :j].T
-        inner = H[:, j:total]
-        for at in range(0, count, w):
-            inner[at : at + w, at + w :] = 0  # these are coefficients in the next block
-            inner[at : at + w, at : at + w] /= 2
-        T[j:, j:] = inner + inner.T
+        # Right of the diagonal blocks stand coefficients in blocks to come.
+        inner = T[j:, j:]
+        inner += H[:, j:total] * _lower(count, w)
+        inner += inner.T
         self.T, self.size = T, total
         self.V.count = total + w
 
@@ -208,8 +215,8 @@ class GramLanczos:
         order = np.argsort(-S, kind="stable")
         return Ritz(S[order], residuals[order])
 
-    def impression(self, k: int) -> tuple[float, float]:
-        """Estimates of ``s_k``, and of the mean square of all values behind it.
+    def impression(self, k: int) -> tuple[float, float, float]:
+        """Estimates of ``s_1``, ``s_k`` and of the mean square of all values behind that.
 
         By Gauss quadrature: seen from random vectors, each Ritz value stands for as many singular
         values as its vector has weight in them (G. Golub and G. Meurant, Matrices, Moments and
@@ -222,7 +229,7 @@ class GramLanczos:
         counts = np.cumsum(shares)
         at = min(int(np.searchsorted(counts, k)), len(S) - 1)
         behind = np.append(max(counts[at] - k, 0.0), shares[at + 1 :])
-        return float(S[at]), float(behind @ S[at:] ** 2) / max(rank - k, 1)
+        return float(S[0]), float(S[at]), float(behind @ S[at:] ** 2) / max(rank - k, 1)
 
     def right_vectors(self, k: int) -> Array:
         """The k leading Ritz vectors."""

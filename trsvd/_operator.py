@@ -79,7 +79,7 @@ class MatrixOperator(ABC):
         return None
 
     def rough_norm(self) -> float | None:
-        """``||A||_F`` to three digits; None where it takes more than a pass over the entries."""
+        """``||A||_F`` to four digits; None where it takes more than a pass over the entries."""
         return None
 
     def rows_in_memory(self) -> tuple[Array, bool] | None:

@@ -66,7 +66,7 @@ class Reductions:
         return total
 
     def rough_norm(self, A: Array) -> float | None:
-        """``||A||_F`` to three digits at least, at the speed of memory; None where it is not known.
+        """``||A||_F`` to four digits at least, at the speed of memory; None where it is not known.
 
         Where it is None (another library, strides, squares out of range) `frobenius_norm` knows.
         """
@@ -75,13 +75,9 @@ class Reductions:
         flat = A.ravel(order="K")
         if self.is_complex:
             flat = flat.view(flat.real.dtype)
-        if len(flat) <= _ONE_THREAD:
-            total = float(np.vdot(flat, flat))
-        else:  # not by BLAS, whose threads would go on spinning: see `_lapack`
-            step = _SMALL_PANEL // 8
-            with np.errstate(over="ignore", invalid="ignore"):
-                parts = [flat[i : i + step] for i in range(0, len(flat), step)]
-                total = sum(float(np.einsum("i,i->", part, part)) for part in parts)
+        # So few at a time that a BLAS takes one thread: others would go on spinning, see `_lapack`.
+        parts = (flat[i : i + _ONE_THREAD] for i in range(0, len(flat), _ONE_THREAD))
+        total = sum(float(np.vdot(part, part)) for part in parts)
         return math.sqrt(total) if 1e-30 < total < 1e30 else None
 
 

@@ -21,6 +21,8 @@ SMALL = 500
 _DENSE_BYTES = 1 << 31
 # Up to this min(m, n) compiled steps were measured against the Gram matrix and its eigenvectors.
 _GRAM_UP_TO = 4096
+# Largest k, as a share of min(m, n)^2 / max(m, n), that Lanczos is faster for.
+_SHARE = 0.2
 _SHORT_PASS = 8 << 20  # bytes
 _COMPILED_SPARSE = "; compiled Lanczos steps on the Gram operator keep no basis on the longer side"
 
@@ -139,7 +141,7 @@ def suits_direct(op: MatrixOperator) -> bool:
 
 
 def compiled_lanczos(
-    op: MatrixOperator, k: int, tol: float, share: float | None = None
+    op: MatrixOperator, k: int, tol: float, share: float = _SHARE
 ) -> ThickRestartLanczos | None:
     """Lanczos on the Gram operator, where compiled steps on a dense matrix cost least.
 
@@ -159,18 +161,16 @@ def compiled_lanczos(
     return ThickRestartLanczos(gram=True, block_size=_block_size(op, k))
 
 
-def _compiled_pays(op: MatrixOperator, k: int, tol: float, share: float | None = None) -> bool:
+def _compiled_pays(op: MatrixOperator, k: int, tol: float, share: float = _SHARE) -> bool:
     """Whether Lanczos on the Gram operator, in compiled code, costs less than the Gram matrix.
 
-    By measurements (one thread; 64 to 4096 rows and columns; Gaussian, and with s_i = 1/i): the
-    Gram matrix costs ``m n^2`` whatever k is, Lanczos about ``k m n``. Squares keep half of the
-    digits.
+    By measurements (one thread; 64 to 4096 rows and columns; s_i = 1/i, gradients and weights): the
+    Gram matrix costs ``m n^2`` whatever k is, Lanczos about ``k m n``; where a spectrum turns out
+    to be flat it gives way. Squares keep half of the digits.
     """
     if not _has_compiled_steps(op, tol):
         return False
     long, rank = max(op.shape), min(op.shape)
-    if share is None:
-        share = 0.09
     return rank >= 192 and long < 8 * rank and k <= max(share * rank**2 / long, 1)
 
 

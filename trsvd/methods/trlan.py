@@ -231,8 +231,7 @@ class _LanczosRun(Run):
     def _take_impression(self, basis: GramLanczos, view: InMemory) -> None:
         """Whether squares will do, and Lanczos steps, by what a few tell of the spectrum."""
         self._unseen, k = False, self.k
-        value, rest = basis.impression(k)
-        top = float(basis.ritz().S[0])
+        top, value, rest = basis.impression(k)
         self._too_coarse = bool(0.5 * _SQUARES * basis.arrays.eps * top > self.tol * value)
         self.hopeless = is_flat(rest, value) and self._would_cost_more(view)
 
