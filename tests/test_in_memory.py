@@ -306,10 +306,38 @@ def test_vectors_at_a_time(
     k: int, in_cache: bool, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     op = Problem(np.ones((40, 40)), 0, None).op
-    assert _select._block_size(op, k) == 1
+    assert _select._block_size(op, k, 1e-3) == 1
     monkeypatch.setattr(_select, "_SHORT_PASS", 100)
     monkeypatch.setattr(_select, "stays_in_cache", lambda rows: in_cache)
-    assert _select._block_size(op, k) == expected
+    assert _select._block_size(op, k, 1e-3) == expected
+    assert _select._block_size(op, k, 1e-15) == 1
+
+
+@pytest.mark.parametrize(
+    ("k", "tol", "expected"),
+    [(31, 1e-2, 1), (32, 1e-2, 8), (32, 1e-4, 16), (64, 1e-2, 16), (64, 1e-8, 1)],
+)
+def test_vectors_at_a_time_with_a_sparse_matrix(k: int, tol: float, expected: int) -> None:
+    A = sp.random(500, 400, 0.1, format="csr", random_state=1)
+    choice = trsvd.select_method(A, k, tol).method
+    assert choice == trsvd.ThickRestartLanczos(gram=True, block_size=expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("width", [2, 7, 16])
+def test_sparse_rows_with_several_vectors(dtype: str, width: int) -> None:
+    """Rows and columns without entries are among them."""
+    A = sp.random(700, 300, 0.03, format="csr", random_state=1).astype(dtype)
+    A = sp.vstack([A[:300], sp.csr_array((50, 300), dtype=dtype), A[300:]], format="csr")
+    A = sp.csr_array(A @ sp.diags((np.arange(300) != 17).astype(dtype)))
+    exact = np.linalg.svd(A.toarray().astype(float), compute_uv=False)
+    method = trsvd.ThickRestartLanczos(gram=True, block_size=width)
+    for shaped in (A, A.T):
+        result = trsvd.svds(shaped, 20, method=method, tol=1e-5, rng=0)
+        assert result.converged
+        assert np.abs(result.S - exact[:20]).max() <= 1e-5 * exact[0]
+        left = np.linalg.norm(shaped @ result.Vh.T - result.U * result.S, axis=0)
+        assert left.max() <= 1.1e-5 * exact[0]
 
 
 def test_a_long_matrix_is_squared() -> None:

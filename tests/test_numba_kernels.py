@@ -100,6 +100,15 @@ def test_a_sparse_product(plain: ModuleType, numbers: Any) -> None:
     close(w, A.T @ (A @ x), size.T @ (size @ np.abs(x)), 11)
 
 
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_a_sparse_product_with_several(plain: ModuleType, numbers: Any, width: int) -> None:
+    A = sp.csr_array(np.triu(np.tril(numbers(6, 5, dtype="float64"), 2)))
+    X, W = numbers(width, 5, dtype="float64"), np.full((width, 5), 7.0)
+    plain.sparse_gram_products(A.data, A.indices.astype("uint32"), A.indptr, X, W)
+    M, size = A.toarray(), np.abs(A.toarray())
+    close(W, X @ (M.T @ M), np.abs(X) @ (size.T @ size), 11)
+
+
 @pytest.mark.parametrize("count", range(1, 10))
 def test_what_is_projected_out(plain: ModuleType, rng: np.random.Generator, count: int) -> None:
     """A vector nearly in the space is made orthogonal to it, to rounding, and what was is known."""
@@ -135,7 +144,7 @@ def lanczos(
     H, C = np.full((steps * width, len(V)), 7.0), np.full((2, steps * width), 7.0)
     if way == "sparse":
         rows = M.data, M.indices.astype("uint32"), M.indptr.astype("uint32")
-        made = module.sparse_gram_lanczos(*rows, V, first, H, C, floor, largest)
+        made = module.sparse_gram_lanczos(*rows, V, first, width, H, C, floor, largest)
     else:
         made = module.gram_lanczos(M, way, V, first, width, H, C, floor, largest)
     return made, H, C
@@ -157,13 +166,14 @@ def orthonormal_rows(p: int, n: int, count: int, rng: np.random.Generator) -> np
     return V
 
 
-@pytest.mark.parametrize("way", ["fused", "across", "formed", "sparse", "blocks"])
+@pytest.mark.parametrize("way", ["fused", "across", "formed", "sparse", "blocks", "sparse blocks"])
 @pytest.mark.parametrize("first", [0, 2])
 def test_steps(module: ModuleType, rng: np.random.Generator, way: str, first: int) -> None:
     """``A^T A v_j = sum_i h_ij v_i + left_j v_(j + width)``, and every v is orthonormal."""
-    n, steps, width = 20, 4, 3 if way == "blocks" else 1
+    n, steps, width = 20, 4, 3 if way.endswith("blocks") else 1
     A = rng.standard_normal((23, n))
-    kind = module.FUSED if way == "blocks" else getattr(module, way.upper(), way)
+    way = {"blocks": "fused", "sparse blocks": "sparse"}.get(way, way)
+    kind = getattr(module, way.upper(), way)
     p = first + (steps + 1) * width
     V = orthonormal_rows(p, n, first + width, rng)
     given = V[: first + width].copy()

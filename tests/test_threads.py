@@ -105,11 +105,12 @@ def test_sparse_products(three_threads, precision):
     A = sp.random(90, 40, 0.1, format="csr", random_state=1)
     A.data = A.data.astype(precision)
     A = sp.vstack([A, sp.csr_array((30, 40))], format="csr")  # rows without entries at the end
-    product = shared_sparse_product(A.data, A.indices, A.indptr, 40, precision)
-    X = rng.standard_normal((1, 40)).astype(precision)
-    W = np.empty_like(X)
-    product(X, W)
-    assert np.abs(W - (A.T @ (A @ X.T)).T).max() <= 1000 * np.finfo(precision).eps
+    for width in (1, 4):
+        product = shared_sparse_product(A.data, A.indices, A.indptr, 40, width, precision)
+        X = rng.standard_normal((width, 40)).astype(precision)
+        W = np.empty_like(X)
+        product(X, W)
+        assert np.abs(W - (A.T @ (A @ X.T)).T).max() <= 1000 * np.finfo(precision).eps
 
 
 @compiled
@@ -117,7 +118,7 @@ def test_one_thread_or_little_work_is_not_shared():
     M = np.ones((8, 8))
     assert shared_product(M, kernels().FUSED, 1, "float64") is None
     A = sp.csr_array(M)
-    assert shared_sparse_product(A.data, A.indices, A.indptr, 8, "float64") is None
+    assert shared_sparse_product(A.data, A.indices, A.indptr, 8, 1, "float64") is None
 
 
 @compiled

@@ -59,7 +59,7 @@ class InMemory(MatrixOperator):
     @property
     def most_at_once(self) -> int:
         """Vectors in the widest block that it takes."""
-        return 1 if self._indices is not None or self.across else 16
+        return 1 if self.across else 16
 
     @property
     def affordable_basis(self) -> int:
@@ -111,7 +111,8 @@ class InMemory(MatrixOperator):
         if product is not None:
             made = lanczos(product, V, first, width, *rest)
         elif self._indices is not None:
-            made = compiled.sparse_gram_lanczos(self.rows.data, *self._indices, V, first, *rest)
+            rows = (self.rows.data, *self._indices)
+            made = compiled.sparse_gram_lanczos(*rows, V, first, width, *rest)
         else:
             made = compiled.gram_lanczos(*self._matrix(width), V, first, width, *rest)
         self.op.count(2 * made * width, 2 * made)
@@ -128,7 +129,8 @@ class InMemory(MatrixOperator):
         precision = self.arrays.host_dtype
         if self._indices is None:
             return shared_product(*self._matrix(width), width, precision)
-        return shared_sparse_product(self.rows.data, *self._indices, self.shape[1], precision)
+        rows = (self.rows.data, *self._indices)
+        return shared_sparse_product(*rows, self.shape[1], width, precision)
 
 
 def coarsest_precision(op: Metered, k: int, tol: float) -> str | None:

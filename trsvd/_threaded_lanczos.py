@@ -102,22 +102,25 @@ def shared_product(M: HostArray, way: int, width: int, precision: Any) -> Produc
 
 
 def shared_sparse_product(
-    data: HostArray, indices: HostArray, indptr: HostArray, n: int, precision: Any
+    data: HostArray, indices: HostArray, indptr: HostArray, n: int, width: int, precision: Any
 ) -> Product | None:
-    """As `shared_product`, for a matrix by compressed rows with n columns; one vector at a time."""
+    """As `shared_product`, for a matrix by compressed rows with n columns."""
     compiled, parts = kernels(), threads()
     if parts == 1 or data.size < _LEAST_ENTRIES:
         return None
     ends = np.searchsorted(indptr, [data.size * part // parts for part in range(1, parts)])
     edges = [0, *ends.tolist(), indptr.size - 1]
     rows = [indptr[low : high + 1] for low, high in zip(edges, edges[1:], strict=False)]
-    sums = np.empty((parts, n), precision)
+    sums = np.empty((parts, width, n), precision)
 
     def product(X: HostArray, W: HostArray) -> None:
         def work(part: int) -> None:
-            compiled.sparse_gram_product(data, indices, rows[part], X[0], sums[part])
+            if width == 1:
+                compiled.sparse_gram_product(data, indices, rows[part], X[0], sums[part, 0])
+            else:
+                compiled.sparse_gram_products(data, indices, rows[part], X, sums[part])
 
         at_once(work, parts)
-        np.sum(sums, axis=0, out=W[0])
+        np.sum(sums, axis=0, out=W)
 
     return product
