@@ -370,3 +370,42 @@ def test_residuals_above_the_tolerance_in_single_precision_were_measured_forever
         result = svds(A, 5, method=trsvd.ThickRestartLanczos(gram=True), rng=seed)
         assert result.converged
         assert result.matvecs_verify <= 400
+
+
+def test_a_plateau_below_a_huge_value_used_up_the_products():
+    """Copies came up one by one, each with a restart, until 80000 products were used; the dense
+    factorization that takes over was then refused its own (``ValueError``, after 20 s).
+    """
+    rng = np.random.default_rng(0)
+    n, s = 400, np.linspace(0.99, 0, 400)
+    s[0], s[1:12] = 1e4, 1.05
+    Q, R = (np.linalg.qr(rng.standard_normal((n, n)))[0] for _ in range(2))
+    A = ((Q * s) @ R).astype(np.float32)
+    exact = np.linalg.svd(A.astype(np.float64), compute_uv=False)[:12]
+    for tol in (3e-6, None):
+        result = svds(A, 12, tol=tol, rng=0)
+        assert result.converged
+        assert result.matvecs <= 8 * n
+        assert np.abs(result.S - exact).max() <= 3e-6 * exact[0]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e200, 1e-200])
+def test_the_ceiling_of_a_plateau_was_in_other_units(scale):
+    """The bound that a warm step hands to the Krylov space after it was that of the scaled matrix:
+    at 1e200 it stopped at once, far off (gap 0.19 where 1e-3 was asked), and said `ROUNDING_FLOOR`.
+    """
+    rng = np.random.default_rng(0)
+    s = np.concatenate([1 - 1e-3 * np.arange(6), np.linspace(0.5, 0.01, 194)])
+    A = np.linalg.qr(rng.standard_normal((260, 200)))[0] * s
+    A = A @ np.linalg.qr(rng.standard_normal((200, 200)))[0]
+    ball, result = trsvd.KyFanDualBall(1), None
+    for step in range(3):
+        E = rng.standard_normal(A.shape)
+        A = A + 0.02 * np.linalg.norm(A) / np.linalg.norm(E) * E
+        if step:  # a direction that is new, and leads
+            u, v = rng.standard_normal(260), rng.standard_normal(200)
+            A = A + 1.2 * np.outer(u / np.linalg.norm(u), v / np.linalg.norm(v))
+        result = ball.lmo(scale * A, gap=1e-3, start=result, rng=step)
+        assert result.status.converged
+        assert result.gap <= 1e-3
+        assert 1 - result.support / scale / np.linalg.norm(A, 2) <= 1e-3

@@ -250,6 +250,8 @@ def _solve(
         check_fits(op.shape)
     if request.max_matvecs is not None:
         cap = check_cap(request.max_matvecs)
+    elif request.gives_way:  # beyond, whoever takes over has long been done
+        cap = min(cap, op.matvecs + 4 * rank + 20 * k)
     run = _begin(problem, method, k, stop.aim, request.start, cap)
     driver = _Driver(problem, run, stop, k, limit, cap, request)
     completeness = Completeness("unchecked")
@@ -261,6 +263,8 @@ def _solve(
             raise GaveWay
         outcome = _examine(problem, driver)
         if outcome is None:
+            if request.gives_way:
+                raise GaveWay
             if latest is not None:
                 outcome, status = latest, Status.MAX_MATVECS
                 break

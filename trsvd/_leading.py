@@ -134,7 +134,7 @@ def _anew(
     share, ceiling, tried = _SHARE, math.inf, step is not None or flat > 0
     if step is not None:
         start = _subspace(problem, step.U, step.V, None)
-        share, ceiling = 0.8 * _SHARE, step.ceiling
+        share, ceiling = 0.8 * _SHARE, step.ceiling * problem.unit
     chosen = Direct() if _waits(flat) else _method_for_gap(problem, k, gap, start, share)
     stop = Gap(k, gap, warm=start is not None, ceiling=ceiling)
     single = isinstance(chosen, ThickRestartLanczos)
@@ -271,7 +271,8 @@ def _described(
     if run.exact:
         kind, gap = "exact", rounding + run.lost
     elif isinstance(stop, Gap):
-        kind, gap = "estimate", max(stop.estimate(run.report(now=True)), rounding) + run.lost
+        estimate = stop.estimate(run.report(now=True).times(problem.unit))
+        kind, gap = "estimate", max(estimate, rounding) + run.lost
     else:
         # Each singular value is within its residual of the Ritz value.
         kind = "estimate"
