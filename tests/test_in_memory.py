@@ -318,9 +318,12 @@ def test_vectors_at_a_time(
     [(31, 1e-2, 1), (32, 1e-2, 8), (32, 1e-4, 16), (64, 1e-2, 16), (64, 1e-8, 1)],
 )
 def test_vectors_at_a_time_with_a_sparse_matrix(k: int, tol: float, expected: int) -> None:
-    A = sp.random(500, 400, 0.1, format="csr", random_state=1)
+    A = sp.random(700, 400, 0.1, format="csr", random_state=1)
     choice = trsvd.select_method(A, k, tol).method
     assert choice == trsvd.ThickRestartLanczos(gram=True, block_size=expected)
+    few = sp.random(700, 400, 0.04, format="csr", random_state=1)
+    choice = trsvd.select_method(few, k, tol).method
+    assert choice == trsvd.ThickRestartLanczos(gram=True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

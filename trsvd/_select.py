@@ -185,13 +185,14 @@ def _block_size(op: MatrixOperator, k: int, tol: float) -> int:
 
     Sparse rows take as long to be found as to be multiplied by several vectors: sixteen cost 3.5
     times as much as one. They make 1.2 to 2 times as many products, the more the tighter the
-    tolerance, and pay where many triplets are wanted of single precision.
+    tolerance, and pay where many triplets are wanted of single precision, and a product takes
+    longer than to make it orthogonal to k vectors.
     """
     rows = op.rows_in_memory()
     if rows is None or k < 8 or not _has_compiled_steps(op, tol):
         return 1
     if is_sparse(rows[0]):
-        if k < 32 or tol < _TIGHT:
+        if k < 32 or tol < _TIGHT or rows[0].size < k * min(op.shape):
             return 1
         return 8 if k < 64 and tol >= _LOOSE else 16
     if rows[0].nbytes <= _SHORT_PASS:
