@@ -18,6 +18,7 @@ from trsvd._compiled import kernels
 from trsvd._in_memory import coarsest_precision, in_memory, stays_in_cache
 from trsvd._lanczos import GramLanczos
 from trsvd._problem import Problem
+from trsvd.methods import trlan
 from trsvd.stopping import Gap
 
 compiled = pytest.mark.skipif(kernels() is None, reason="Numba is not installed")
@@ -499,3 +500,23 @@ def test_a_space_that_is_exhausted_at_the_first_look(n: int, block_size: int) ->
         S = np.linalg.svd(A.astype(np.float64), compute_uv=False)[:k]
         assert found.converged
         assert np.abs(found.S - S).max() <= 1e-5 * S[0]
+
+
+def test_a_run_that_may_give_way_makes_many_steps_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As does one that may not: single steps are for callbacks, and for caps that a user gave."""
+    bursts = []
+    real = trlan._LanczosRun._burst
+
+    def burst(run: Any) -> int:
+        bursts.append(real(run))
+        return bursts[-1]
+
+    monkeypatch.setattr(trlan._LanczosRun, "_burst", burst)
+    A = np.random.default_rng(0).standard_normal((300, 280)) / np.arange(1, 281)
+    assert trsvd.svds(A, 3, tol=1e-4, rng=0).method.name == "trlan"
+    assert max(bursts) > 3
+    bursts.clear()
+    trsvd.svds(A, 3, tol=1e-4, rng=0, max_matvecs=200)
+    assert max(bursts, default=1) == 1

@@ -114,7 +114,8 @@ class _Driver:
     ) -> None:
         self.problem, self.run, self.stop = problem, run, stop
         self.request, callback = request, request.callback
-        run.single_steps = callback is not None or cap < _usual_cap(problem.rank, k)
+        capped = request.max_matvecs is not None and cap < _usual_cap(problem.rank, k)
+        run.single_steps = callback is not None or capped
         self.k, self.limit, self.cap, self.callback = k, limit, cap, callback
         self.target = k
         self.truncated = self.tightened = False
