@@ -152,7 +152,7 @@ FLOORS = [
 
 # Which neighbours on its own floor a module may import.
 NEIGHBOURS = {
-    "_arrays": {"_factorizations", "_lapack", "_kinds", "_memory", "_reductions"},
+    "_arrays": {"_factorizations", "_lapack", "_kinds", "_memory"},
     "_factorizations": {"_lapack", "_kinds", "_reductions"},
     "_reductions": {"_kinds"},
     "_compiled": {"_numba_kernels"},

@@ -31,7 +31,6 @@ from trsvd._factorizations import Factorizations
 from trsvd._kinds import COMPUTE, converted, describe, dtype_name, is_sparse
 from trsvd._lapack import product
 from trsvd._memory import check_room
-from trsvd._reductions import Reductions
 
 Array = Any
 
@@ -49,7 +48,7 @@ def is_array(A: object) -> bool:
 
 
 @dataclass(frozen=True)
-class Arrays(Reductions, Factorizations):
+class Arrays(Factorizations):
     """A namespace, a device and a dtype to compute in.
 
     Parameters

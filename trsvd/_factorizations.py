@@ -9,7 +9,7 @@ import scipy.linalg
 
 from trsvd._kinds import converted
 from trsvd._lapack import add_gram, cholesky_inverse, leading_eigenvectors, thin_svd
-from trsvd._reductions import row_panels
+from trsvd._reductions import Reductions, row_panels
 
 __all__ = ["Factorizations"]
 
@@ -17,22 +17,12 @@ Array = Any
 HostArray = np.ndarray[Any, np.dtype[Any]]
 
 
-class Factorizations:
+class Factorizations(Reductions):
     """What `Arrays` factorizes; it says the namespace, the device and the dtype."""
 
-    xp: Any
     device: Any
 
     if TYPE_CHECKING:
-
-        @property
-        def is_complex(self) -> bool: ...
-
-        @property
-        def on_host(self) -> bool: ...
-
-        @property
-        def reads_are_cheap(self) -> bool: ...
 
         @property
         def eps(self) -> float: ...

@@ -44,9 +44,9 @@ class InMemory(MatrixOperator):
         self.rows = rows.astype(precision) if rows.dtype.itemsize > wide else rows
         self.across = across
         self._gram: HostArray | None = None
-        self._indices: tuple[HostArray, HostArray] | None = None
+        self._sparse: tuple[HostArray, HostArray, HostArray] | None = None  # data and places
         if is_sparse(rows):
-            self._indices = _unsigned(rows.indices), _unsigned(rows.indptr)
+            self._sparse = self.rows.data, _unsigned(rows.indices), _unsigned(rows.indptr)
 
     def matmat(self, X: Array) -> Array:
         """``A @ X``, counted."""
@@ -68,7 +68,7 @@ class InMemory(MatrixOperator):
         In no more memory than the matrix has, or 64 MiB.
         """
         n, entries = self.shape[1], self.rows.size
-        if self._indices is not None:
+        if self._sparse is not None:
             entries *= 8  # by time: an entry of a sparse matrix takes that of several
         room = max(1 << 26, self.rows.size * self.rows.dtype.itemsize)
         return int(min(entries // (2 * n), room // (n * self.arrays.host_dtype.itemsize)))
@@ -76,7 +76,7 @@ class InMemory(MatrixOperator):
     @property
     def is_sparse(self) -> bool:
         """Whether the matrix is sparse."""
-        return self._indices is not None
+        return self._sparse is not None
 
     def form_if_due(self, steps: int) -> None:
         """Form the Gram matrix after so many steps that it might have paid from the beginning.
@@ -85,7 +85,7 @@ class InMemory(MatrixOperator):
         twice the rate where A stays in cache, and four times where a step waits for the memory.
         """
         m, n = self.shape
-        if self._indices is not None or self._gram is not None or 2 * n > m:
+        if self._sparse is not None or self._gram is not None or 2 * n > m:
             return
         if steps * (10 if stays_in_cache(self.rows) else 18) * (1 - n / (2 * m)) < n:
             return
@@ -110,9 +110,8 @@ class InMemory(MatrixOperator):
         product = self._shared_product(width)
         if product is not None:
             made = lanczos(product, V, first, width, *rest)
-        elif self._indices is not None:
-            rows = (self.rows.data, *self._indices)
-            made = compiled.sparse_gram_lanczos(*rows, V, first, width, *rest)
+        elif self._sparse is not None:
+            made = compiled.sparse_gram_lanczos(*self._sparse, V, first, width, *rest)
         else:
             made = compiled.gram_lanczos(*self._matrix(width), V, first, width, *rest)
         self.op.count(2 * made * width, 2 * made)
@@ -127,10 +126,9 @@ class InMemory(MatrixOperator):
 
     def _shared_product(self, width: int) -> Product | None:
         precision = self.arrays.host_dtype
-        if self._indices is None:
+        if self._sparse is None:
             return shared_product(*self._matrix(width), width, precision)
-        rows = (self.rows.data, *self._indices)
-        return shared_sparse_product(*rows, self.shape[1], width, precision)
+        return shared_sparse_product(*self._sparse, self.shape[1], width, precision)
 
 
 def coarsest_precision(op: Metered, k: int, tol: float) -> str | None:

@@ -131,7 +131,7 @@ class GramLanczos:
         j, count = self.size, len(H)
         total = j + count
         self.C = np.zeros((w, total))
-        for i in range(w):  # row by row what comes after the diagonal is of vectors behind
+        for i in range(w):  # what is left of a product: of the next block, up to its own vector
             self.C[:i, total - w + i] = H[count - w + i, total : total + i]
             self.C[i, total - w + i] = left[count - w + i]
         T = np.zeros((total, total))
