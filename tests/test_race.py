@@ -595,6 +595,30 @@ def test_a_peer_that_raises_has_failed(task, clock):
     assert outcome.note == "RuntimeError: did not converge"
 
 
+def test_a_setting_that_suffices_with_other_threads_is_not_looked_for_again(task, clock):
+    peer, steps = rough_peer(clock, 9)
+    elsewhere = Outcome("rough", "peer", "raced", options={"steps": 10})
+    outcome = tune(peer, task, math.inf, QUICK, quiet, elsewhere)
+    assert (outcome.status, outcome.options) == ("raced", {"steps": 10})
+    assert set(steps) == {10}
+    # One that does not is, and so is every one of a peer whose settings buy no accuracy.
+    outcome = tune(
+        peer, task, math.inf, QUICK, quiet, dataclasses.replace(elsewhere, options={"steps": 3})
+    )
+    assert outcome.status == "raced"
+    assert outcome.options["steps"] >= 9
+    plain, calls = peer_of(clock, lambda settings: settings["blas"], variants=two_libraries)
+    elsewhere = Outcome("fake", "peer", "raced", options={"blas": 2.0})
+    outcome = tune(
+        plain, task, math.inf, dataclasses.replace(QUICK, for_time=True), quiet, elsewhere
+    )
+    assert outcome.options == {"blas": 1.0}
+
+
+def two_libraries(cell, one):
+    return [{"blas": 2.0}, {"blas": 1.0}]
+
+
 # ---- taking turns ---------------------------------------------------------------------------
 
 
@@ -613,6 +637,17 @@ def test_the_ratio_is_that_to_the_fastest_peer(task, clock):
     assert record["peer"]["value"] == 0.5
     assert [found[name]["status"] for name in ("fast", "slower")] == ["raced", "raced"]
     json.dumps(record, allow_nan=False)
+
+
+def test_what_the_check_costs_is_compared_with_the_same_peer(task, clock):
+    fast, _ = peer_of(clock, 2.0, name="fast")
+    bare, _ = peer_of(clock, 0.5, name="unverified", role="unverified")
+    record, _ = raced(task, clock, fast, bare)
+    assert record["unverified"] == 0.25
+    assert record["peer"]["value"] == 0.5
+    assert record["pick"] == {"best": "trsvd", "ratio": 1.0}
+    record, _ = raced(task, clock, fast)
+    assert "unverified" not in record
 
 
 def test_a_wrong_peer_never_counts(task, clock):
@@ -827,7 +862,7 @@ def test_a_worker_runs_every_kind_of_cell(cell, places):
     effort = Effort(repeats=1, seconds=0, seeds=1, for_time=False)
     runner = worker._Runner(places, effort, events)
     known = {peer.name: Outcome(peer.name, peer.role, "failed").as_dict() for peer in PEERS}
-    runner.run(cell, known)
+    runner.run(cell, known, {})
     assert [event for event, _ in events][:: len(events) - 1] == ["cell", "result"]
     record = events[-1][1]["record"]
     assert record["reached"]
@@ -849,14 +884,14 @@ def test_a_worker_runs_every_kind_of_cell(cell, places):
 def test_a_worker_passes_over_what_it_cannot_have(places, monkeypatch):
     events = Events()
     runner = worker._Runner(places, QUICK, events)
-    runner.run(dataclasses.replace(RESIDUAL, matrix="magic-3x3"), {})
+    runner.run(dataclasses.replace(RESIDUAL, matrix="magic-3x3"), {}, {})
     assert events[1] == (
         "unavailable",
         {"name": events[0][1]["name"], "why": events[1][1]["why"]},
     )
     assert "no family" in events[1][1]["why"]
     monkeypatch.setattr(worker, "subject", lambda *args: 1 / 0)
-    runner.run(RESIDUAL, {})
+    runner.run(RESIDUAL, {}, {})
     assert events[-1][1]["why"] == "ZeroDivisionError: division by zero"
 
 
@@ -865,7 +900,9 @@ def test_a_worker_reads_its_job_and_prints_events_only(tmp_path):
         "cache": str(tmp_path),
         "data": None,
         "effort": dataclasses.asdict(QUICK),
-        "cells": [{"cell": {**RESIDUAL.as_dict(), "matrix": "magic-3x3"}, "known": {}}],
+        "cells": [
+            {"cell": {**RESIDUAL.as_dict(), "matrix": "magic-3x3"}, "known": {}, "elsewhere": {}}
+        ],
     }
     done = subprocess.run(
         [sys.executable, "-m", race._WORKER],
@@ -1168,6 +1205,18 @@ def test_peers_keep_their_settings_when_a_cell_is_run_again(scripted, monkeypatc
     assert jobs[1][0]["cells"][0]["known"] == {}
 
 
+def test_with_other_threads_the_search_begins_where_it_ended_before(scripted):
+    jobs, scripts = scripted
+    record = record_of(CELLS[0].name)
+    peer = {"name": "fbpca", "role": "peer", "status": "raced", "options": {"n_iter": 2}}
+    record["competitors"] = [{**peer, "times": [1.0], "facts": {}}]
+    scripts += [events_of(CELLS[0])]
+    list(race.run(CELLS[:1], Results(None, header(), [record]), threads=[2]))
+    [entry] = jobs[0][0]["cells"]
+    assert entry["known"] == {}
+    assert entry["elsewhere"]["fbpca"] == {**peer, "times": [], "facts": {}}
+
+
 def test_workers_do_not_inherit_what_slows_blas_libraries():
     outer = {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_L2_SIZE": "1", "HOME": "/home/me"}
     found = race.environment(2, {**outer, "OMP_NUM_THREADS": "7"})
@@ -1271,7 +1320,11 @@ def test_cells_are_summed_up_by_their_matrices():
         record_of("d", ratio=5.0, cell=GAP.as_dict()),
     ]
     del cells[3]["ceiling"]
+    cells[0]["unverified"] = 1.5
+    cells[1]["unverified"] = 6.0
     [summary] = summarize(cells)
+    assert summary.counted_unverified == 2
+    assert summary.unverified == pytest.approx(3.0)
     found = {group.name: group for group in summary.groups}
     assert list(found) == sorted(["real matrices", RESIDUAL.matrix, f"{GAP.matrix}, oracles"])
     both = found["real matrices"]
@@ -1282,8 +1335,9 @@ def test_cells_are_summed_up_by_their_matrices():
     assert oracle.ratio == pytest.approx(5.0)
     assert math.isnan(oracle.floor)
     lines = summary_lines(summary)
-    assert any(re.search(r"real matrices +2 +4\.00 +25% +1\.00", line) for line in lines)
-    assert any(re.search(r"oracles +1 +5\.00 +- +-", line) for line in lines)
+    assert any(re.search(r"check for missed values: .* 3\.00 \(2 cells", line) for line in lines)
+    assert any(re.search(r"real matrices +2 +4\.00 +3\.00 +25% +1\.00", line) for line in lines)
+    assert any(re.search(r"oracles +1 +5\.00 +- +- +-", line) for line in lines)
     assert not any("by matrix" in line for line in summary_lines(summarize(cells[:1])[0]))
 
 

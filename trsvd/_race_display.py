@@ -104,6 +104,9 @@ def summary_lines(summary: Summary) -> list[str]:
         _mean("  all cells with a peer", summary.overall, summary.counted),
         _mean("  those that memory bounds", summary.memory_bound, summary.counted_bound),
     ]
+    if summary.counted_unverified:
+        title = "  without the check for missed values"
+        lines.append(_mean(title, summary.unverified, summary.counted_unverified))
     if summary.worst:
         lines.append(f"  worst cell: {summary.worst[0]}, {summary.worst[1]:.2f}")
     if not math.isnan(summary.pick):
@@ -118,7 +121,8 @@ def summary_lines(summary: Summary) -> list[str]:
         if names:
             lines.append(f"  {title}: {len(names)} ({', '.join(names[:5])}{_more(names)})")
     if len(summary.groups) > 1:
-        lines.append(f"  {'by matrix':34s} cells  ratio  of ceiling  ratio if at the ceiling")
+        titles = "cells  ratio  unverified  of ceiling  ratio if at the ceiling"
+        lines.append(f"  {'by matrix':34s} {titles}")
         lines += [_group_line(group) for group in summary.groups]
     return lines
 
@@ -127,7 +131,11 @@ def _group_line(group: Group) -> str:
     ceiling, floor = "-", "-"
     if not math.isnan(group.ceiling):
         ceiling, floor = f"{group.ceiling:.0%}", f"{group.floor:.2f}"
-    return f"  {group.name:34s} {group.cells:5d}  {group.ratio:5.2f}  {ceiling:>10s}  {floor:>8s}"
+    unverified = "-" if math.isnan(group.unverified) else f"{group.unverified:.2f}"
+    return (
+        f"  {group.name:34s} {group.cells:5d}  {group.ratio:5.2f}  {unverified:>10s}  "
+        f"{ceiling:>10s}  {floor:>8s}"
+    )
 
 
 def _mean(title: str, value: float, count: int) -> str:

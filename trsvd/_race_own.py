@@ -39,11 +39,14 @@ class Own(Peer):
 
     method: Method | None = None
     one_at_a_time: bool = False
+    verify: bool = True
 
     def suits(self, cell: Cell, one: Subject) -> bool:
         """Whether such a run makes sense."""
         if self.one_at_a_time:
             return bool(cell.batch) and cell.measure == "gap"
+        if not self.verify and cell.batch:
+            return False
         return super().suits(cell, one)
 
     def runner(self, task: Task) -> Callable[[int, Options], Any]:
@@ -54,7 +57,7 @@ class Own(Peer):
             return self._oracle(task, matrices)
 
         def single(A: Any, seed: int, tol: float) -> Any:
-            return svds(A, cell.k, method=self.method, tol=tol, rng=seed)
+            return svds(A, cell.k, method=self.method, tol=tol, rng=seed, verify=self.verify)
 
         def run(seed: int, options: Options) -> Any:
             tol = options.get("tol", cell.target)
@@ -152,5 +155,6 @@ OWN: Sequence[Own] = (
     _own("direct svd", Direct(route="svd"), dense=True, full=True),
     _own("power", PowerIteration(), measures=("err1",)),
     _own("one at a time", None, measures=("gap",), one_at_a_time=True),
+    _own("unverified", None, role="unverified", measures=("residual", "err1"), verify=False),
 )
-"""trsvd's own methods, by which the choice among them is judged."""
+"""trsvd's own methods, by which the choice among them is judged; and what its check costs."""

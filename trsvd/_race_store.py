@@ -127,9 +127,13 @@ class Results:
             for cell in self.cells
         )
 
-    def peers_of(self, name: str, threads: int) -> dict[str, dict[str, Any]]:
-        """What became of the peers in a cell, without their times; {} where it was not run."""
-        cells = [one for one in self.cells if (one["name"], one["threads"]) == (name, threads)]
+    def peers_of(self, name: str, threads: int | None = None) -> dict[str, dict[str, Any]]:
+        """What became of the peers in a cell, without their times; {} where it was not run.
+
+        With a number of threads, or with any.
+        """
+        cells = [one for one in self.cells if one["name"] == name]
+        cells = [one for one in cells if threads in (None, one["threads"])]
         return {
             one["name"]: {**one, "times": [], "facts": {}}
             for cell in cells

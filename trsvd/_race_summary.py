@@ -32,6 +32,9 @@ class Group:
     floor : float
         Geometric mean of what the ratios would be if trsvd made its products at the ceiling, and
         nothing else; NaN where that is not known.
+    unverified : float
+        Geometric mean of what the ratios are without the check for missed values, which no peer
+        makes; NaN where that was not measured.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Group:
     ratio: float
     ceiling: float
     floor: float
+    unverified: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,10 @@ class Summary:
         Geometric means of the ratios trsvd / fastest peer; NaN of none.
     counted, counted_bound : int
         Cells in each.
+    unverified : float
+        Geometric mean of the ratios without the check for missed values; NaN of none.
+    counted_unverified : int
+        Cells in which that was measured.
     worst : tuple of (str, float) or None
         The largest ratio.
     lost : tuple of str
@@ -79,6 +87,8 @@ class Summary:
     memory_bound: float
     counted: int
     counted_bound: int
+    unverified: float
+    counted_unverified: int
     worst: tuple[str, float] | None
     lost: tuple[str, ...]
     pick: float
@@ -116,6 +126,7 @@ def _summary(threads: int, cells: list[dict[str, Any]]) -> Summary:
         for cell in cells
         if cell["name"] in ratios and cell["cell"]["memory_bound"]
     }
+    unverified = _unverified(cells)
     name = max(ratios, key=lambda key: ratios[key], default=None)
     return Summary(
         threads=threads,
@@ -126,6 +137,8 @@ def _summary(threads: int, cells: list[dict[str, Any]]) -> Summary:
         memory_bound=geometric_mean(list(bound.values())),
         counted=len(ratios),
         counted_bound=len(bound),
+        unverified=geometric_mean(unverified),
+        counted_unverified=len(unverified),
         worst=None if name is None else (name, ratios[name]),
         lost=tuple(cell["name"] for cell in cells if "peer" in cell and _is_lost(cell)),
         pick=geometric_mean([cell["pick"]["ratio"] for cell in cells if "pick" in cell]),
@@ -154,7 +167,12 @@ def _group(name: str, cells: list[dict[str, Any]]) -> Group:
         geometric_mean([cell["peer"]["value"] for cell in cells]),
         geometric_mean([cell["ceiling"] for cell in known]),
         geometric_mean([cell["peer"]["value"] * cell["ceiling"] for cell in known]),
+        geometric_mean(_unverified(cells)),
     )
+
+
+def _unverified(cells: list[dict[str, Any]]) -> list[float]:
+    return [cell["unverified"] for cell in cells if "unverified" in cell]
 
 
 def _is_lost(cell: dict[str, Any]) -> bool:

@@ -36,7 +36,14 @@ class _Try:
     verdict: Verdict
 
 
-def tune(peer: Peer, task: Task, limit: float, effort: Effort, announce: Announce) -> Outcome:
+def tune(
+    peer: Peer,
+    task: Task,
+    limit: float,
+    effort: Effort,
+    announce: Announce,
+    elsewhere: Outcome | None = None,
+) -> Outcome:
     """The fastest setting of a competitor that meets the accuracy, outside of the clock.
 
     Parameters
@@ -51,13 +58,17 @@ def tune(peer: Peer, task: Task, limit: float, effort: Effort, announce: Announc
         Seeds and timeout.
     announce : callable
         Called with the name and the seconds that a call may take, before each.
+    elsewhere : Outcome, optional
+        With another number of threads, which no accuracy depends on: what suffices there is not
+        looked for again.
 
     Returns
     -------
     Outcome
     """
     search = _Search(peer, task, limit, effort, announce)
-    found = list(search.all_variants())
+    found = search.begun_with(elsewhere) if elsewhere is not None else []
+    found = found or list(search.all_variants())
     good = [one for one in found if one.verdict.reached]
     if not good:
         closest = min(found, key=lambda one: one.verdict.error, default=None)
@@ -130,6 +141,17 @@ class _Search:
             self.spent += time.perf_counter() - started
         self.least = min(self.least, seconds)
         return _Try(options, seconds, judge(self.task, answer_of(raw)))
+
+    def begun_with(self, elsewhere: Outcome) -> list[_Try]:
+        """The setting of another run of this cell, if it still does; [] to look for one.
+
+        Where none has anything to do with accuracy, all are as fast to try.
+        """
+        if elsewhere.status not in {"raced", "slow", "missed"} or not self.ladder.option:
+            return []
+        one = self.attempt(elsewhere.options) if elsewhere.options else None
+        same = one is not None and one.verdict.reached == (elsewhere.status != "missed")
+        return [one] if one is not None and same else []
 
     def all_variants(self) -> Iterator[_Try]:
         """The best of each variant; but one where the first is far too slow, or time is up."""
@@ -233,6 +255,7 @@ def race_cell(
     effort: Effort,
     *,
     known: dict[str, Outcome] | None = None,
+    elsewhere: dict[str, Outcome] | None = None,
     announce: Announce = lambda name, limit: None,
     tuned: Callable[[Outcome], None] = lambda outcome: None,
 ) -> dict[str, Any]:
@@ -250,6 +273,8 @@ def race_cell(
         How long.
     known : dict, optional
         Outcomes of a run of this cell that was cut short.
+    elsewhere : dict, optional
+        Outcomes of this cell with another number of threads.
     announce, tuned : callable
         Told before each call, and after each search.
 
@@ -270,7 +295,9 @@ def race_cell(
                 note = "4 m n min(m, n) operations alone take longer"
                 outcomes[name] = Outcome(name, peer.role, "slow", note=note)
             else:
-                outcomes[name] = tune(peer, _task_for(peer, task), limit, effort, announce)
+                before = (elsewhere or {}).get(name)
+                judged = _task_for(peer, task)
+                outcomes[name] = tune(peer, judged, limit, effort, announce, before)
             tuned(outcomes[name])
         rounds = 0
         for _ in range(3):
@@ -351,7 +378,7 @@ def _take_turns(
                 continue
             outcome.times.append(seconds)
             _check(outcome, judge(_task_for(peers[name], task), answer_of(raw)))
-            if outcome.role in {"own", "trsvd"}:
+            if outcome.role in {"own", "trsvd", "unverified"}:
                 outcome.facts = facts_of(raw)
         in_play[:] = [name for name in in_play if outcomes[name].status == "raced"]
         rounds += 1
@@ -375,6 +402,7 @@ def _compared(
     ours = next(outcome for outcome in outcomes.values() if outcome.role == "trsvd")
     raced = [one for one in outcomes.values() if one.status == "raced"]
     record: dict[str, Any] = {"rounds": rounds, "reached": ours.status == "raced"}
+    unverified = [one.times for one in raced if one.role == "unverified"]
     if record["reached"]:
         for role in ("peer", "reference"):
             group = [one for one in raced if one.role == role]
@@ -384,6 +412,8 @@ def _compared(
                     "name": fastest.name,
                     **ratio_of(ours.times, fastest.times).__dict__,
                 }
+                if unverified and role == "peer":
+                    record["unverified"] = ratio_of(unverified[0], fastest.times).value
         products = ours.facts.get("matvecs")
         if products is not None and not task.cell.batch:
             total = products + ours.facts.get("matvecs_verify", 0)

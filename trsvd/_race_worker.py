@@ -65,7 +65,7 @@ def main() -> None:
     places = Places(Path(job["cache"]), Path(job["data"]) if job["data"] else None)
     runner = _Runner(places, Effort(**job["effort"]), emit)
     for entry in job["cells"]:
-        runner.run(Cell(**entry["cell"]), entry["known"])
+        runner.run(Cell(**entry["cell"]), entry["known"], entry["elsewhere"])
     emit("end")
 
 
@@ -84,6 +84,10 @@ def _pools() -> list[str]:
     return sorted(lines)
 
 
+def _outcomes(entries: dict[str, Any]) -> dict[str, Outcome]:
+    return {name: Outcome(**entry) for name, entry in entries.items()}
+
+
 @dataclass
 class _Runner:
     places: Places
@@ -92,7 +96,7 @@ class _Runner:
     ceilings: Ceilings = field(default_factory=Ceilings)
     last: tuple[tuple[str, str], Subject] | None = None
 
-    def run(self, cell: Cell, known: dict[str, Any]) -> None:
+    def run(self, cell: Cell, known: dict[str, Any], elsewhere: dict[str, Any]) -> None:
         """One cell; one that cannot be had is passed over with its reason."""
         self.emit("cell", name=cell.name)
         try:
@@ -109,7 +113,8 @@ class _Runner:
             _OTHERS,
             self.ceilings,
             self.effort,
-            known={name: Outcome(**outcome) for name, outcome in known.items()},
+            known=_outcomes(known),
+            elsewhere=_outcomes(elsewhere),
             announce=lambda name, limit: self.emit("call", competitor=name, limit=limit),
             tuned=lambda outcome: self.emit("tuned", outcome=outcome.as_dict()),
         )

@@ -63,8 +63,11 @@ _THREAD_VARIABLES = (
 _SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Variables that make a BLAS library choose kernels for another processor, or another cache."""
 
-_PAUSE = 0.03
-"""Seconds in which the threads of one library go to sleep before the next one runs."""
+_PAUSE = 0.1
+"""Seconds in which the threads of one library go to sleep before the next one runs.
+
+Those of OpenBLAS wait actively for some ten milliseconds, longer where they share a core.
+"""
 
 
 def environment(threads: int, outer: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -113,7 +116,8 @@ def run(
         Folders of the cache and of real matrices.
     renew : bool, default False
         Whether to run cells again that were measured with other sources of trsvd. The settings of
-        the peers, which do not depend on those, are not looked for again.
+        the peers, which do not depend on those, are not looked for again. (Of a cell that was
+        measured with another number of threads, the search begins with the settings found there.)
     progress : callable, optional
         Called with a line on what is going on.
 
@@ -132,6 +136,7 @@ def run(
     for count in threads:
         waiting = [cell for cell in cells if not results.has(cell.name, count, now)]
         crew = _Crew(results, count, effort or Effort(), places, progress or (lambda line: None))
+        crew.elsewhere = {cell.name: results.peers_of(cell.name) for cell in waiting}
         if renew:
             crew.known = {cell.name: results.peers_of(cell.name, count) for cell in waiting}
         yield from crew.work(waiting)
@@ -147,6 +152,7 @@ class _Crew:
     places: Places
     progress: Progress
     known: dict[str, dict[str, Any]] = field(default_factory=dict)
+    elsewhere: dict[str, dict[str, Any]] = field(default_factory=dict)
     digest: str = ""
 
     def work(self, cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
@@ -187,7 +193,14 @@ class _Crew:
     def _job(self, cells: Any) -> dict[str, Any]:
         pause = _PAUSE if self.threads > 1 else 0.0
         effort = dataclasses.replace(self.effort, pause=self.effort.pause or pause)
-        entries = [{"cell": c.as_dict(), "known": self.known.get(c.name, {})} for c in cells]
+        entries = [
+            {
+                "cell": cell.as_dict(),
+                "known": self.known.get(cell.name, {}),
+                "elsewhere": self.elsewhere.get(cell.name, {}),
+            }
+            for cell in cells
+        ]
         return {
             "cache": str(self.places.cache),
             "data": str(self.places.data) if self.places.data else None,
