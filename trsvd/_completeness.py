@@ -14,8 +14,9 @@ import numpy as np
 from trsvd._arrays import Array, HostArray
 from trsvd._golub_kahan import GolubKahan
 from trsvd._in_memory import InMemory, coarsest_precision, in_memory
-from trsvd._lanczos import GramLanczos
 from trsvd._metered import Metered
+from trsvd._orthonormalize import norm_of
+from trsvd._ritz import small_eigh
 from trsvd.methods import Run
 from trsvd.result import Completeness
 from trsvd.stopping import Residual, Stop
@@ -97,44 +98,63 @@ def check_completeness(
     steps = steps_for(n, asked or _ETA, _FAILURE_PROBABILITY)
     if asked is None:
         steps = min(steps, max(_LEAST_STEPS, op.matvecs // 20))
-    capacity = min(n, k + width * steps)
-    complement: GolubKahan | GramLanczos
-    view = _compiled_view(op, S, stop.tol) if width == 1 else None
-    turned = view is not None and view.turned
+    view = _compiled_view(op, S, stop.tol) if width == 1 and k + steps < n else None
     if view is not None:
-        locked = (S, view.arrays.like(U if turned else V))
-        start = view.arrays.gaussian(rng, view.shape[1], width)
-        complement = GramLanczos(view, start, capacity=capacity, rng=rng, locked=locked)
-        for _ in range(steps):
-            if complement.size < capacity and not complement.exhausted:
-                complement.expand_by(view, capacity - complement.size)
+        values, vectors = _compiled_complement(view, U if view.turned else V, S, rng, steps)
+        exhausted = False
     else:
         start = op.arrays.gaussian(rng, n, width)
+        capacity = min(n, k + width * steps)
         complement = GolubKahan(op, start, capacity=capacity, rng=rng, locked=triplets)
         for _ in range(steps):
             if not (complement.exhausted or complement.full):
                 complement.expand(op)
-    values, vectors = complement.ritz_complement(width)
+        values, vectors = complement.ritz_complement(width)
+        exhausted = complement.exhausted
     missing = [i for i, s in enumerate(values) if stop.missed(S * unit, k, float(s) * unit)]
     if missing:
-        vectors = vectors[:, : len(missing)]
-        vectors = op.arrays.like(vectors)
-        if turned:
+        vectors = op.arrays.like(vectors[:, : len(missing)])
+        if view is not None and view.turned:
             vectors = op.rmatmat(vectors)
         return Completeness("unchecked"), vectors
-    if complement.exhausted:
+    if exhausted:
         return Completeness("exact"), None
     eta = certified_eta(n, steps, _FAILURE_PROBABILITY)
     return Completeness("probable", eta, _FAILURE_PROBABILITY), None
+
+
+def _compiled_complement(
+    view: InMemory, known: Array, S: HostArray, rng: np.random.Generator, steps: int
+) -> tuple[HostArray, HostArray]:
+    """The leading Ritz value and vector of steps in the complement of ``known`` vectors.
+
+    Where nothing is left of a product, the random vector has no more to show: fewer steps do.
+    """
+    arrays, k, n = view.arrays, len(S), view.shape[1]
+    V = np.empty((k + steps + 1, n), arrays.host_dtype)
+    V[:k] = known.T
+    x = arrays.gaussian(rng, n, 1)[:, 0]
+    for _ in range(2):
+        x = x / norm_of(x)
+        x = x - (V[:k] @ x) @ V[:k]
+    V[k] = x / norm_of(x)
+    H, C = np.zeros((steps, len(V))), np.zeros((2, steps))
+    made = view.lanczos(V, k, 1, H, C, 4 * arrays.eps, float(S[0]) ** 2)
+    if made < steps:  # one more was begun, and has its coefficients
+        made += 1
+        view.op.count(2, 2)
+    # The lower triangle counts.
+    values, Q = small_eigh(H[:made, k : k + made], tridiagonal=True)
+    return np.sqrt(np.maximum(values[:1], 0)), V[k : k + made].T @ Q[:, :1].astype(V.dtype)
 
 
 def _rest_is_small(op: Metered, S: HostArray) -> bool:
     """Whether what is left of the norm is less than s_k: then nothing larger can be in it."""
     found, last = float(np.sum(S**2)), float(S[-1]) ** 2
     hint = op.norm_hint  # to four digits: mostly enough, and it is there already
-    if hint is not None and 0.999 * hint**2 - found > last:
+    if hint is not None and 0.9998 * hint**2 - found > last:
         return False
-    if hint is not None and 1.001 * hint**2 - found < last:
+    if hint is not None and 1.0002 * hint**2 - found < last:
         return True
     norm = op.frobenius_norm()
     return norm is not None and (1 + 10 * op.arrays.eps) * norm**2 - found < last

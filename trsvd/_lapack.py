@@ -183,5 +183,5 @@ def tridiagonal_eigh(T: HostArray) -> tuple[HostArray, HostArray] | None:
     solve = getattr(scipy.linalg.lapack, "dstevd", None)
     if solve is None or len(T) < 2 or np.iscomplexobj(T):
         return None
-    values, vectors, info = solve(np.diagonal(T), np.diagonal(T, 1))
+    values, vectors, info = solve(np.diagonal(T), np.diagonal(T, -1))
     return (values, vectors) if info == 0 else None
