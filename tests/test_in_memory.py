@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 import trsvd
-from trsvd import _in_memory, _select
+from trsvd import _completeness, _in_memory, _select
 from trsvd._compiled import kernels
 from trsvd._in_memory import coarsest_precision, in_memory, stays_in_cache
 from trsvd._lanczos import GramLanczos
@@ -522,3 +522,41 @@ def test_a_run_that_may_give_way_makes_many_steps_at_a_time(
     trsvd.svds(A, 3, tol=1e-4, rng=0, method=method, max_matvecs=200)
     assert len(bursts) > 3
     assert max(bursts) == 1
+
+
+@compiled
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_steps_in_a_complement(precision: str, wide: bool) -> None:
+    """As many as there are values left find the largest of them, and its vector."""
+    A = matrix(60, 40, precision)
+    A[:, 30:] = 0
+    A = A.T.copy() if wide else A
+    op = Problem(A, 0, None).op
+    U, S, Vh = np.linalg.svd(A.astype(float), full_matrices=False)
+    U, Vh = (Vh.T, U.T) if wide else (U, Vh)
+    view = in_memory(op, False, precision)
+    known, side = [1, 2, 5], U if view.turned else Vh.T
+    rng = np.random.default_rng(3)
+    before = op.matvecs + op.matvecs_verify
+    values, vectors = _completeness._compiled_complement(view, side[:, known], S[known], rng, 12)
+    assert op.matvecs + op.matvecs_verify == before + 24
+    tol = 1e-3 if precision == "float32" else 1e-6
+    assert values == pytest.approx(S[:1], rel=tol)
+    assert abs(side[:, 0] @ vectors[:, 0]) == pytest.approx(1, rel=tol)
+
+
+@compiled
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_complement_of_which_little_is_left(count: int) -> None:
+    """A product that leaves nothing ends the steps; what was found until then is right."""
+    Q = np.linalg.qr(np.random.default_rng(0).standard_normal((50, 5)))[0]
+    S = np.array([5.0, 4.0, 3.0, 2.0, 1.0])[: 4 + count]
+    A = (Q[:, : 4 + count] * S) @ Q[:, : 4 + count].T
+    op = Problem(A, 0, None).op
+    view = in_memory(op, False, "float64")
+    rng = np.random.default_rng(1)
+    values, vectors = _completeness._compiled_complement(view, Q[:, :4], S[:4], rng, 9)
+    assert values == pytest.approx(S[4:] if count else [0.0], abs=1e-6)
+    assert vectors.shape == (50, 1)
+    assert 2 <= op.matvecs + op.matvecs_verify <= 6
