@@ -170,7 +170,13 @@ def test_options_are_passed_on(name, spectrum_matrix, rng):
     start = KyFanDualBall(3).lmo(G).subspace
     warm = oracle(G, gap=1e-2, rng=1, start=start)
     assert -np.vdot(G, warm) >= (1 - 1e-6) * support
-    for options in ({"method": "nonsense"}, {"tol": -1}, {"gap": 2}, {"gap": 0.1, "tol": 0.1}):
+    for options in (
+        {"method": "nonsense"},
+        {"tol": -1},
+        {"tol": 1.0},
+        {"gap": 2},
+        {"gap": 0.1, "tol": 0.1},
+    ):
         with pytest.raises(ValueError, match=next(iter(options))):
             oracle(G, **options)
     with pytest.raises(TypeError):

@@ -50,8 +50,8 @@ def svds(
         ``"trlan"``, ``"rsvd"``, ``"krylov"``, ``"power"``, ``"direct"``, or an object such as
         ``ThickRestartLanczos(basis_size=100)``. None leaves the choice to `select_method`.
     tol : float, optional
-        Relative residual that every triplet must meet; ``eps**0.75`` by default: 1.8e-12 in
-        float64, 6.4e-6 in float32.
+        Relative residual that every triplet must meet, below 1; ``eps**0.75`` by default: 1.8e-12
+        in float64, 6.4e-6 in float32.
     start : array of shape (n, p) or (n,), or SVDResult, optional
         Warm start for a matrix near an earlier one: right vectors, or the earlier result.
     state : object, optional

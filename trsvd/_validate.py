@@ -56,8 +56,11 @@ def check_tol(tol: Any, eps: float) -> float:
     if tol is None:
         return float(eps**0.75)
     tol = check_number("tol", tol)
-    if not (math.isfinite(tol) and tol >= 0):
-        msg = f"tol={tol}; the relative residual must be a finite number of at least 0"
+    if not 0 <= tol < 1:
+        msg = (
+            f"tol={tol}; the relative residual must be at least 0 and below 1, which any vectors "
+            "reach"
+        )
         raise ValueError(msg)
     return float(tol)
 
