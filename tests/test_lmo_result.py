@@ -288,3 +288,15 @@ def test_the_gap_of_a_sum_is_no_better_than_nothing_where_a_part_is_not():
     part = dataclasses.replace(good, gap=0.5)
     # 5 of 5, and 5 of 10 at most.
     assert _gap_of_sum([dataclasses.replace(good, gap=0.0), part]) == pytest.approx(1 - 10 / 15)
+
+
+def test_a_result_is_shown_in_a_line():
+    G = np.diag([3.0, 2.0, 1.0])
+    ball = 0.5 * KyFanDualBall(2) + 0.25 * FrobeniusBall()
+    result = ball.lmo(G)
+    assert repr(result).startswith(
+        "LMOResult(-0.5 * LowRankTerm(U: (3, 2), Vh: (2, 3)) + -0.25 * DenseTerm(), CONVERGED, "
+        "support 3.43541, gap "
+    )
+    assert "(exact)" in repr(result)
+    assert repr(KyFanDualBall(2).lmo(G).subspace) == "Subspace(U: (3, 2), Vh: (2, 3))"

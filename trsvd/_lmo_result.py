@@ -30,6 +30,11 @@ class LowRankTerm:
     Vh: Array
     arrays: Arrays
 
+    def __repr__(self) -> str:
+        return (
+            f"{self.scale:.3g} * LowRankTerm(U: {tuple(self.U.shape)}, Vh: {tuple(self.Vh.shape)})"
+        )
+
     def times(self, factor: float) -> LowRankTerm:
         """The same, multiplied by a number."""
         return replace(self, scale=self.scale * factor)
@@ -54,6 +59,9 @@ class DenseTerm:
     scale: float
     form: Callable[[], Array]
     arrays: Arrays | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.scale:.3g} * DenseTerm()"
 
     def times(self, factor: float) -> DenseTerm:
         """The same, multiplied by a number."""
@@ -118,6 +126,13 @@ class LMOResult:
     passes: int
     status: Status
     failure_probability: float = 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"LMOResult({' + '.join(map(repr, self.terms))}, {self.status.name}, "
+            f"support {self.support:.6g}, gap {self.gap:.1e} ({self.gap_kind}), "
+            f"{self.matvecs} matvecs)"
+        )
 
     @cached_property
     def update(self) -> Array:

@@ -99,7 +99,10 @@ class Subspace:
 
     U: Array
     Vh: Array
-    track: Track | None = field(default=None, repr=False)
+    track: Track | None = None
+
+    def __repr__(self) -> str:
+        return f"Subspace(U: {tuple(self.U.shape)}, Vh: {tuple(self.Vh.shape)})"
 
 
 @dataclass(frozen=True, eq=False)
