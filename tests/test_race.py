@@ -1458,6 +1458,8 @@ def test_efforts_and_a_new_file(tmp_path, scripted, capsys):
     assert jobs[0][0]["effort"]["seconds"] == 0.5
     assert [cell["name"] for cell in Results.open(path, header()).cells] == [FULL[0].name]
     assert FULL[0].name in capsys.readouterr().out
+    assert cli.main(["race", *arguments]) == 0
+    assert "nothing was left to run" in capsys.readouterr().err
 
 
 def test_threads_that_blas_does_not_take_end_the_command(tmp_path, scripted, capsys):

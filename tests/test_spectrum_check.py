@@ -123,3 +123,19 @@ def test_a_single_value_is_certified_as_far_as_was_asked():
     more = svds(A, 1, verify=eta / 2, **options)
     assert more.completeness.eta <= eta / 2
     assert more.matvecs_verify > 2
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(("k", "copies", "rest"), [(2, 8, 0.99), (5, 8, 0.99), (10, 22, 0.9)])
+def test_copies_at_a_loose_tolerance(k, copies, rest, sparse):
+    """Residuals near the tolerance must not hide what is above s_k by more than that."""
+    s = np.linspace(1, 0.1, 337) * rest
+    s[:copies] = 1.0
+    A = scipy.sparse.diags_array(s).tocsr() if sparse else np.diag(s)
+    usual = []
+    for seed in range(6):
+        result = svds(A, k, tol=1e-2, verify="exact", rng=seed)
+        assert result.completeness.kind == "exact"
+        assert np.abs(result.S - 1).max() <= (2 * k) ** 0.5 * 1e-2
+        usual.append(svds(A, k, tol=1e-2, verify=False, rng=seed).S[-1])
+    assert min(usual) < 1 - (2 * k) ** 0.5 * 1e-2

@@ -290,7 +290,7 @@ def _solve(
         asked = Residual(driver.k, stop.tol) if driver.truncated else stop
         if exactly:
             completeness, missed = check_spectrum(
-                op, driver.run, outcome.triplets, outcome.residuals, asked, problem.unit
+                op, driver.run, outcome.triplets, asked, problem.unit
             )
         else:
             completeness, missed = check_completeness(

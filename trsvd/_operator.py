@@ -239,8 +239,9 @@ def _product_of(A: Any, block: str, single: str) -> Callable[[Array], Array]:
         return getattr(A, block)  # type: ignore[no-any-return]
     if not hasattr(A, single):
         msg = (
-            f"{describe(A)} has neither {block} nor {single}; pass an array, a sparse matrix, or "
-            "an object with shape, dtype, matmat and rmatmat (or matvec and rmatvec)"
+            f"{describe(A)} has neither {block} nor {single}; pass a dense array, a sparse "
+            "matrix of scipy or cupyx, or an object with shape, dtype, matmat and rmatmat (or "
+            "matvec and rmatvec)"
         )
         raise TypeError(msg)
     vector_product = getattr(A, single)

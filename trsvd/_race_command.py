@@ -154,8 +154,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     _check_outputs(arguments)
     results = _results(arguments)
-    for place, record in enumerate(_records(cells, results, arguments)):
-        _show(record, arguments, head=place == 0)
+    made = 0
+    for made, record in enumerate(_records(cells, results, arguments), 1):
+        _show(record, arguments, head=made == 1)
+    if not made:
+        print("nothing was left to run; --report shows what is there", file=sys.stderr)
     names = {cell.name for cell in cells}
     asked = arguments.threads
     records = [one for one in results.cells if one["name"] in names and one["threads"] in asked]

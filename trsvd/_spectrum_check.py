@@ -33,14 +33,13 @@ def check_spectrum(
     op: Metered,
     run: Run,
     triplets: tuple[Array, HostArray, Array],
-    residuals: HostArray,
     stop: Stop,
     unit: float,
 ) -> tuple[Completeness, Array | None]:
     """Whether a value was missed, and right vectors towards those that were.
 
-    Of ``A - U S V^H`` all singular values are computed: they are those that the triplets leave,
-    to the norm of the residual blocks.
+    Of ``(I - U U^H) A (I - V V^H)`` all singular values are computed. Together with S they are
+    those of A, to the norm of the residual blocks, ``sqrt(||A V - U S||^2 + ||A^H U - V S||^2)``.
 
     Parameters
     ----------
@@ -50,8 +49,6 @@ def check_spectrum(
         What computed the triplets.
     triplets : tuple
         U, S (host, as op scales it) and V.
-    residuals : numpy.ndarray
-        Theirs, relative to s_1.
     stop : Stop
         Decides what counts as missed, in units of A.
     unit : float
@@ -62,12 +59,12 @@ def check_spectrum(
         return Completeness("exact"), None
     arrays = op.arrays
     rest = op.scaled_dense()
-    if len(S):
-        rest = rest - (U * arrays.put(S)[None, :]) @ arrays.adjoint(V)
+    for _ in range(2 if len(S) else 0):  # what is left may be small beside S
+        rest = rest - U @ (arrays.adjoint(U) @ rest)
+        rest = rest - (rest @ V) @ arrays.adjoint(V)
     _, values, Vh = arrays.svd(rest)
     largest = max(float(S[0]) if len(S) else 0.0, float(values[0]))
-    worst = float(residuals.max(initial=0.0))
-    noise = (4 * (2 * len(S)) ** 0.5 * worst + max(op.shape) * arrays.eps) * largest
+    noise = max(op.shape) * arrays.eps * largest
     missing = [s for s in values if s > noise and stop.missed(S * unit, len(S), (s - noise) * unit)]
     if not missing:
         return Completeness("exact"), None
