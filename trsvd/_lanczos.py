@@ -20,7 +20,7 @@ from trsvd._columns import Columns
 from trsvd._golub_kahan import narrow
 from trsvd._in_memory import InMemory
 from trsvd._metered import Metered, Turned
-from trsvd._orthonormalize import SpareVectors, largest_norm, level_of, orthonormalize
+from trsvd._orthonormalize import SpareVectors, largest_norm, orthonormalize
 from trsvd._ritz import Ritz, small_eigh
 
 __all__ = ["GramLanczos"]
@@ -45,8 +45,6 @@ class GramLanczos:
         Number of columns that V has room for, beside the next block.
     rng : numpy.random.Generator
         Source of the spare directions.
-    locked : tuple (S, V), optional
-        Values and right vectors to work in the complement of.
     """
 
     two_sided = True  # there is one side only, and it is orthogonalized
@@ -59,7 +57,6 @@ class GramLanczos:
         *,
         capacity: int,
         rng: np.random.Generator,
-        locked: tuple[HostArray, Array] | None = None,
     ) -> None:
         arrays, n = op.arrays, op.shape[1]
         self.arrays, self.shape = arrays, op.shape
@@ -67,25 +64,13 @@ class GramLanczos:
         width = min(int(start.shape[1]), n)
         self.V = Columns(arrays, n, self.capacity + width)
         self.spare_n = SpareVectors(arrays, rng, n, int(start.shape[1]))
-        S = np.zeros(0)
-        if locked is not None:
-            S = np.asarray(locked[0], dtype=np.float64)
-            self.V.append(locked[1])
-        self.size = self.locked = len(S)
-        W, _, _ = orthonormalize(
-            arrays,
-            start,
-            self.V.view() if self.locked else None,
-            floor=level_of(arrays, start) if self.locked else 0.0,
-            spare=self.spare_n,
-            width=min(width, n - self.locked),
-        )
+        self.size = self.locked = 0
+        W, _, _ = orthonormalize(arrays, start, None, floor=0.0, spare=self.spare_n, width=width)
         self.V.append(W)
         self._begun_with = self.width
-        self.T = np.diag(S**2).astype(arrays.wide_dtype)
-        self.C = np.zeros((self.width, self.size), dtype=arrays.wide_dtype)
-        largest = float(S.max(initial=0.0)) ** 2
-        self.anorm = arrays.xp.asarray(largest, dtype=arrays.real_dtype, device=arrays.device)
+        self.T = np.zeros((0, 0), dtype=arrays.wide_dtype)
+        self.C = np.zeros((self.width, 0), dtype=arrays.wide_dtype)
+        self.anorm = arrays.xp.asarray(0.0, dtype=arrays.real_dtype, device=arrays.device)
         self._pending: list[tuple[Array, Array]] = []
         self._tridiagonal = self.width == 1  # as far as it is not locked
         self._solved: tuple[HostArray, HostArray, HostArray] | None = None  # the last T, with S, Q
@@ -236,12 +221,6 @@ class GramLanczos:
         self.sync()
         _, Q = small_eigh(self.T) if self.locked else self._eigh()
         return self.arrays.product(self.V.view(0, self.size), self.arrays.put(Q[:, :k]))
-
-    def ritz_complement(self, count: int) -> tuple[HostArray, Array]:
-        """Leading Ritz values and right vectors of what is not locked."""
-        S, Q = self._eigh()
-        basis = self.V.view(self.locked, self.size)
-        return S[:count], self.arrays.product(basis, self.arrays.put(Q[:, :count]))
 
     def compress(self, keep: int, *, drop: float = 0.0, block_size: int | None = None) -> None:
         """Thick restart: keep the leading Ritz vectors (and what is locked)."""
