@@ -18,7 +18,7 @@ from trsvd._polar_methods import PolarIteration
 from trsvd._problem import check_start
 from trsvd._singular_values import singular_values
 from trsvd._sum_gauge import sum_gauge
-from trsvd._validate import check_number, check_rng, check_tol
+from trsvd._validate import check_number, check_rng, check_tol, is_seed
 from trsvd.methods import Method
 from trsvd.operators import as_operator
 from trsvd.result import Subspace, SVDResult
@@ -48,7 +48,7 @@ class Options:
             msg = f"certify={self.certify!r}; it is True, False or 'probable'"
             raise ValueError(msg)
         check_tol(self.tol, 0.0)
-        if self.rng is not None and not isinstance(self.rng, np.random.Generator):
+        if not (self.rng is None or is_seed(self.rng) or isinstance(self.rng, np.random.Generator)):
             check_rng(self.rng)
         if self.start is not None:
             check_start(self.start, None)

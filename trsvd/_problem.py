@@ -14,7 +14,7 @@ from trsvd._kinds import describe, is_numeric
 from trsvd._metered import Metered
 from trsvd._probe import probe
 from trsvd._select import select_method
-from trsvd._validate import check_rng, named_method
+from trsvd._validate import check_rng, is_seed, named_method
 from trsvd.methods import Method, Run
 from trsvd.operators import AdjointOperator, as_operator
 from trsvd.result import Subspace, SVDResult
@@ -62,7 +62,8 @@ class Problem:
     def __init__(self, A: Any, rng: Any, state: Any, *, in_compute_dtype: bool = False) -> None:
         self.user_op = as_operator(A)
         self.rng_given = rng is not None
-        if self.rng_given:
+        self._seed: int | None = rng if is_seed(rng) else None
+        if self.rng_given and self._seed is None:
             self.rng = check_rng(rng)
         self.arrays = self.user_op.arrays
         self.in_compute_dtype = in_compute_dtype
@@ -97,7 +98,7 @@ class Problem:
     @cached_property
     def rng(self) -> np.random.Generator:
         """Where random numbers come from; made when it is asked for."""
-        return np.random.default_rng()
+        return np.random.default_rng(self._seed)
 
     def _checked_state(self, state: Any) -> State | None:
         if state is None:

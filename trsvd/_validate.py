@@ -9,7 +9,15 @@ import numpy as np
 
 from trsvd.methods import METHODS, Method
 
-__all__ = ["check_cap", "check_k", "check_number", "check_rng", "check_tol", "named_method"]
+__all__ = [
+    "check_cap",
+    "check_k",
+    "check_number",
+    "check_rng",
+    "check_tol",
+    "is_seed",
+    "named_method",
+]
 
 
 def named_method(method: str | Method) -> Method:
@@ -71,6 +79,11 @@ def check_rng(rng: Any) -> np.random.Generator:
     except (TypeError, ValueError) as error:
         msg = f"rng={rng!r} is no seed ({error}); pass an integer of at least 0, or a Generator"
         raise type(error)(msg) from None
+
+
+def is_seed(rng: Any) -> bool:
+    """Whether a generator can be made of it later: to make one takes as long as a small product."""
+    return type(rng) is int and rng >= 0
 
 
 def check_cap(max_matvecs: int) -> int:
