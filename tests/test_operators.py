@@ -497,7 +497,7 @@ def test_operators_that_lack_something(rng: Any) -> None:
         TypeError, match=says("Operator", "shape (4, 3)", "no dtype", "numpy.dtype")
     ):
         as_operator(_operator(shape=(4, 3), matmat=None, rmatmat=None))
-    with pytest.raises(TypeError, match=says("neither matmat nor matvec.*pass a dense array")):
+    with pytest.raises(TypeError, match=says("neither matmat nor matvec", "pass a dense array")):
         as_operator(_operator(shape=(4, 3), dtype=A.dtype))
     with pytest.raises(TypeError, match=says("neither rmatmat nor rmatvec", "pass a dense array")):
         as_operator(_operator(shape=(4, 3), dtype=A.dtype, matmat=lambda _, X: A @ X))
