@@ -15,7 +15,7 @@ from trsvd._arrays import Array, HostArray
 from trsvd._golub_kahan import GolubKahan
 from trsvd._in_memory import InMemory, coarsest_precision, in_memory
 from trsvd._metered import Metered
-from trsvd._orthonormalize import norm_of
+from trsvd._orthonormalize import SpareVectors, level_of, orthonormalize
 from trsvd._ritz import small_eigh
 from trsvd.methods import Run
 from trsvd.result import Completeness
@@ -133,11 +133,9 @@ def _compiled_complement(
     arrays, k, n = view.arrays, len(S), view.shape[1]
     V = np.empty((k + steps + 1, n), arrays.host_dtype)
     V[:k] = known.T
-    x = arrays.gaussian(rng, n, 1)[:, 0]
-    for _ in range(2):
-        x = x / norm_of(x)
-        x = x - (V[:k] @ x) @ V[:k]
-    V[k] = x / norm_of(x)
+    x = arrays.gaussian(rng, n, 1)
+    spare, floor = SpareVectors(arrays, rng, n, 1), level_of(arrays, x)
+    V[k] = orthonormalize(arrays, x, V[:k].T, floor=floor, spare=spare)[0][:, 0]
     H, C = np.zeros((steps, len(V))), np.zeros((2, steps))
     made = view.lanczos(V, k, 1, H, C, 4 * arrays.eps, float(S[0]) ** 2)
     if made < steps:  # one more was begun, and has its coefficients

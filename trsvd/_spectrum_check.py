@@ -60,8 +60,8 @@ def check_spectrum(
     arrays = op.arrays
     rest = op.scaled_dense()
     for _ in range(2 if len(S) else 0):  # what is left may be small beside S
-        rest = rest - U @ (arrays.adjoint(U) @ rest)
-        rest = rest - (rest @ V) @ arrays.adjoint(V)
+        rest = rest - arrays.product(U, arrays.adjoint_product(U, rest))
+        rest = rest - arrays.product(arrays.product(rest, V), arrays.adjoint(V))
     _, values, Vh = arrays.svd(rest)
     largest = max(float(S[0]) if len(S) else 0.0, float(values[0]))
     noise = max(op.shape) * arrays.eps * largest
