@@ -597,7 +597,7 @@ def test_a_peer_that_raises_has_failed(task, clock):
 
 def test_a_setting_that_suffices_with_other_threads_is_not_looked_for_again(task, clock):
     peer, steps = rough_peer(clock, 9)
-    elsewhere = Outcome("rough", "peer", "raced", options={"steps": 10})
+    elsewhere = Outcome("rough", "peer", "raced", options={"steps": 10}, reached=True)
     outcome = tune(peer, task, math.inf, QUICK, quiet, elsewhere)
     assert (outcome.status, outcome.options) == ("raced", {"steps": 10})
     assert set(steps) == {10}
@@ -608,7 +608,7 @@ def test_a_setting_that_suffices_with_other_threads_is_not_looked_for_again(task
     assert outcome.status == "raced"
     assert outcome.options["steps"] >= 9
     plain, calls = peer_of(clock, lambda settings: settings["blas"], variants=two_libraries)
-    elsewhere = Outcome("fake", "peer", "raced", options={"blas": 2.0})
+    elsewhere = Outcome("fake", "peer", "raced", options={"blas": 2.0}, reached=True)
     outcome = tune(
         plain, task, math.inf, dataclasses.replace(QUICK, for_time=True), quiet, elsewhere
     )

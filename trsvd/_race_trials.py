@@ -143,15 +143,14 @@ class _Search:
         return _Try(options, seconds, judge(self.task, answer_of(raw)))
 
     def begun_with(self, elsewhere: Outcome) -> list[_Try]:
-        """The setting of another run of this cell, if it still does; [] to look for one.
+        """The setting of another run of this cell, if the same comes of it; [] to look for one.
 
-        Where none has anything to do with accuracy, all are as fast to try.
+        Where settings buy no accuracy, all are as fast to try.
         """
-        if elsewhere.status not in {"raced", "slow", "missed"} or not self.ladder.option:
+        if not self.ladder.option or self.ladder.option not in elsewhere.options:
             return []
-        one = self.attempt(elsewhere.options) if elsewhere.options else None
-        same = one is not None and one.verdict.reached == (elsewhere.status != "missed")
-        return [one] if one is not None and same else []
+        one = self.attempt(elsewhere.options)
+        return [one] if one is not None and one.verdict.reached == elsewhere.reached else []
 
     def all_variants(self) -> Iterator[_Try]:
         """The best of each variant; but one where the first is far too slow, or time is up."""

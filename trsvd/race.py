@@ -66,7 +66,7 @@ _SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 _PAUSE = 0.1
 """Seconds in which the threads of one library go to sleep before the next one runs.
 
-Those of OpenBLAS wait actively for some ten milliseconds, longer where they share a core.
+Those of OpenBLAS wait actively meanwhile: after 30 or 60 ms they disturbed calls still.
 """
 
 
@@ -102,6 +102,9 @@ def run(
 ) -> Iterator[dict[str, Any]]:
     """Race in every cell that has no result yet.
 
+    Where there is one with another number of threads, the search for the settings of the peers
+    begins with those found there.
+
     Parameters
     ----------
     cells : sequence of Cell
@@ -116,8 +119,7 @@ def run(
         Folders of the cache and of real matrices.
     renew : bool, default False
         Whether to run cells again that were measured with other sources of trsvd. The settings of
-        the peers, which do not depend on those, are not looked for again. (Of a cell that was
-        measured with another number of threads, the search begins with the settings found there.)
+        the peers, which do not depend on those, are not looked for again.
     progress : callable, optional
         Called with a line on what is going on.
 
