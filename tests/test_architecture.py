@@ -37,7 +37,16 @@ FLOORS = [
     # 1: matrices as operators
     {"_operator", "operators", "_probe", "_metered", "_in_memory"},
     # 2: kernels
-    {"_columns", "_orthonormalize", "_golub_kahan", "_lanczos", "_ritz", "_subspace"},
+    {
+        "_columns",
+        "_orthonormalize",
+        "_golub_kahan",
+        "_lanczos",
+        "_ritz",
+        "_squares",
+        "_stacked",
+        "_subspace",
+    },
     # 3: truncated SVD
     {
         "result",
@@ -55,6 +64,7 @@ FLOORS = [
         "_completeness",
         "_spectrum_check",
         "_drive",
+        "_batch",
         "_svds",
     },
     # 4: norms, balls, oracles
@@ -165,6 +175,7 @@ NEIGHBOURS = {
     "_ritz": {"_orthonormalize"},
     "_golub_kahan": {"_columns", "_orthonormalize", "_ritz"},
     "_lanczos": {"_columns", "_golub_kahan", "_orthonormalize", "_ritz"},
+    "_stacked": {"_ritz", "_squares"},
     "_subspace": {"_columns", "_orthonormalize", "_ritz"},
     "methods.__init__": {
         "methods._protocol",
@@ -193,7 +204,9 @@ NEIGHBOURS = {
         "result",
         "stopping",
     },
+    "_batch": {"_drive", "_select", "_validate", "methods.__init__", "result"},
     "_svds": {
+        "_batch",
         "_drive",
         "_problem",
         "_select",

@@ -918,13 +918,16 @@ def test_a_worker_reads_its_job_and_prints_events_only(tmp_path):
         assert any("openblas" in pool or "mkl" in pool for pool in events[0]["pools"])
 
 
-def test_a_batch_is_raced_one_matrix_at_a_time_by_svds():
+def test_a_batch_is_raced_at_once_and_one_matrix_at_a_time():
     cell = dataclasses.replace(RESIDUAL, matrix="gaussian-12x8", batch=3)
     task = Task(cell, many_subjects(cell.matrix, cell.dtype, 3))
     raw = DEFAULT.runner(task)(0, {"tol": 1e-10})
-    assert len(raw) == 3
     assert judge(task, answer_of(raw)).reached
-    assert facts_of(raw)["method"] == str(raw[0].method)
+    one_by_one = next(own for own in OWN if own.name == "one at a time")
+    alone = one_by_one.runner(task)(0, {"tol": 1e-10})
+    assert len(alone) == 3
+    assert judge(task, answer_of(alone)).reached
+    assert facts_of(raw) == facts_of(alone) == facts_of(alone[0])
 
     def each(A, k, seed, start):
         return leading(A, k=k)

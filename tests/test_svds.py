@@ -955,7 +955,6 @@ def test_numpy_integers_are_integers():
     ("matrix_like", "error", "match"),
     [
         (np.zeros(5), ValueError, "1 dimension"),
-        (np.zeros((2, 3, 4)), ValueError, "3 dimensions"),
         (np.zeros(()), ValueError, "0 dimensions"),
         (np.zeros((0, 5)), ValueError, "without rows"),
         (np.zeros((5, 0)), ValueError, "without rows or columns"),
@@ -984,6 +983,16 @@ def test_matrices_that_are_none(matrix_like, error, match):
         trsvd.svds_above(matrix_like, 0.1)
     with pytest.raises(error, match=match):
         trsvd.svds_to_tolerance(matrix_like, 0.1)
+
+
+def test_a_number_of_triplets_that_has_to_be_found_is_that_of_one_matrix():
+    batch = np.zeros((2, 3, 4))
+    with pytest.raises(ValueError, match="3 dimensions"):
+        trsvd.svds_above(batch, 0.1)
+    with pytest.raises(ValueError, match="3 dimensions"):
+        trsvd.svds_to_tolerance(batch, 0.1)
+    with pytest.raises(ValueError, match="3 dimensions"):
+        trsvd.select_method(batch, 1)
 
 
 def test_not_finite_on_every_backend(backend):

@@ -266,9 +266,10 @@ class Arrays(Factorizations):
     def hand_out_values(self, S: HostArray) -> Array:
         """Singular values, from the host, in the real dtype that the user's data had."""
         xp, (dtype, largest) = self.xp, self._values
-        if len(S) and not S[0] <= largest:
+        top = (S[0] if S.ndim == 1 else S.max()) if S.size else 0.0
+        if not top <= largest:
             msg = (
-                f"the largest singular value, {S[0]:.3g}, exceeds the range of "
+                f"the largest singular value, {top:.3g}, exceeds the range of "
                 f"{dtype_name(dtype)} ({largest:.3g}); convert A to a wider dtype, or scale it down"
             )
             raise ValueError(msg)
@@ -368,15 +369,23 @@ class Arrays(Factorizations):
         return self.xp.concat([X[-shift:, :], X[:-shift, :]], axis=0) if shift else X
 
     def fix_phases(self, U: Array, V: Array) -> tuple[Array, Array]:
-        """Make the entry of largest modulus of every column of U real and positive."""
+        """Make the entry of largest modulus of every column of U real and positive.
+
+        Of two matrices, or of two stacks.
+        """
         xp = self.xp
         if self.on_host and not self.is_complex:
-            lead = np.abs(U).argmax(axis=0)
-            sign = np.copysign(U.dtype.type(1), U[lead, np.arange(U.shape[1])])
+            if U.ndim == 2:
+                lead = np.abs(U).argmax(axis=0)
+                entry = U[lead, np.arange(U.shape[1])]
+            else:
+                lead = np.abs(U).argmax(axis=-2, keepdims=True)
+                entry = np.take_along_axis(U, lead, axis=-2)
+            sign = np.copysign(U.dtype.type(1), entry)
             return U * sign, V * sign
-        lead = xp.argmax(xp.abs(U), axis=0)
-        here = xp.arange(U.shape[0], device=self.device)[:, None] == lead[None, :]
-        entry = xp.sum(xp.where(here, U, xp.zeros_like(U)), axis=0)
+        lead = xp.argmax(xp.abs(U), axis=-2, keepdims=True)
+        here = xp.arange(U.shape[-2], device=self.device)[:, None] == lead
+        entry = xp.sum(xp.where(here, U, xp.zeros_like(U)), axis=-2, keepdims=True)
         size = xp.abs(entry)
         size = xp.where(size == 0, xp.ones_like(size), size)
         one = xp.ones_like(entry)

@@ -27,11 +27,11 @@ class Factorizations(Reductions):
         @property
         def eps(self) -> float: ...
 
-        def get(self, x: Array) -> HostArray: ...
-
         def put(self, x: HostArray) -> Array: ...
 
         def like(self, X: Array) -> Array: ...
+
+        def conj(self, X: Array) -> Array: ...
 
         def adjoint_product(self, A: Array, X: Array) -> Array: ...
 
@@ -70,9 +70,7 @@ class Factorizations(Reductions):
 
         In double precision, since half of the digits of small eigenvalues are lost; or in single.
         """
-        xp, n = self.xp, A.shape[1]
-        names = ("complex64", "complex128") if self.is_complex else ("float32", "float64")
-        wide = getattr(xp, names[double])
+        xp, n, wide = self.xp, A.shape[1], self._wide(double)
         G = xp.zeros((n, n), dtype=wide, device=self.device).T
         for panel in row_panels(A, least=n):
             panel = converted(xp, panel, wide)
@@ -84,9 +82,41 @@ class Factorizations(Reductions):
         if not self.reads_are_cheap:
             _, vectors = self.xp.linalg.eigh(G)
             return self.like(self.xp.flip(vectors[:, -k:], axis=1))
-        host = self.get(G)
-        vectors = leading_eigenvectors(host, k)
-        # LAPACK's search by index can miss members of a cluster, or give up on one.
-        if vectors.shape[1] < k:
-            _, vectors = scipy.linalg.eigh(host, check_finite=False, driver="evd")
-        return self.put(vectors[:, -k:][:, ::-1])
+        return self.put(_leading(self.get(G), k))
+
+    def svds_of_stack(self, A: Array) -> tuple[Array, HostArray, Array]:
+        """`svd` of each matrix of a stack: shapes (b, m, r), (b, r) and (b, r, n)."""
+        if self.on_host:
+            U, S, Vh = (np.stack(parts) for parts in zip(*map(thin_svd, A), strict=True))
+        else:
+            U, S, Vh = self.xp.linalg.svd(A, full_matrices=False)
+        return U, self.get(S).astype(np.float64), Vh
+
+    def gram_eigh_of_stack(self, A: Array, k: int, *, double: bool) -> Array:
+        """`gram_eigh` of the `gram` of each matrix of a stack, of shape (b, n, k)."""
+        xp = self.xp
+        if self.on_host:
+            grams: Any = (self.gram(B, double=double) for B in A)
+        else:
+            B = converted(xp, A, self._wide(double))
+            grams = self.conj(xp.matrix_transpose(B)) @ B
+            if not self.reads_are_cheap:
+                _, vectors = xp.linalg.eigh(grams)
+                return self.like(xp.flip(vectors[:, :, -k:], axis=2))
+            grams = self.get(grams)
+        # Each with its columns one after the other, as LAPACK leaves them.
+        rows = self.put(np.stack([_leading(G, k).T for G in grams]))
+        return xp.matrix_transpose(rows)
+
+    def _wide(self, double: bool) -> Any:
+        names = ("complex64", "complex128") if self.is_complex else ("float32", "float64")
+        return getattr(self.xp, names[double])
+
+
+def _leading(G: HostArray, k: int) -> HostArray:
+    """Eigenvectors of the k largest eigenvalues of a Hermitian matrix, descending."""
+    vectors = leading_eigenvectors(G, k)
+    # LAPACK's search by index can miss members of a cluster, or give up on one.
+    if vectors.shape[1] < k:
+        _, vectors = scipy.linalg.eigh(G, check_finite=False, driver="evd")
+    return vectors[:, -k:][:, ::-1]

@@ -21,7 +21,7 @@ from trsvd.methods import BlockKrylov, Direct, Method, ThickRestartLanczos
 from trsvd.result import Subspace, SVDResult, Track
 from trsvd.stopping import Gap, Residual
 
-__all__ = ["LeadingPairs", "judged", "leading_pairs", "rounding_of", "water_filling"]
+__all__ = ["EXACT_UP_TO", "LeadingPairs", "judged", "leading_pairs", "rounding_of", "water_filling"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class LeadingPairs:
 
 # Columns beyond k of a block from scratch: they meet what a warm start does not contain.
 _OVERSAMPLING = 4
-_EXACT_UP_TO = 64
+EXACT_UP_TO = 64
 # Above, residuals say enough of a gap; below, that it goes down as their squares is worth more.
 _LOOSE = 1e-4
 _TIGHT = 1e-2
@@ -238,7 +238,7 @@ def _method_for_gap(problem: Problem, k: int, gap: float, start: Any, share: flo
             return compiled
     # Two expansions by a block are the least that an estimate can be made of.
     too_wide = 4 * (k + _OVERSAMPLING) > share * rank and suits_direct(problem.user_op)
-    if rank <= _EXACT_UP_TO or 4 * k >= rank or too_wide:
+    if rank <= EXACT_UP_TO or 4 * k >= rank or too_wide:
         return Direct()
     return BlockKrylov(oversampling=_OVERSAMPLING - guards(k))
 

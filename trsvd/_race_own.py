@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from trsvd.methods import (
     RandomizedSVD,
     ThickRestartLanczos,
 )
+from trsvd.result import SVDResult
 
 __all__ = ["DEFAULT", "OWN", "Own", "answer_of", "facts_of", "with_start"]
 
@@ -44,7 +46,7 @@ class Own(Peer):
     def suits(self, cell: Cell, one: Subject) -> bool:
         """Whether such a run makes sense."""
         if self.one_at_a_time:
-            return bool(cell.batch) and cell.measure == "gap"
+            return bool(cell.batch)
         if not self.verify and cell.batch:
             return False
         return super().suits(cell, one)
@@ -53,8 +55,9 @@ class Own(Peer):
         """``run(seed, options)``, which leaves unpacking to `answer_of`."""
         cell = task.cell
         matrices = [_put(subject.A, cell.backend) for subject in task.subjects]
+        stack = _put(np.stack([s.A for s in task.subjects]), cell.backend) if cell.batch else None
         if cell.measure == "gap":
-            return self._oracle(task, matrices)
+            return self._oracle(task, matrices, stack)
 
         def single(A: Any, seed: int, tol: float) -> Any:
             return svds(A, cell.k, method=self.method, tol=tol, rng=seed, verify=self.verify)
@@ -63,16 +66,15 @@ class Own(Peer):
             tol = options.get("tol", cell.target)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                if not cell.batch:
-                    return single(matrices[0], seed, tol)
-                return [single(A, seed, tol) for A in matrices]
+                if self.one_at_a_time:
+                    return [single(A, seed, tol) for A in matrices]
+                return single(matrices[0] if stack is None else stack, seed, tol)
 
         return run
 
-    def _oracle(self, task: Task, matrices: list[Any]) -> Callable[[int, Options], Any]:
+    def _oracle(self, task: Task, matrices: list[Any], stack: Any) -> Callable[[int, Options], Any]:
         cell = task.cell
         gap = cell.target if cell.target >= EXACT else None
-        stack = _put(np.stack([s.A for s in task.subjects]), cell.backend) if cell.batch else None
         ball = KyFanDualBall(cell.k)
 
         def exact(G: Any, seed: int) -> Any:
@@ -125,6 +127,9 @@ def facts_of(raw: Any) -> dict[str, Any]:
     facts = {name: getattr(result, name) for name in names if hasattr(result, name)}
     if hasattr(result, "method"):
         facts["method"] = str(result.method)
+    if isinstance(result, SVDResult) and result.S.ndim > 1:  # of each matrix, in the mean
+        each = math.prod(result.S.shape[:-1])
+        facts |= {name: round(value / each) for name, value in facts.items() if name in names}
     return facts
 
 
@@ -154,7 +159,7 @@ OWN: Sequence[Own] = (
     _own("direct gram", Direct(route="gram")),
     _own("direct svd", Direct(route="svd"), dense=True, full=True),
     _own("power", PowerIteration(), measures=("err1",)),
-    _own("one at a time", None, measures=("gap",), one_at_a_time=True),
+    _own("one at a time", None, measures=("gap", "residual"), one_at_a_time=True),
     _own("unverified", None, role="unverified", measures=("residual", "err1"), verify=False),
 )
 """trsvd's own methods, by which the choice among them is judged; and what its check costs."""

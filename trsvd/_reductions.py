@@ -13,6 +13,7 @@ from trsvd._kinds import split_power
 __all__ = ["Reductions", "row_panels"]
 
 Array = Any
+HostArray = np.ndarray[Any, np.dtype[Any]]
 
 _PANEL_BYTES = 1 << 24
 _SMALL_PANEL = 1 << 19
@@ -35,12 +36,27 @@ class Reductions:
         @property
         def reads_are_cheap(self) -> bool: ...
 
+        def get(self, x: Array) -> HostArray: ...
+
     def max_abs(self, A: Array) -> float:
         """Largest modulus in ``A`` (of real or imaginary parts); NaN or inf show up in it."""
         xp = self.xp
         parts = [xp.real(A), xp.imag(A)] if xp.isdtype(A.dtype, "complex floating") else [A]
         ends = [float(end) for part in parts for end in (xp.max(part), -xp.min(part))]
         return float("nan") if np.isnan(ends).any() else max(ends)
+
+    def largest_of_stack(self, A: Array) -> HostArray:
+        """Largest modulus in each matrix of a stack, on the host; NaN and inf show up in it."""
+        xp = self.xp
+        ends = [xp.max(A, axis=(1, 2)), -xp.min(A, axis=(1, 2))] if not self.is_complex else []
+        largest = xp.maximum(*ends) if ends else xp.max(xp.abs(A), axis=(1, 2))
+        return self.get(largest).astype(np.float64)
+
+    def norms_of_stack(self, A: Array) -> HostArray:
+        """Frobenius norm of each matrix of a stack, on the host, as precise as its dtype."""
+        rows = self.xp.reshape(A, (A.shape[0], -1))
+        squares = self.get(self.xp.vecdot(rows, rows)).real.astype(np.float64)
+        return np.asarray(np.sqrt(squares))
 
     def frobenius_norm(self, A: Array, scale: float = 1.0) -> float:
         """``||scale A||_F``, summed in double precision by row panels."""

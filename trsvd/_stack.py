@@ -8,29 +8,28 @@ multiplied together:
 - with the subspaces of the last step, by warm steps, judged one by one as `Watch` does.
 
 What cannot be settled in the stack (a rank below k, values too small for a Gram matrix, a subspace
-that was lost) is computed by itself. NumPy's matrices are taken one after the other: its batched
-products are a loop as well.
+that was lost) is computed by itself. So are NumPy's matrices, but for small ones without a start:
+its batched products are a loop as well.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from trsvd._arrays import Array, Arrays, HostArray, is_array
 from trsvd._errors import Status
-from trsvd._leading import LeadingPairs, leading_pairs, rounding_of
+from trsvd._leading import EXACT_UP_TO, LeadingPairs, leading_pairs, rounding_of
+from trsvd._stacked import STACK_UP_TO, Stack, Triplets
 from trsvd._tracking import Watch, blended, guards, kept_values, outside_of
+from trsvd._validate import check_tol
 from trsvd.result import Subspace, Track
 
 __all__ = ["all_leading_pairs"]
-
-# Beyond this a batched factorization is no better than one at a time.
-_STACK_UP_TO = 512
 
 
 def all_leading_pairs(
@@ -60,7 +59,10 @@ def all_leading_pairs(
             stack = _Stack([matrices[i] for i in members], min(k, *matrices[members[0]].shape))
             given = [starts[i] for i in members]
             with stack.arrays.as_asked():
-                settled = stack.exact() if given[0] is None else stack.warm(given, options)
+                if given[0] is None:
+                    settled = stack.exact(options["tol"], options["gap"])
+                else:
+                    settled = stack.warm(given, options)
             found |= {members[place]: pairs for place, pairs in settled.items()}
     for index, G in enumerate(matrices):
         if index not in found:
@@ -74,7 +76,9 @@ def _kind(G: Any, start: Any, k: int, options: dict[str, Any]) -> Any:
     if not is_array(G) or G.ndim != 2 or 0 in tuple(G.shape) or options["method"] is not None:
         return None
     arrays = Arrays.of_array(G)
-    if arrays.on_host or min(G.shape) > _STACK_UP_TO:
+    if min(G.shape) > (EXACT_UP_TO if arrays.on_host else STACK_UP_TO):
+        return None
+    if arrays.on_host and (start is not None or type(G) is not np.ndarray):
         return None
     track = None
     if start is not None:
@@ -91,97 +95,41 @@ def _kind(G: Any, start: Any, k: int, options: dict[str, Any]) -> Any:
     return (arrays.xp.__name__, str(arrays.device), arrays.dtype_name, out, tuple(G.shape), track)
 
 
-@dataclass(frozen=True)
-class _Triplets:
-    """A stack of triplets: U (b, m, p) and V (b, n, p) on the device, S (b, p) on the host."""
-
-    U: Array
-    S: HostArray
-    V: Array
-
-
-class _Stack:
-    """Matrices of one shape, scaled by powers of two to be near 1."""
+class _Stack(Stack):
+    """The leading pairs of matrices of one shape."""
 
     def __init__(self, matrices: list[Array], k: int) -> None:
-        self.arrays = arrays = Arrays.of_array(matrices[0])
-        self.k = k
+        arrays = Arrays.of_array(matrices[0])
         A = arrays.xp.stack([arrays.take(G) for G in matrices])
-        sizes = arrays.get(arrays.xp.max(arrays.xp.abs(A), axis=(1, 2))).astype(np.float64)
-        if not np.isfinite(sizes).all():
-            bad = int(np.argmin(np.isfinite(sizes)))
+        largest = arrays.largest_of_stack(A)
+        if not np.isfinite(largest).all():
+            bad = int(np.argmin(np.isfinite(largest)))
             msg = (
                 f"matrix {bad} of those of shape {tuple(matrices[0].shape)} contains NaN or inf; "
                 "find where it comes from before making a step along it"
             )
             raise ValueError(msg)
-        exponents = np.where(sizes > 0, np.frexp(sizes)[1], 0)
-        # Two factors: one alone can leave the range of the dtype.
-        half = exponents // 2
-        for part in (half, exponents - half):
-            if part.any():
-                A = A * self._column(np.ldexp(1.0, -part))
-        self.A, self.units = A, np.ldexp(1.0, exponents)
-        self.shape = tuple(matrices[0].shape)
-
-    def _column(self, values: HostArray) -> Array:
-        """One number for each matrix, to multiply a stack by."""
-        return self.arrays.put(values)[:, None, None]
-
-    def _adjoint(self, X: Array) -> Array:
-        return self.arrays.conj(self.arrays.xp.matrix_transpose(X))
-
-    def _half(self, A: Array, X: Array) -> tuple[Array, HostArray, Array]:
-        """Rayleigh-Ritz with one batched product: ``A X W = Q diag(S)``, as ``Q, S, X W``."""
-        arrays = self.arrays
-        Q, R = arrays.xp.linalg.qr(A @ X)
-        host = arrays.get(R).astype(arrays.wide_dtype)
-        if not np.isfinite(host).all():
-            msg = "a batched product returned NaN or inf in the middle of the computation"
-            raise ValueError(msg)
-        P, S, Wh = np.linalg.svd(host)
-        W = np.conj(np.swapaxes(Wh, 1, 2))
-        return Q @ arrays.put(P), S, X @ arrays.put(W)
-
-    def _norms(self) -> HostArray:
-        """Frobenius norms of the scaled matrices."""
-        xp = self.arrays.xp
-        wide = xp.astype(xp.abs(self.A), xp.float64)
-        return np.sqrt(self.arrays.get(xp.sum(wide * wide, axis=(1, 2))))
+        super().__init__(arrays, A, largest)
+        self.k = k
 
     # ---- from scratch -----------------------------------------------------------------------
 
-    def exact(self) -> dict[int, LeadingPairs]:
+    def exact(self, tol: float | None, gap: float | None) -> dict[int, LeadingPairs]:
         """The pairs from the whole spectra, of those matrices that have k that can be told."""
-        arrays, (m, n), k = self.arrays, self.shape, self.k
-        rank, more = min(m, n), min(k + guards(k), min(m, n))
-        A = self.A if m >= n else self._adjoint(self.A)
-        if 4 * k <= rank:
-            wide = arrays.xp.complex128 if arrays.is_complex else arrays.xp.float64
-            B = arrays.xp.astype(A, wide, copy=False)
-            _, vectors = arrays.xp.linalg.eigh(self._adjoint(B) @ B)
-            V = arrays.like(arrays.xp.flip(vectors[:, :, -more:], axis=2))
-            U, S, V = self._half(A, V)
-            W = self._adjoint(A) @ U[:, :, :k] - V[:, :, :k] * self._rows(S[:, :k])
-            residuals = np.sqrt(arrays.get(arrays.xp.sum(arrays.xp.abs(W) ** 2, axis=1)))
-            # A Gram matrix tells values apart down to sqrt(eps) of double precision.
-            told = S[:, k - 1] > 10 * np.finfo(np.float64).eps ** 0.5 * S[:, 0]
-            told &= residuals.max(axis=1) <= arrays.eps**0.75 * S[:, 0]
-        else:
-            U, S, Vh = arrays.xp.linalg.svd(A, full_matrices=False)
-            U, S, V = U[:, :, :more], arrays.get(S).astype(np.float64)[:, :more], self._adjoint(Vh)
-            V = V[:, :, :more]
-            told = S[:, k - 1] > max(m, n) * arrays.eps * S[:, 0]
-        tracks = [
-            Track(k, False, math.inf, 0, row * unit, outside_of(norm, row[:k]) * unit)
-            for norm, row, unit in zip(self._norms(), S, self.units, strict=True)
-        ]
-        found = _Triplets(U, S, V) if m >= n else _Triplets(V, S, U)
-        gaps = np.where(told, rounding_of(arrays), np.nan)
-        return self._handed_out(found, gaps, "exact", tracks, rank, 1, np.arange(len(S)))
-
-    def _rows(self, S: HostArray) -> Array:
-        return self.arrays.put(S)[:, None, :]
+        k, rank, norms = self.k, min(self.shape), self.norms()
+        tol = check_tol(tol, self.arrays.eps)
+        found: dict[int, LeadingPairs] = {}
+        for settled in self.leading(k, min(k + guards(k), rank), tol, norms):
+            places, S = settled.places, settled.found.S
+            tracks = [
+                Track(k, False, math.inf, 0, row * unit, outside_of(norm, row[:k]) * unit)
+                for norm, row, unit in zip(norms[places], S, self.units[places], strict=True)
+            ]
+            gaps = rounding_of(self.arrays) + settled.lost
+            if gap is not None:  # who computes by itself says why it is no less
+                gaps = np.where(gaps <= gap, gaps, np.nan)
+            found |= self._handed_out(settled.found, gaps, "exact", tracks, rank, 1, places)
+        return found
 
     # ---- from the last step -----------------------------------------------------------------
 
@@ -189,7 +137,7 @@ class _Stack:
         """A warm step of each matrix, of those whose subspace could be followed."""
         k = self.k
         memories = [start.track for start in starts if start.track is not None]
-        norms = self._norms()
+        norms = self.norms()
         watches = [
             Watch(memory, norm, k, options["gap"], min(self.shape), unit)
             for memory, norm, unit in zip(memories, norms, self.units, strict=True)
@@ -198,11 +146,11 @@ class _Stack:
         X = self._blocks(starts, left, np.random.default_rng(options["rng"]))
         known = np.array([memory.values[0] > 0 for memory in memories])
         A, places = self.A, np.flatnonzero((norms > 0) & known)
-        A, X = self._chosen(A, places), self._chosen(X, places)
+        A, X = self.chosen(A, places), self.chosen(X, places)
         settled: dict[int, LeadingPairs] = {}
         products = 0
         while len(places):
-            Y, S, X = self._half(self._adjoint(A) if left else A, X)
+            Y, S, X = self.half(self.adjoint(A) if left else A, X)
             left, products = not left, products + 1
             if products == 1:
                 U, V = (Y, X) if left else (X, Y)
@@ -211,7 +159,7 @@ class _Stack:
                     watches[place].kept = row
             for place, row in zip(places, S, strict=True):
                 watches[place].look(row)
-            triplets = _Triplets(Y, S, X) if left else _Triplets(X, S, Y)
+            triplets = Triplets(Y, S, X) if left else Triplets(X, S, Y)
             gaps = [watches[place].gap for place in places]
             tracks = [replace(watches[place].memory, left_is_newer=left) for place in places]
             values = np.array([np.nan if gap is None else gap for gap in gaps])
@@ -220,7 +168,7 @@ class _Stack:
                 triplets, values, "estimate", tracks, products * width, products, places
             )
             going = np.flatnonzero([not watches[place].over for place in places])
-            A, X, places = self._chosen(A, going), self._chosen(Y, going), places[going]
+            A, X, places = self.chosen(A, going), self.chosen(Y, going), places[going]
         return settled
 
     def _kept(
@@ -230,17 +178,8 @@ class _Stack:
         arrays, k = self.arrays, self.k
         P = arrays.xp.stack([arrays.take(starts[place].U)[:, :k] for place in places])
         Q = arrays.xp.stack([arrays.take(starts[place].Vh)[:k, :] for place in places])
-        inner = arrays.get(self._adjoint(U) @ P), arrays.get(self._adjoint(V) @ self._adjoint(Q))
+        inner = arrays.get(self.adjoint(U) @ P), arrays.get(self.adjoint(V) @ self.adjoint(Q))
         return kept_values(inner[0], S, inner[1])
-
-    def _chosen(self, X: Array, places: HostArray) -> Array:
-        if len(places) == X.shape[0]:
-            return X
-        return self.arrays.xp.take(X, self._index(places), axis=0)
-
-    def _index(self, places: HostArray) -> Array:
-        xp = self.arrays.xp
-        return xp.asarray(places, dtype=xp.int64, device=self.arrays.device)
 
     def _blocks(self, starts: list[Subspace], left: bool, rng: np.random.Generator) -> Array:
         """The newer sides, the last column of each blended with a random one, orthonormal."""
@@ -261,7 +200,7 @@ class _Stack:
 
     def _handed_out(
         self,
-        found: _Triplets,
+        found: Triplets,
         gaps: HostArray,
         kind: str,
         tracks: list[Track],
@@ -271,7 +210,7 @@ class _Stack:
     ) -> dict[int, LeadingPairs]:
         """Pairs of those matrices whose gap is known, by their place in the stack."""
         arrays, k = self.arrays, self.k
-        rounding, Vh = rounding_of(arrays), self._adjoint(found.V)
+        rounding, Vh = rounding_of(arrays), self.adjoint(found.V)
         out = {}
         for row, place in enumerate(places):
             S = found.S[row] * self.units[place]

@@ -109,6 +109,10 @@ class Subspace:
 class SVDResult:
     """The k leading singular triplets of an m x n matrix; unpacks as ``U, S, Vh``.
 
+    Of a batch: its dimensions stand before those of the arrays, products, passes and iterations
+    are sums, ``converged`` and ``completeness`` are those of its worst matrix, ``status`` is that
+    of the first which did not converge, ``method`` the one that made most products, ``state`` None.
+
     Attributes
     ----------
     U : array of shape (m, k)
@@ -169,7 +173,7 @@ class SVDResult:
         return (
             f"SVDResult(U: {tuple(self.U.shape)}, S: {tuple(self.S.shape)}, "
             f"Vh: {tuple(self.Vh.shape)}, {self.status.name}, "
-            f"largest residual {max(self.residuals, default=0.0):.1e}, "
+            f"largest residual {self.residuals.max(initial=0.0):.1e}, "
             f"{self.matvecs} + {self.matvecs_verify} matvecs, {self.method})"
         )
 

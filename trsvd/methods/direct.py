@@ -10,14 +10,12 @@ import numpy as np
 from trsvd._arrays import Array, HostArray
 from trsvd._metered import Metered
 from trsvd._ritz import Ritz, check_finite, rayleigh_ritz
+from trsvd._squares import FEW, in_single, lost_to_squares, resolved
 from trsvd.methods._protocol import Run
 
 __all__ = ["Direct"]
 
 _SINGLE = float(np.finfo(np.float32).eps)
-_LOOSE = 100 * _SINGLE
-# LAPACK's vectors of so few rows are less skew, and to mend that takes as long as all the rest.
-_FEW = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +67,9 @@ class _DirectRun(Run):
         if route == "auto":
             route = "gram" if 4 * k <= n else "svd"
         self.route = route
-        # Squares in float32 are tried where they may do; s_k tells afterwards whether they did.
-        # (A norm of moderate size: squares stay in its range.)
-        least = 8 * _SINGLE if op.arrays.eps >= _SINGLE else _LOOSE
-        self.double = tol < least or (op.arrays.eps < _SINGLE and op.norm_hint is None)
+        # (A norm of moderate size: squares stay in the range of float32.)
+        moderate = op.arrays.eps >= _SINGLE or op.norm_hint is not None
+        self.double = not (moderate and in_single(op.arrays.eps, tol))
         self._triplets: tuple[Array, HostArray, Array] | None = None
         self._dense: Array | None = None
 
@@ -105,27 +102,21 @@ class _DirectRun(Run):
         self._dense = None
 
     def _by_gram(self, op: Metered, A: Array) -> bool:
-        """Triplets by the Gram matrix; whether it tells the k-th value from those behind it.
-
-        Its eigenvalues are known to about ``eps s_1^2`` of its precision, s_k then to
-        ``eps s_1^2 / s_k``; residuals cannot see what was passed over.
-        """
+        """Triplets by the Gram matrix; whether it tells the k-th value from those behind it."""
         arrays = op.arrays
         G = arrays.gram(A, double=self.double)
         V = arrays.gram_eigh(G, self.k)
         rounded = not self.double and arrays.eps < _SINGLE
         op.verifying = True
-        skew = rounded or self.rank > _FEW
+        skew = rounded or self.rank > FEW
         self._triplets = rayleigh_ritz(op, V, None, self.k, skew=skew, coarse=rounded)
         op.verifying = False
         S = self._triplets[1]
-        eps = float(np.finfo(np.float64).eps) if self.double else _SINGLE
-        least = 10 * max(eps**0.5, eps / max(self.tol, arrays.eps) if self.double else 0.0)
-        if not S[-1] > least * S[0]:
+        norm = None if self.double else op.norm_hint or op.frobenius_norm()
+        norm = float(S[0]) * self.rank**0.5 if norm is None else norm
+        if not resolved(S, norm, self.tol, arrays.eps, double=self.double):
             return False
-        if not self.double and self.tol < 1.1 * _rounding_of_squares(op, S):
-            return False
-        self.lost = 4 * eps * float(S[0]) ** 2 / float(S[-1] * S.mean())
+        self.lost = float(lost_to_squares(S, double=self.double))
         return True
 
     @property
@@ -165,15 +156,3 @@ class _DirectRun(Run):
 
     def release(self) -> None:
         self._dense = None
-
-
-def _rounding_of_squares(op: Metered, S: HostArray) -> float:
-    """By how much squares in float32 may misjudge s_k, relative to s_1; residuals see the rest.
-
-    An empirical rule: some units, and ``eps s_1 / s_k`` more, by a factor that grows with the
-    number of values that are about as large as s_1.
-    """
-    norm = op.norm_hint or op.frobenius_norm()
-    many = (norm / float(S[0])) ** 2 if norm is not None else float(op.shape[1])
-    units = 5 + 0.2 * max(many, 1.0) ** (1 / 3) * float(S[0] / S[-1])
-    return float(units) * _SINGLE
