@@ -225,6 +225,13 @@ def test_operator_on_torch_tensors():
     assert_right(A, result, 4, to_numpy=lambda x: x.numpy())
 
 
+@pytest.mark.parametrize("shape", [(30, 20), (3, 30, 20)], ids=["matrix", "batch"])
+def test_tensors_without_entries_are_refused(shape):
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match="'meta' have a shape and no entries"):
+        svds(torch.empty(shape, device="meta"), 2)
+
+
 def test_tensors_that_require_grad_are_detached():
     torch = pytest.importorskip("torch")
     A = torch.asarray(matrix(40, 30)).requires_grad_()

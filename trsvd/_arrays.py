@@ -396,6 +396,9 @@ class Arrays(Factorizations):
 @lru_cache(maxsize=256)
 def _shared(xp: Any, device: Any, given: str) -> Arrays:
     """Arrays for data of the dtype of that name; one object, so that its facts are found once."""
+    if str(device) == "meta":
+        msg = "tensors on the device 'meta' have a shape and no entries; pass one that has"
+        raise TypeError(msg)
     is_float = given.startswith(("float", "bfloat", "complex"))
     return Arrays(xp, device, COMPUTE[given], getattr(xp, given if is_float else COMPUTE[given]))
 

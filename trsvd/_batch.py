@@ -209,8 +209,8 @@ def _joined(
     def joined(name: str, *shape: int) -> Array:
         blocks = [getattr(part, name) for part in parts]
         if not blocks:
-            real = name == "S"
-            dtype = arrays.out_dtype if not real else arrays.hand_out_values(np.zeros(0)).dtype
+            values = name == "S"
+            dtype = arrays.hand_out_values(np.zeros(0)).dtype if values else arrays.out_dtype
             return xp.zeros((*ahead, *shape), dtype=dtype, device=arrays.device)
         whole = blocks[0] if len(blocks) == 1 else xp.concat(blocks, axis=0)
         if (order[1:] < order[:-1]).any():
