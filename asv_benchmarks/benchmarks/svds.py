@@ -100,3 +100,39 @@ class WarmStart:
         return result.matvecs
 
     track_matvecs.unit = "products"
+
+
+class Batch:
+    """A hundred small matrices at once, and one after another."""
+
+    param_names = ["backend", "how"]
+    params = [list(BACKENDS), ["at once", "one by one"]]
+    k = 5
+    tol = 1e-5
+
+    def setup(self, backend, how):
+        self.host = gaussian(6400, 64).reshape(100, 64, 64)
+        self.backend = BACKENDS[backend]
+        self.stack = self.backend.put(self.host.astype(np.float32))
+        self.track_residual(backend, how)
+
+    def run(self, how):
+        at_once = how == "at once"
+        matrices = [self.stack] if at_once else self.stack
+        results = [trsvd.svds(A, self.k, tol=self.tol, rng=0) for A in matrices]
+        self.backend.synchronize()
+        return results
+
+    def time_svds(self, backend, how):
+        self.run(how)
+
+    def track_residual(self, backend, how):
+        results = self.run(how)
+        S = np.concatenate([self.backend.get(r.S).reshape(-1, self.k) for r in results])
+        residuals = np.concatenate([r.residuals.reshape(-1, self.k) for r in results])
+        exact = np.linalg.svd(self.host, compute_uv=False)
+        for values, true, errors in zip(S, exact, residuals, strict=True):
+            assert_accurate(values, true, errors, self.tol)
+        return float(residuals.max())
+
+    track_residual.unit = "relative to s_1"
