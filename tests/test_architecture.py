@@ -204,7 +204,7 @@ NEIGHBOURS = {
         "result",
         "stopping",
     },
-    "_batch": {"_drive", "_select", "_validate", "methods.__init__", "result"},
+    "_batch": {"_drive", "_problem", "_select", "_validate", "methods.__init__", "result"},
     "_svds": {
         "_batch",
         "_drive",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import warnings
+
 import numpy as np
 import pytest
 from checks import eps_of
@@ -148,6 +151,43 @@ def test_half_precision(rng):
     assert update.dtype == torch.bfloat16
     for i in range(3):
         assert true_gap(G[i].float().numpy(), 3, update[i].float().numpy()) <= 1e-2
+
+
+def test_a_result_does_not_keep_the_whole_batch(backend, rng):
+    """The subspace of one is handed on to the next step: with it no other's may stay in memory."""
+    hosts = [decaying(rng, (40, 30)) for _ in range(50)]
+    results = KyFanDualBall(2).lmo_many([backend.asarray(G) for G in hosts], gap=1e-2)
+    alone = KyFanDualBall(2).lmo(backend.asarray(hosts[0]), gap=1e-2)
+    if backend.name not in {"numpy", "torch"}:
+        pytest.skip("its arrays are no views")
+    assert len(pickle.dumps(results[0])) <= 2 * len(pickle.dumps(alone))
+    if backend.name == "numpy":
+        for part in (results[0].subspace.U, results[0].subspace.Vh):
+            owner = part if part.base is None else part.base
+            assert owner.nbytes <= 50 * 8 * 40
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["alone", "many"])
+@pytest.mark.parametrize("k", [1, 4])
+def test_a_few_of_the_smallest_numbers(k, many):
+    """Singular values that are no multiples of the smallest number are not those of float64."""
+    smallest = 5e-324
+    G = np.array([[0, -1, 0, 1], [-1, 0, -1, -1], [-1, 0, -1, 0], [0, 1, 1, -1]]) * smallest
+    ball = KyFanDualBall(k)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", trsvd.ConvergenceWarning)
+        result = ball.lmo_many([G, G])[1] if many else ball.lmo(G)
+    assert true_gap(G / smallest, k, result.update) <= result.gap
+
+
+def test_values_beyond_the_dtype(backend):
+    """An update has entries of at most 1, whatever the singular values are."""
+    hosts = [np.full((8, 5), 3e38, "float32"), np.full((8, 5), 2e38, "float32")]
+    given = [backend.asarray(G) for G in hosts]
+    for results in (KyFanDualBall(3).lmo_many(given), [KyFanDualBall(3).lmo(G) for G in given]):
+        for G, result in zip(hosts, results, strict=True):
+            assert result.support == pytest.approx(np.linalg.norm(G.astype(float)), rel=1e-5)
+            assert true_gap(G.astype(float), 3, backend.to_numpy(result.update)) <= 1e-5
 
 
 def test_certified(backend, rng):

@@ -139,6 +139,32 @@ def test_matrices_that_need_a_way_of_their_own(backend, rng, spectrum_matrix):
     assert result.completeness.kind == "exact"
 
 
+@pytest.mark.parametrize("k", [3, 8], ids=["gram", "svd"])
+def test_ranks_below_k_are_computed_together(k, backend, rng, no_single):
+    host = np.stack([np.zeros((20, 16)), np.ones((20, 16)), random(rng, (20, 16))])
+    result = svds(backend.asarray(host), k)
+    assert result.converged
+    U, S, Vh = (backend.to_numpy(x) for x in result)
+    for i, A in enumerate(host):
+        exact = exact_values(A)[:k]
+        assert np.abs(S[i] - exact).max() <= 1e-13 * max(exact[0], 1)
+        assert max(orthonormality(U[i]), orthonormality(Vh[i].T)) <= 1e-13
+
+
+def test_both_residuals_are_measured(rng):
+    """Of a full SVD neither holds by construction, and LAPACK's rounding counts like any other."""
+    host = rng.random((40, 12, 10)).astype("float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", trsvd.ConvergenceWarning)
+        result = svds(host, 10, tol=1.3e-7)
+    for A, U, S, Vh, residuals in zip(host, *result, result.residuals, strict=True):
+        U, S, V = U.astype(float), S.astype(float), Vh.T.astype(float)
+        both = (A @ V - U * S, A.T @ U - V * S)
+        true = np.maximum(*(np.linalg.norm(X, axis=0) for X in both)) / S[0]
+        assert np.all(true <= residuals + 1.3e-7)
+    assert not result.converged
+
+
 def test_large_matrices_go_one_by_one(rng, spectrum_matrix):
     s = 1 / np.arange(1, 221)
     host = np.stack([spectrum_matrix(300, 220, s, "float64", seed) for seed in range(3)])
@@ -177,9 +203,18 @@ def test_starts(backend, rng):
     same = svds(B, 3, method="krylov", start=backend.asarray(vectors), tol=1e-2, rng=1)
     assert warm.matvecs == same.matvecs < svds(B, 3, method="krylov", tol=1e-2, rng=1).matvecs
     others = (backend.asarray(x) for x in (vectors[0], vectors[0, 0]))
-    for bad in (svds(A[0, :, :, :], 3), *others):
+    for bad in (svds(A[0, :, :, :], 3), *others, backend.asarray(np.ones((2, 2, 50, 0)))):
         with pytest.raises(ValueError, match=r"batch of shape \(2, 2, 60, 50\).*\(2, 2, 50, p\)"):
             svds(A, 3, start=bad)
+    subspace = trsvd.Subspace(cold.U, cold.Vh)
+    assert svds(B, 3, method="krylov", start=subspace, tol=1e-2, rng=1).matvecs == warm.matvecs
+    vectors[1, 1, 3, 2] = np.nan
+    with pytest.raises(ValueError, match="start contains NaN"):
+        svds(A, 3, start=backend.asarray(vectors))
+    with pytest.raises(TypeError, match="start is complex"):
+        svds(A, 3, start=backend.asarray(vectors * 1j))
+    with pytest.raises(TypeError, match=r"start is builtins\.str"):
+        svds(A, 3, start="left")
 
 
 def test_an_empty_batch(backend):
@@ -190,6 +225,11 @@ def test_an_empty_batch(backend):
     assert result.converged
     assert result.residuals.shape == (0, 2)
     assert "CONVERGED" in repr(result)
+    A = backend.asarray(np.zeros((0, 4, 3)))
+    assert svds(A, 2, verify=False).completeness.kind == "unchecked"
+    assert svds(A, 2, method="trlan").method == trsvd.ThickRestartLanczos()
+    with pytest.raises(ValueError, match="max_matvecs"):
+        svds(A, 2, max_matvecs=-1)
 
 
 @pytest.mark.parametrize("shape", [(3, 20, 10), (3, 300, 250)], ids=["together", "alone"])
@@ -229,8 +269,10 @@ def test_masked_arrays():
 
 def test_values_beyond_the_dtype(backend):
     host = np.full((2, 20, 20), 2e38, "float32")
-    with pytest.raises(ValueError, match="exceeds the range of float32"):
-        svds(backend.asarray(host), 1)
+    host[0] = 1
+    for k in (1, 8):
+        with pytest.raises(ValueError, match="matrix 1 of the batch: .* the range of float32"):
+            svds(backend.asarray(host), k)
 
 
 def test_unchecked(rng):
@@ -249,7 +291,7 @@ def test_what_misses_the_tolerance(backend, rng):
     with pytest.raises(trsvd.NotConverged, match=r"\(0, 0\)") as failure:
         svds(A, 2, tol=0, on_failure="raise")
     assert failure.value.result.U.shape == (2, 3, 60, 2)
-    with pytest.warns(trsvd.ConvergenceWarning, match="3 of 3") as caught:
+    with pytest.warns(trsvd.ConvergenceWarning, match="3 of 3.*a batch has no state") as caught:
         svds(A[0, :, :, :], 2, max_matvecs=20, rng=0)
     assert caught[0].filename == __file__
 

@@ -266,16 +266,20 @@ class Arrays(Factorizations):
     def hand_out_values(self, S: HostArray) -> Array:
         """Singular values, from the host, in the real dtype that the user's data had."""
         xp, (dtype, largest) = self.xp, self._values
-        top = (S[0] if S.ndim == 1 else S.max()) if S.size else 0.0
-        if not top <= largest:
+        if S.ndim == 1 and len(S) and not S[0] <= largest:
             msg = (
-                f"the largest singular value, {top:.3g}, exceeds the range of "
+                f"the largest singular value, {S[0]:.3g}, exceeds the range of "
                 f"{dtype_name(dtype)} ({largest:.3g}); convert A to a wider dtype, or scale it down"
             )
             raise ValueError(msg)
         if not self.on_host:
             S = xp.asarray(S, dtype=xp.float64, device=self.device)
         return converted(xp, S, dtype)
+
+    @property
+    def largest_value(self) -> float:
+        """The largest singular value that can be handed out."""
+        return self._values[1]
 
     @cached_property
     def _values(self) -> tuple[Any, float]:

@@ -149,9 +149,10 @@ class Ball(ABC):
 
         Notes
         -----
-        PyTorch's and CuPy's matrices of one shape are multiplied in batches: by their Gram
-        matrices, or with warm starts and ``gap`` by a warm step of all of them. What needs more
-        than the others is gone on with by itself. NumPy's are taken in a loop.
+        Matrices of one shape are multiplied in batches: by their Gram matrices, or with warm
+        starts and ``gap`` by a warm step of all of them. What needs more than the others is gone
+        on with by itself. NumPy's are taken in a loop, but for cold ones with no more than 64 rows
+        or columns.
         """
         matrices = _matrices_of(Gs)
         options = Options(gap, tol, None, method, rng, certify)

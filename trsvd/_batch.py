@@ -13,11 +13,11 @@ import numpy as np
 from trsvd._arrays import Array, Arrays, HostArray, is_array
 from trsvd._drive import Request
 from trsvd._errors import ConvergenceWarning, NotConverged, Status
-from trsvd._kinds import describe
+from trsvd._problem import check_start
 from trsvd._select import select_method
 from trsvd._squares import FEW
 from trsvd._stacked import STACK_UP_TO, Settled, Stack
-from trsvd._validate import check_k, check_rng, check_tol, named_method
+from trsvd._validate import check_cap, check_k, check_rng, check_tol, named_method
 from trsvd.methods import Direct, Method
 from trsvd.result import Completeness, Subspace, SVDResult
 
@@ -82,17 +82,19 @@ def svds_of_batch(
         raise ValueError(msg)
     k, tol, generator = check_k(k, min(shape)), check_tol(tol, arrays.eps), check_rng(rng)
     flat = arrays.xp.reshape(A, (math.prod(ahead), *shape))
-    starts = _starts(request.start, ahead, shape)
+    starts = _starts(request.start, arrays, ahead, shape)
     method = None if method is None else named_method(method)
+    if request.max_matvecs is not None:
+        check_cap(request.max_matvecs)
     parts: list[_Part] = []
-    work = _Work()
+    known = Completeness("exact" if request.verify else "unchecked")
+    work = _Work(method or Direct(), known)
     if flat.shape[0] and _together(flat, k, tol, method, request):
         with arrays.as_asked():
             for first, stack, norms in _stacks(arrays, flat):
-                for settled in stack.leading(k, k, tol, norms):
+                for settled in stack.leading(k, k, tol, norms, through=True):
                     parts.append(_handed_out(stack, settled, first))
-                    known = Completeness("exact" if request.verify else "unchecked")
-                    count = len(settled.places)
+                    count = len(parts[-1].places)
                     counts = (count * min(shape), 2 * count * k, count, count)
                     work.add(Direct(), known, counts)
     done = set(np.concatenate([part.places for part in parts]).tolist()) if parts else set()
@@ -120,11 +122,9 @@ def svds_of_batch(
 class _Work:
     """What the answers took, and how sure they are."""
 
-    def __init__(self) -> None:
-        self.counts = [0, 0, 0, 0]
-        self.method: Method = Direct()
-        self.most = -1
-        self.completeness = Completeness("exact")
+    def __init__(self, method: Method, completeness: Completeness) -> None:
+        self.counts, self.most = [0, 0, 0, 0], -1
+        self.method, self.completeness = method, completeness
 
     def add(self, method: Method, completeness: Completeness, counts: Sequence[int]) -> None:
         """Some more: products, those of checks, passes and iterations."""
@@ -181,14 +181,15 @@ def _stacks(arrays: Arrays, flat: Array) -> Iterator[tuple[int, Stack, HostArray
 def _handed_out(stack: Stack, settled: Settled, first: int) -> _Part:
     arrays, found = stack.arrays, settled.found
     U, V = arrays.fix_phases(found.U, found.V)
-    with np.errstate(over="ignore"):  # looked at next
+    with np.errstate(over="ignore"):  # what is too large is refused by itself, by name
         S = found.S * stack.units[settled.places][:, None]
+    fits = np.flatnonzero(S[:, 0] <= arrays.largest_value)
     return _Part(
-        first + settled.places,
-        arrays.hand_out(U),
-        arrays.hand_out_values(S),
-        arrays.hand_out(stack.adjoint(V)),
-        settled.residuals,
+        first + settled.places[fits],
+        arrays.hand_out(stack.chosen(U, fits)),
+        arrays.hand_out_values(S[fits]),
+        arrays.hand_out(stack.adjoint(stack.chosen(V, fits))),
+        settled.residuals[fits],
     )
 
 
@@ -249,6 +250,8 @@ def _report(
         f"first is {_named(place, ahead)}: {first.status.value} (largest residual "
         f"{first.residuals.max(initial=0.0):.2e}, tol {tol:.2e})"
     )
+    if "state=" in msg:
+        msg += "; a batch has no state: compute that one by itself to go on with it"
     if request.on_failure == "raise":
         raise NotConverged(msg, answer)
     warnings.warn(msg, ConvergenceWarning, stacklevel=4)
@@ -259,28 +262,36 @@ def _named(place: int, ahead: tuple[int, ...]) -> str:
     return str(index[0] if len(index) == 1 else index)
 
 
-def _starts(start: Any, ahead: tuple[int, ...], shape: tuple[int, int]) -> Callable[[int], Any]:
+def _starts(
+    start: Any, arrays: Arrays, ahead: tuple[int, ...], shape: tuple[int, int]
+) -> Callable[[int], Any]:
     """The start of each matrix, by its place."""
     if start is None:
         return lambda place: None
+    check_start(start, arrays)
     m, n = shape
-    if isinstance(start, SVDResult):
-        U, Vh = tuple(start.U.shape), tuple(start.Vh.shape)
-        fits = U[:-1] == (*ahead, m) and (*Vh[:-2], Vh[-1]) == (*ahead, n)
+    if isinstance(start, (SVDResult, Subspace)):
+        vectors, Vh = start.Vh, tuple(start.Vh.shape)
+        fits = tuple(start.U.shape[:-1]) == (*ahead, m) and (*Vh[:-2], Vh[-1]) == (*ahead, n)
     else:
-        fits = is_array(start) and tuple(start.shape[:-1]) == (*ahead, n)
+        vectors = start
+        fits = tuple(start.shape[:-1]) == (*ahead, n) and start.shape[-1] > 0
     if not fits:
-        given = describe(start) if not is_array(start) else f"of shape {tuple(start.shape)}"
+        given = "a result" if vectors is not start else "an array"
         msg = (
-            f"start is {given}; for a batch of shape {(*ahead, *shape)} pass the result of such a "
-            f"batch, or right vectors of shape {(*ahead, n, 'p')}".replace("'", "")
+            f"start is {given} with vectors of shape {tuple(vectors.shape)}; for a batch of shape "
+            f"{(*ahead, *shape)} pass the result of such a batch, or right vectors of shape "
+            f"{(*ahead, n, 'p')}".replace("'", "")
         )
+        raise ValueError(msg)
+    if 0 not in tuple(vectors.shape) and not math.isfinite(arrays.max_abs(arrays.take(vectors))):
+        msg = "start contains NaN or inf; pass finite vectors, or start=None"
         raise ValueError(msg)
 
     def of_one(place: int) -> Any:
         index = np.unravel_index(place, ahead)
         whole = (*(int(i) for i in index), slice(None), slice(None))
-        if isinstance(start, SVDResult):
+        if isinstance(start, (SVDResult, Subspace)):
             return Subspace(start.U[whole], start.Vh[whole])
         return start[whole]
 

@@ -21,7 +21,15 @@ from trsvd.methods import BlockKrylov, Direct, Method, ThickRestartLanczos
 from trsvd.result import Subspace, SVDResult, Track
 from trsvd.stopping import Gap, Residual
 
-__all__ = ["EXACT_UP_TO", "LeadingPairs", "judged", "leading_pairs", "rounding_of", "water_filling"]
+__all__ = [
+    "EXACT_UP_TO",
+    "LeadingPairs",
+    "denormal_share",
+    "judged",
+    "leading_pairs",
+    "rounding_of",
+    "water_filling",
+]
 
 
 @dataclass(frozen=True)
@@ -266,7 +274,7 @@ def _described(
     attained = float(S[:q].sum())
     # Values that count as zero are left out of the pairs, and not of the gap.
     dropped = float(S[q:].sum()) / float(S.sum()) if S[0] > 0 else 0.0
-    rounding = rounding_of(problem.arrays) + dropped
+    rounding = rounding_of(problem.arrays) + dropped + denormal_share(len(S), attained)
     run, subspace = result.state.run, Subspace(result.U, result.Vh)
     if run.exact:
         kind, gap = "exact", rounding + run.lost
@@ -312,7 +320,9 @@ def _stepped(problem: Problem, step: Step, k: int) -> LeadingPairs:
         S[:q],
         subspace.Vh[:q, :],
         float(S[:q].sum()),
-        max(step.gap, rounding_of(problem.arrays)) + float(S[q:].sum()) / float(S.sum()),
+        max(step.gap, rounding_of(problem.arrays))
+        + float(S[q:].sum()) / float(S.sum())
+        + denormal_share(len(S), float(S.sum())),
         "estimate",
         _all_products(problem),
         problem.op.passes,
@@ -336,6 +346,16 @@ def _numerical_rank(problem: Problem, S: HostArray) -> int:
 
 def _all_products(problem: Problem) -> int:
     return int(problem.op.matvecs + problem.op.matvecs_verify)
+
+
+def denormal_share(count: int, attained: float) -> float:
+    """What so many values may have lost, relative to their sum, when they were rounded to float64.
+
+    Denormal numbers are multiples of the smallest; only of sums near that it is a share at all.
+    """
+    if attained == 0 or attained > 1e-290:
+        return 0.0
+    return min(1.0, count * 5e-324 / attained)
 
 
 def rounding_of(arrays: Arrays) -> float:

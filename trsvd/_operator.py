@@ -292,7 +292,10 @@ def as_operator(A: Any) -> MatrixOperator:
         )
         raise TypeError(msg)
     if len(shape) != 2:
-        msg = f"A has {len(shape)} dimensions (shape {tuple(shape)}); a matrix has 2: reshape it"
+        msg = (
+            f"A has {len(shape)} dimensions (shape {tuple(shape)}); a matrix has 2: reshape it, or "
+            "pass one matrix of a batch"
+        )
         raise ValueError(msg)
     if 0 in tuple(shape):
         msg = f"A has shape {tuple(shape)}; a matrix without rows or columns has no triplets"

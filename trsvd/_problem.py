@@ -152,9 +152,8 @@ class Problem:
         if self.op.scale_exponent:
             with np.errstate(over="ignore"):  # looked at next
                 S = np.ldexp(S, -self.op.scale_exponent)
-        values = arrays.hand_out_values(S)
-        if self.in_compute_dtype:  # (a dtype rounds denormal values to one digit, or to zero)
-            values = S
+        # (A dtype rounds denormal values to one digit, or to zero, and has no room for large ones.)
+        values = S if self.in_compute_dtype else arrays.hand_out_values(S)
         return arrays.hand_out(U), values, arrays.hand_out(arrays.adjoint(V))
 
     def start_block(self, start: Any, cap: int) -> Array | None:

@@ -75,7 +75,8 @@ class Ritz:
         trail = self.trail
         if trail is not None:
             trail = (trail[0] * unit, trail[1] * unit, trail[2])
-        S, residuals = self.S * unit, self.residuals * unit
+        with np.errstate(over="ignore"):  # who hands them out refuses them by name
+            S, residuals = self.S * unit, self.residuals * unit
         return replace(self, S=S, residuals=residuals, couplings=K, trail=trail)
 
 

@@ -23,7 +23,13 @@ import numpy as np
 
 from trsvd._arrays import Array, Arrays, HostArray, is_array
 from trsvd._errors import Status
-from trsvd._leading import EXACT_UP_TO, LeadingPairs, leading_pairs, rounding_of
+from trsvd._leading import (
+    EXACT_UP_TO,
+    LeadingPairs,
+    denormal_share,
+    leading_pairs,
+    rounding_of,
+)
 from trsvd._stacked import STACK_UP_TO, Stack, Triplets
 from trsvd._tracking import Watch, blended, guards, kept_values, outside_of
 from trsvd._validate import check_tol
@@ -119,7 +125,8 @@ class _Stack(Stack):
         k, rank, norms = self.k, min(self.shape), self.norms()
         tol = check_tol(tol, self.arrays.eps)
         found: dict[int, LeadingPairs] = {}
-        for settled in self.leading(k, min(k + guards(k), rank), tol, norms):
+        width = min(k + guards(k), rank)
+        for settled in self.leading(k, width, tol, norms, through=False):
             places, S = settled.places, settled.found.S
             tracks = [
                 Track(k, False, math.inf, 0, row * unit, outside_of(norm, row[:k]) * unit)
@@ -217,13 +224,16 @@ class _Stack(Stack):
             enough = S[k - 1] > max(self.shape) * arrays.eps * S[0]
             if np.isnan(gaps[row]) or not enough:
                 continue
-            subspace = Subspace(found.U[row, :, :], Vh[row, :, :], tracks[row])
+            # Copies: to keep one of them is not to keep the whole stack.
+            U, W = (arrays.xp.asarray(X[row, :, :], copy=True) for X in (found.U, Vh))
+            subspace = Subspace(U, W, tracks[row])
+            attained = float(S[:k].sum())
             out[int(place)] = LeadingPairs(
                 subspace.U[:, :k],
                 S[:k],
                 subspace.Vh[:k, :],
-                float(S[:k].sum()),
-                max(float(gaps[row]), rounding),
+                attained,
+                max(float(gaps[row]), rounding) + denormal_share(k, attained),
                 kind,
                 matvecs,
                 passes,

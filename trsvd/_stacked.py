@@ -119,8 +119,10 @@ class Stack:
             return X
         return self.arrays.xp.take(X, self.arrays.indices(places), axis=0)
 
-    def leading(self, k: int, width: int, tol: float, norms: HostArray) -> Iterator[Settled]:
-        """The leading triplets from whole spectra, of those matrices that have k that can be told.
+    def leading(
+        self, k: int, width: int, tol: float, norms: HostArray, *, through: bool
+    ) -> Iterator[Settled]:
+        """The leading triplets from whole spectra, of those matrices whose residuals suffice.
 
         What squares in float32 do not tell, or not to the tolerance, those in double precision may.
 
@@ -134,28 +136,31 @@ class Stack:
             Relative residual asked for.
         norms : array of shape (b,)
             Of the scaled matrices, to a few digits.
+        through : bool
+            Whether a full SVD follows of those whose k-th value no squares tell.
         """
         arrays, (m, n) = self.arrays, self.shape
         A = self.A if m >= n else self.adjoint(self.A)
         places = np.arange(A.shape[0])
-        by_squares = 4 * k <= min(m, n)
-        single = by_squares and in_single(arrays.eps, tol)
-        for double in (False, True) if single else (True,):
-            if by_squares:
-                found = self._by_squares(A, width, double=double)
-            else:
+        routes = ["full"]
+        if 4 * k <= min(m, n):
+            single = ["single"] if in_single(arrays.eps, tol) else []
+            routes = [*single, "double", *(routes if through else [])]
+        for route in routes:
+            double = route != "single"
+            if route == "full":
                 U, S, Vh = arrays.svds_of_stack(A)
                 found = Triplets(U[:, :, :width], S[:, :width], self.adjoint(Vh[:, :width, :]))
-            S = found.S[:, :k]
-            residuals = self._residuals(A, found, k)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                residuals /= S[:, :1]
-                lost = lost_to_squares(S, double=double) if by_squares else np.zeros(len(S))
-            if by_squares:
-                good = resolved(S, norms[places], tol, arrays.eps, double=double)
             else:
-                good = S[:, -1] > max(m, n) * arrays.eps * S[:, 0]
-            good &= residuals.max(axis=1) <= tol
+                found = self._by_squares(A, width, double=double)
+            S = found.S[:, :k]
+            residuals = self._residuals(A, found, k, both=route == "full")
+            residuals /= np.where(S[:, :1] > 0, S[:, :1], 1.0)
+            good, lost = residuals.max(axis=1) <= tol, np.zeros(len(S))
+            if route != "full":
+                good &= resolved(S, norms[places], tol, arrays.eps, double=double)
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    lost = lost_to_squares(S, double=double)
             which = np.flatnonzero(good)
             if len(which):
                 parts = (self.chosen(X, which) for X in (found.U, found.V))
@@ -163,9 +168,9 @@ class Stack:
                 chosen = chosen if m >= n else chosen.turned
                 yield Settled(places[which], chosen, residuals[which], lost[which])
             left = np.flatnonzero(~good)
-            A, places = self.chosen(A, left), places[left]
             if not len(left):
                 return
+            A, places = self.chosen(A, left), places[left]
 
     def _by_squares(self, A: Array, width: int, *, double: bool) -> Triplets:
         """By the Gram matrices of all, and one Rayleigh-Ritz step."""
@@ -177,9 +182,14 @@ class Stack:
             V = arrays.xp.linalg.qr(V)[0]
         return Triplets(*self.half(A, V))
 
-    def _residuals(self, A: Array, found: Triplets, k: int) -> HostArray:
-        """``||A^H u_i - s_i v_i||``: the other half holds by construction."""
-        arrays = self.arrays
-        W = self.adjoint(A) @ found.U[:, :, :k]
-        W = arrays.xp.abs(W - found.V[:, :, :k] * arrays.put(found.S[:, :k])[:, None, :])
-        return np.sqrt(arrays.get(arrays.xp.sum(W * W, axis=1)).astype(np.float64))
+    def _residuals(self, A: Array, found: Triplets, k: int, *, both: bool) -> HostArray:
+        """``||A^H u_i - s_i v_i||``, or the larger of ``both``: one may hold by construction."""
+        U, V = found.U[:, :, :k], found.V[:, :, :k]
+        S = self.arrays.put(found.S[:, :k])[:, None, :]
+        right = self._column_norms(self.adjoint(A) @ U - V * S)
+        return np.maximum(right, self._column_norms(A @ V - U * S)) if both else right
+
+    def _column_norms(self, X: Array) -> HostArray:
+        size = self.arrays.xp.abs(X)
+        squares = self.arrays.get(self.arrays.xp.sum(size * size, axis=1))
+        return np.asarray(np.sqrt(squares.astype(np.float64)))

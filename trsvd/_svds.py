@@ -45,8 +45,8 @@ def svds(
         or an object with ``shape``, ``dtype``, ``matmat`` and ``rmatmat`` (``matvec`` and
         ``rmatvec`` are enough). Real or complex. Half precision is computed in float32, integers
         and bool in float64. Never written to; gradients do not flow through. Leading dimensions
-        of an array are a batch: small matrices are factorized together, which takes half the time
-        or less, others one after the other.
+        of an array are a batch: small matrices are factorized together, which spares most of what
+        a call costs, others are computed one after the other.
     k : int
         Number of triplets, ``1 <= k <= min(m, n)``.
     method : str or Method, optional
@@ -62,7 +62,8 @@ def svds(
         ``result.state`` of an earlier call with the *same* matrix: goes on where that one ended,
         for more triplets or a tighter tolerance. Not for a batch.
     rng : int or numpy.random.Generator, optional
-        Seed or generator of all random numbers; with None each call draws its own.
+        Seed or generator of all random numbers; with None each call draws its own. A batch has one
+        for all of its matrices.
     max_matvecs : int, optional
         Hard cap on the products with A or A^H, in vectors, that the method makes for a matrix;
         ``max(200 min(m, n), 1000 k)`` by default. Residuals of what is returned take up to 2 k
@@ -71,7 +72,8 @@ def svds(
         ``matvecs_verify``.
     callback : callable, optional
         Called as ``callback(info)`` after each step with an `Info`; True ends the run. A step is
-        an iteration, or half of one (a single product) for Golub-Kahan Lanczos.
+        an iteration, or half of one (a single product) for Golub-Kahan Lanczos. Of a batch True
+        ends the run of one matrix.
     on_failure : {"return", "raise"}, default "return"
         When the triplets miss ``tol``: warn with `ConvergenceWarning` and return the best, or
         raise `NotConverged`, which has them as ``result``.
@@ -93,8 +95,8 @@ def svds(
     TypeError
         If A is not a matrix that can be computed with, or an argument has the wrong type.
     ValueError
-        If a matrix has no rows or columns or is not finite, if k, tol or ``start`` do not fit, or
-        if max_matvecs is too small to form k triplets.
+        If a matrix has no rows or columns or is not finite, if k, tol or ``start`` do not fit, if
+        max_matvecs is too small to form k triplets, or a singular value too large for the dtype.
     AdjointError
         If ``rmatmat`` is not the adjoint of ``matmat``.
     MemoryError
