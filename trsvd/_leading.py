@@ -24,7 +24,6 @@ from trsvd.stopping import Gap, Residual
 __all__ = [
     "EXACT_UP_TO",
     "LeadingPairs",
-    "denormal_share",
     "judged",
     "leading_pairs",
     "rounding_of",
@@ -269,12 +268,12 @@ def _described(
     problem: Problem, result: SVDResult, stop: Gap | Residual, flat: int = 0
 ) -> LeadingPairs:
     """The pairs of a result, without those of zero singular values, and their gap."""
-    S = np.asarray(result.S, dtype=np.float64)
+    S = np.asarray(result.S, dtype=np.float64)  # as the operator is scaled
     q = _numerical_rank(problem, S)
     attained = float(S[:q].sum())
     # Values that count as zero are left out of the pairs, and not of the gap.
     dropped = float(S[q:].sum()) / float(S.sum()) if S[0] > 0 else 0.0
-    rounding = rounding_of(problem.arrays) + dropped + denormal_share(len(S), attained)
+    rounding = rounding_of(problem.arrays) + dropped
     run, subspace = result.state.run, Subspace(result.U, result.Vh)
     if run.exact:
         kind, gap = "exact", rounding + run.lost
@@ -294,11 +293,12 @@ def _described(
             outside = outside_of(norm, values[:k]) * problem.unit
             trail = Track(k, False, math.inf, 0, values * problem.unit, outside, flat)
         subspace = _subspace(problem, U, V, trail)
+    S = _in_units(S, problem.unit)
     return LeadingPairs(
         result.U[:, :q],
         S[:q],
         result.Vh[:q, :],
-        attained,
+        float(S[:q].sum()),
         gap,
         kind,
         _all_products(problem),
@@ -312,17 +312,17 @@ def _described(
 def _stepped(problem: Problem, step: Step, k: int) -> LeadingPairs:
     """The pairs of a warm step."""
     assert step.gap is not None
-    S = step.S[:k] * problem.unit
+    S = step.S[:k]
     q = _numerical_rank(problem, S)
+    dropped = float(S[q:].sum()) / float(S.sum())
+    S = _in_units(S, problem.unit)
     subspace = _subspace(problem, step.U, step.V, step.track)
     return LeadingPairs(
         subspace.U[:, :q],
         S[:q],
         subspace.Vh[:q, :],
         float(S[:q].sum()),
-        max(step.gap, rounding_of(problem.arrays))
-        + float(S[q:].sum()) / float(S.sum())
-        + denormal_share(len(S), float(S.sum())),
+        max(step.gap, rounding_of(problem.arrays)) + dropped,
         "estimate",
         _all_products(problem),
         problem.op.passes,
@@ -348,14 +348,10 @@ def _all_products(problem: Problem) -> int:
     return int(problem.op.matvecs + problem.op.matvecs_verify)
 
 
-def denormal_share(count: int, attained: float) -> float:
-    """What so many values may have lost, relative to their sum, when they were rounded to float64.
-
-    Denormal numbers are multiples of the smallest; only of sums near that it is a share at all.
-    """
-    if attained == 0 or attained > 1e-290:
-        return 0.0
-    return min(1.0, count * 5e-324 / attained)
+def _in_units(S: HostArray, unit: float) -> HostArray:
+    """Values of G itself; inf where float64 has no room for them."""
+    with np.errstate(over="ignore"):
+        return S * unit
 
 
 def rounding_of(arrays: Arrays) -> float:

@@ -141,7 +141,8 @@ class Problem:
     def hand_out(self, triplets: tuple[Array, HostArray, Array]) -> tuple[Array, Array, Array]:
         """U, S and Vh of A itself, in the user's dtype, with the phases fixed.
 
-        Where vectors stay in the compute dtype, S stays on the host in double precision.
+        Where vectors stay in the compute dtype, S stays on the host in double precision, and as the
+        operator is scaled: times `unit` large ones may be inf, and small ones denormal, or zero.
         """
         arrays = self.arrays
         U, S, V = triplets
@@ -149,11 +150,12 @@ class Problem:
             U, V = V, U
         if len(S):
             U, V = arrays.fix_phases(U, V)
-        if self.op.scale_exponent:
-            with np.errstate(over="ignore"):  # looked at next
-                S = np.ldexp(S, -self.op.scale_exponent)
-        # (A dtype rounds denormal values to one digit, or to zero, and has no room for large ones.)
-        values = S if self.in_compute_dtype else arrays.hand_out_values(S)
+        values: Array = S
+        if not self.in_compute_dtype:
+            if self.op.scale_exponent:
+                with np.errstate(over="ignore"):  # looked at next
+                    S = np.ldexp(S, -self.op.scale_exponent)
+            values = arrays.hand_out_values(S)
         return arrays.hand_out(U), values, arrays.hand_out(arrays.adjoint(V))
 
     def start_block(self, start: Any, cap: int) -> Array | None:

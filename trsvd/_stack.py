@@ -26,7 +26,6 @@ from trsvd._errors import Status
 from trsvd._leading import (
     EXACT_UP_TO,
     LeadingPairs,
-    denormal_share,
     leading_pairs,
     rounding_of,
 )
@@ -220,20 +219,21 @@ class _Stack(Stack):
         rounding, Vh = rounding_of(arrays), self.adjoint(found.V)
         out = {}
         for row, place in enumerate(places):
-            S = found.S[row] * self.units[place]
+            S = found.S[row]
             enough = S[k - 1] > max(self.shape) * arrays.eps * S[0]
             if np.isnan(gaps[row]) or not enough:
                 continue
+            with np.errstate(over="ignore"):
+                S = S * self.units[place]
             # Copies: to keep one of them is not to keep the whole stack.
             U, W = (arrays.xp.asarray(X[row, :, :], copy=True) for X in (found.U, Vh))
             subspace = Subspace(U, W, tracks[row])
-            attained = float(S[:k].sum())
             out[int(place)] = LeadingPairs(
                 subspace.U[:, :k],
                 S[:k],
                 subspace.Vh[:k, :],
-                attained,
-                max(float(gaps[row]), rounding) + denormal_share(k, attained),
+                float(S[:k].sum()),
+                max(float(gaps[row]), rounding),
                 kind,
                 matvecs,
                 passes,
