@@ -127,9 +127,13 @@ class _Stack(Stack):
         width = min(k + guards(k), rank)
         for settled in self.leading(k, width, tol, norms, through=False):
             places, S = settled.places, settled.found.S
+            outside = np.array(
+                [outside_of(*pair) for pair in zip(norms[places], S[:, :k], strict=True)]
+            )
+            with np.errstate(over="ignore"):
+                outside, values = outside * self.units[places], S * self.units[places][:, None]
             tracks = [
-                Track(k, False, math.inf, 0, row * unit, outside_of(norm, row[:k]) * unit)
-                for norm, row, unit in zip(norms[places], S, self.units[places], strict=True)
+                Track(k, False, math.inf, 0, *known) for known in zip(values, outside, strict=True)
             ]
             gaps = rounding_of(self.arrays) + settled.lost
             if gap is not None:  # who computes by itself says why it is no less
