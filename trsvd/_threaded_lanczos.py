@@ -21,7 +21,7 @@ Product = Callable[[HostArray, HostArray], None]
 
 # What is worth sharing: bytes of a matrix that comes from memory each time (where it stays in the
 # third-level cache a second thread gains nothing, or loses), and entries of a sparse one.
-_LEAST_BYTES, _LEAST_ENTRIES = 48 << 20, 1 << 19
+_LEAST_BYTES, _LEAST_ENTRIES = 24 << 20, 1 << 19
 
 
 def lanczos(
