@@ -224,3 +224,16 @@ def test_long_sums_of_float32(by_columns: bool) -> None:
     exact = A.T.astype(np.float64) @ x
     assert found.dtype == np.float32
     assert np.abs(found / exact - 1).max() <= 8 * np.finfo(np.float32).eps
+
+
+@pytest.mark.parametrize("k", [2, 10, 20, 50])
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_long_sums_lose_no_more_than_short_ones(k: int, dtype: str) -> None:
+    """Norms that were off by dozens of units made left vectors, and residuals, off by as much."""
+    rng = np.random.default_rng(k)
+    X = rng.standard_normal((100000, k)) + (1j * rng.standard_normal((100000, k)))
+    X = X.astype(dtype) if dtype == "complex64" else X.real.astype(dtype)
+    X /= np.linalg.norm(X.astype("complex128"), axis=0).astype(X.real.dtype)
+    wide = X.astype("complex128")
+    error = np.abs(_lapack.product(X.T, X.conj()) - wide.T @ wide.conj()).max()
+    assert error <= 2 * np.finfo(np.float32).eps

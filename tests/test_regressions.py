@@ -7,6 +7,7 @@ the smallest that showed it. A test stays as it is when the code around it chang
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,9 +22,11 @@ from checks import (
 
 import trsvd
 from trsvd import svds, svds_above, svds_to_tolerance
+from trsvd._drive import _Decline, _Driver
 from trsvd._golub_kahan import GolubKahan
 from trsvd._hard_cases import CASES
 from trsvd._problem import Problem
+from trsvd.stopping import Residual
 from trsvd.testing import matrix_with_spectrum
 
 
@@ -409,3 +412,29 @@ def test_the_ceiling_of_a_plateau_was_in_other_units(scale):
         assert result.status.converged
         assert result.gap <= 1e-3
         assert 1 - result.support / scale / np.linalg.norm(A, 2) <= 1e-3
+
+
+def test_a_run_that_escalates_is_given_time():
+    """Residuals of a basis that begins anew are above the best; that is no rounding floor."""
+    driver = object.__new__(_Driver)
+    driver.problem, driver.stop = SimpleNamespace(eps=1e-7), Residual(1, 1e-6)
+    driver.run, driver.decline = SimpleNamespace(escalate=lambda: True), _Decline(1e-7)
+    driver.decline.verdict(1e-6)
+    assert driver.verdict(False, None) is None
+    assert driver.decline.best == np.inf
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_vectors_that_squares_left_too_coarse_are_gone_on_from(dtype, rng):
+    problem = Problem(rng.standard_normal((300, 200)).astype(dtype), 0, None)
+    run = trsvd.ThickRestartLanczos(gram=True).init(
+        problem.op, 3, tol=1e-6, start=None, rng=problem.rng
+    )
+    while not run.available >= 40:
+        run.step(problem.op)
+    before = run.extract(problem.op, 3)[2]
+    assert run.escalate()
+    run.step(problem.op)
+    assert isinstance(run.basis, GolubKahan)
+    cosines = np.linalg.svd(before.T @ run.basis.right_vectors(3), compute_uv=False)
+    assert cosines.min() > 0.99

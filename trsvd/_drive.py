@@ -209,6 +209,7 @@ class _Driver:
         if ended is not None:
             return ended
         if self.run.escalate():
+            self.decline = _Decline(self.problem.eps)  # another way, which may begin anew
             return None
         if self.run.exact or self.strict.tol < 0.1 * self.problem.eps:
             return Status.ROUNDING_FLOOR

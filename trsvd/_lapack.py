@@ -61,11 +61,34 @@ def product(A: HostArray, X: HostArray) -> HostArray:
         return np.asarray(A @ X)
     if w == 1:
         return _with_one_vector(A, X)
+    if A.dtype.char in "fF" and n > _LONG_SUM and A.flags.f_contiguous:
+        return _in_parts(A, X)
+    return _at_once(A, X)
+
+
+def _at_once(A: HostArray, X: HostArray) -> HostArray:
     if A.dtype.char == "f" and threads() == 1:
         return np.asarray(A @ X)
     if A.dtype.char == "f":
         return _by_columns(X.T, A.T).T
     return _by_columns(A, X)
+
+
+def _in_parts(A: HostArray, X: HostArray) -> HostArray:
+    """``A @ X`` for long sums, which single precision loses dozens of units in: by parts of them.
+
+    A few numbers in so short parts that NumPy makes them by one thread: for those OpenBLAS may have
+    loops that add up one after the other.
+    """
+    (m, n), w = A.shape, X.shape[1]
+    step = _ONE_THREAD // (m * w)
+    step = min(step, _LONG_SUM) if step >= _LONG_SUM // 8 else 2 * _LONG_SUM
+    total = np.zeros((m, w), np.promote_types(A.dtype, np.float64))
+    for first in range(0, n, step):
+        rows = slice(first, first + step)
+        few = m * w * step <= _ONE_THREAD
+        total += A[:, rows] @ X[rows] if few else _at_once(A[:, rows], X[rows])
+    return total.astype(A.dtype)
 
 
 def _with_one_vector(A: HostArray, X: HostArray) -> HostArray:

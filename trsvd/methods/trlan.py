@@ -137,6 +137,7 @@ class _LanczosRun(Run):
             method.reorthogonalize == "one-sided" or (self.may_repair and m >= 2 * n)
         )
         self.precision = coarsest_precision(op, k, tol) if method.gram else None
+        self._has_finer = op.arrays.eps < _SINGLE  # than squares in float32
         self.turned = _rows_are_long(op, method, k, self.precision)
         if self.turned and start is not None:
             start = op.matmat(start)
@@ -252,7 +253,7 @@ class _LanczosRun(Run):
 
         (Double precision would do for a float32 matrix too, but at three times the price.)
         """
-        finer = self.precision == "float32" and op.arrays.eps < self.basis.arrays.eps
+        finer = self.precision == "float32" and self._has_finer
         self.precision, self._too_coarse = "float64", False
         self._leave_gram = not finer
         self.basis = self._first_basis(op, None)
@@ -388,7 +389,8 @@ class _LanczosRun(Run):
 
     def escalate(self) -> bool:
         if isinstance(self.basis, GramLanczos):
-            if self.precision == "float32":  # by the residuals too coarse, whatever was estimated
+            # By the residuals squares are too coarse, whatever was estimated.
+            if self.precision == "float32" and (self._has_finer or self.finished):
                 self._too_coarse, self.finished, self.exact = True, False, False
                 return True
             self._leave_gram = not self.finished
