@@ -264,7 +264,10 @@ class Arrays(Factorizations):
         return converted(self.xp, x, self.out_dtype)
 
     def hand_out_values(self, S: HostArray) -> Array:
-        """Singular values, from the host, in the real dtype that the user's data had."""
+        """Singular values, from the host, in the real dtype that the user's data had.
+
+        Those of a stack are at most `largest_value`, so that who handed it in knows which were not.
+        """
         xp, (dtype, largest) = self.xp, self._values
         if S.ndim == 1 and len(S) and not S[0] <= largest:
             msg = (

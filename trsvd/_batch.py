@@ -13,10 +13,10 @@ import numpy as np
 from trsvd._arrays import Array, Arrays, HostArray, is_array
 from trsvd._drive import Request
 from trsvd._errors import ConvergenceWarning, NotConverged, Status
-from trsvd._problem import check_start
+from trsvd._problem import check_start, size_of_start
 from trsvd._select import select_method
-from trsvd._squares import FEW
-from trsvd._stacked import STACK_UP_TO, Settled, Stack
+from trsvd._squares import are_moderate
+from trsvd._stacked import HOST_STACK_UP_TO, STACK_UP_TO, Settled, Stack
 from trsvd._validate import check_cap, check_k, check_rng, check_tol, named_method
 from trsvd.methods import Direct, Method
 from trsvd.result import Completeness, Subspace, SVDResult
@@ -148,7 +148,7 @@ def _together(flat: Array, k: int, tol: float, method: Method | None, request: R
     if request.max_matvecs is not None or request.callback is not None:
         return False
     on_host = Arrays.of_array(flat).on_host
-    if min(flat.shape[1:]) > (FEW if on_host else STACK_UP_TO):
+    if min(flat.shape[1:]) > (HOST_STACK_UP_TO if on_host else STACK_UP_TO):
         return False
     if method is None:
         method = select_method(flat[0, :, :], k, tol).method
@@ -163,13 +163,10 @@ def _stacks(arrays: Arrays, flat: Array) -> Iterator[tuple[int, Stack, HostArray
         step = max(1, _CHUNK_BYTES // (m * n * arrays.host_dtype.itemsize))
     for first in range(0, count, step):
         A = arrays.take(flat[first : first + step, :, :])
-        # A norm of moderate size says that all entries are finite, and that squares of them stay
-        # in range: the largest is at most the norm, and at least its root mean square.
         with np.errstate(over="ignore", invalid="ignore"):
             norms = arrays.norms_of_stack(A)
-        mean = norms / math.sqrt(m * n)
-        if ((mean > 1e-6) & (norms < 1e6)).all():
-            yield first, Stack(arrays, A, mean), norms
+        if are_moderate(norms, m * n).all():
+            yield first, Stack(arrays, A, norms / math.sqrt(m * n)), norms
             continue
         largest = arrays.largest_of_stack(A)
         if np.isfinite(largest).all():
@@ -284,9 +281,8 @@ def _starts(
             f"{(*ahead, n, 'p')}".replace("'", "")
         )
         raise ValueError(msg)
-    if 0 not in tuple(vectors.shape) and not math.isfinite(arrays.max_abs(arrays.take(vectors))):
-        msg = "start contains NaN or inf; pass finite vectors, or start=None"
-        raise ValueError(msg)
+    if 0 not in tuple(vectors.shape):
+        size_of_start(arrays, arrays.take(vectors))
 
     def of_one(place: int) -> Any:
         index = np.unravel_index(place, ahead)

@@ -14,12 +14,13 @@ from trsvd._kinds import describe, is_numeric
 from trsvd._metered import Metered
 from trsvd._probe import probe
 from trsvd._select import select_method
+from trsvd._squares import are_moderate
 from trsvd._validate import check_rng, is_seed, named_method
 from trsvd.methods import Method, Run
 from trsvd.operators import AdjointOperator, as_operator
 from trsvd.result import Subspace, SVDResult
 
-__all__ = ["Problem", "State", "check_start"]
+__all__ = ["Problem", "State", "check_start", "size_of_start"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,15 @@ def check_start(start: Any, arrays: Arrays | None) -> None:
         raise TypeError(msg)
 
 
+def size_of_start(arrays: Arrays, block: Array) -> float:
+    """The largest entry of start vectors, in modulus; ValueError unless all are finite."""
+    size = arrays.max_abs(block)
+    if not math.isfinite(size):
+        msg = "start contains NaN or inf; pass finite vectors, or start=None"
+        raise ValueError(msg)
+    return size
+
+
 class Problem:
     """A user's matrix as the methods work on it: at least as tall as wide, scaled, counted."""
 
@@ -74,13 +84,12 @@ class Problem:
         self.flipped = self.shape[0] < self.shape[1]
         self.rank = min(self.shape)
         op = AdjointOperator(self.user_op) if self.flipped else self.user_op
-        # A norm of moderate size says that all entries are finite, and that squares of them stay in
-        # range: the largest is at most the norm, and at least its root mean square.
         norm = op.rough_norm()
-        mean = None if norm is None else norm / math.sqrt(self.shape[0] * self.shape[1])
-        if norm is None or mean is None or not (mean > 1e-6 and norm < 1e6):
-            norm, mean = None, op.max_abs()
-        size = mean
+        entries = self.shape[0] * self.shape[1]
+        if norm is None or not are_moderate(norm, entries):
+            norm, size = None, op.max_abs()
+        else:
+            size = norm / math.sqrt(entries)
         checked = 0
         if size is None:
             size, checked = probe(op, self.rng), 2
@@ -186,10 +195,7 @@ class Problem:
                 )
                 raise ValueError(msg)
             block = arrays.take(start if start.ndim == 2 else start[:, None])
-        size = arrays.max_abs(block)
-        if not math.isfinite(size):
-            msg = "start contains NaN or inf; pass finite vectors, or start=None"
-            raise ValueError(msg)
+        size = size_of_start(arrays, block)
         if size:
             block = block / size
         width = min(self.rank, int(block.shape[1]))

@@ -12,13 +12,21 @@ import numpy as np
 
 from trsvd._arrays import HostArray
 
-__all__ = ["FEW", "in_single", "lost_to_squares", "resolved"]
+__all__ = ["FEW", "are_moderate", "in_single", "lost_to_squares", "resolved"]
 
 _SINGLE = float(np.finfo(np.float32).eps)
 _DOUBLE = float(np.finfo(np.float64).eps)
 _LOOSE = 100 * _SINGLE
 # LAPACK's vectors of so few rows are less skew, and to mend that takes as long as all the rest.
 FEW = 128
+
+
+def are_moderate(norms: Any, entries: int) -> Any:
+    """Whether Frobenius norms say that all entries are finite, and that squares stay in range.
+
+    The largest of so many entries is at most the norm, and at least its root mean square.
+    """
+    return (norms > 1e-6 * entries**0.5) & (norms < 1e6)
 
 
 def in_single(eps: float, tol: float) -> bool:

@@ -23,12 +23,7 @@ import numpy as np
 
 from trsvd._arrays import Array, Arrays, HostArray, is_array
 from trsvd._errors import Status
-from trsvd._leading import (
-    EXACT_UP_TO,
-    LeadingPairs,
-    leading_pairs,
-    rounding_of,
-)
+from trsvd._leading import EXACT_UP_TO, LeadingPairs, leading_pairs, rounding_of
 from trsvd._stacked import STACK_UP_TO, Stack, Triplets
 from trsvd._tracking import Watch, blended, guards, kept_values, outside_of
 from trsvd._validate import check_tol

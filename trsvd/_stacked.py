@@ -19,10 +19,11 @@ from trsvd._kinds import converted
 from trsvd._ritz import check_finite
 from trsvd._squares import FEW, in_single, lost_to_squares, resolved
 
-__all__ = ["STACK_UP_TO", "Settled", "Stack", "Triplets"]
+__all__ = ["HOST_STACK_UP_TO", "STACK_UP_TO", "Settled", "Stack", "Triplets"]
 
-# Beyond this a batched factorization is no better than one at a time.
-STACK_UP_TO = 512
+# Beyond this a batched factorization is no better than one at a time; of NumPy's, whose batched
+# products are a loop as well, beyond the other.
+STACK_UP_TO, HOST_STACK_UP_TO = 512, 128
 # Entries are left as they are up to this power of two, and down to its inverse: squares of them
 # stay in the range of float32.
 _MODERATE = 20
