@@ -6,6 +6,7 @@ No test asserts on measured times: where one matters, the clock is a fake.
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import importlib.util
 import json
 import math
@@ -1049,6 +1050,31 @@ def test_other_blas_threads_are_refused(tmp_path):
     again.use_threads(2, ["openblas 2"])
     with pytest.raises(Mismatch, match=r"openblas 1; here it is openblas 2"):
         again.use_threads(1, ["openblas 2"])
+
+
+def test_results_can_be_kept_compressed(tmp_path):
+    plain, compressed = tmp_path / "race.json", tmp_path / "race.json.gz"
+    for path in (plain, compressed):
+        results = Results.open(path, header())
+        results.use_threads(1, ["openblas 1"])
+        results.add(record_of("first", ratio=1 / 3))
+    assert gzip.decompress(compressed.read_bytes()) == plain.read_bytes()
+    again = Results.open(compressed, header())
+    assert again.cells == Results.open(plain, header()).cells
+    assert again.cells[0]["peer"]["value"] == 0.333333
+    again.add(record_of("second"))
+    assert [cell["name"] for cell in Results.read(compressed).cells] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", gzip.compress(b"{}"), gzip.compress(b"x" * 99)[:20]]
+)
+def test_a_compressed_file_of_something_else_is_refused(tmp_path, content):
+    path = tmp_path / "race.json.gz"
+    path.write_bytes(content)
+    with pytest.raises(Mismatch, match="does not hold"):
+        Results.open(path, header())
+    assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"header": {}}'])

@@ -106,7 +106,12 @@ def add(commands: Any) -> None:
         "--timeout", type=_seconds, metavar="S", help="longest single call (default: 300)"
     )
     out = parser.add_argument_group("files to write")
-    out.add_argument("--json", type=Path, metavar="FILE", help="results; gone on from if it exists")
+    out.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="results; gone on from if it exists (FILE.gz is compressed)",
+    )
     out.add_argument("--fresh", action="store_true", help="begin the file of --json anew")
     out.add_argument(
         "--renew",

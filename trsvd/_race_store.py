@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import importlib.metadata
 import json
 import os
 import tempfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,19 @@ def differences(here: Any, there: Any, name: str = "") -> list[str]:
     return found
 
 
+def _is_compressed(path: Path) -> bool:
+    return path.suffix == ".gz"
+
+
+def _in_six_digits(value: Any) -> Any:
+    """A record with its numbers as accurate as any clock, so that files stay small."""
+    if isinstance(value, dict):
+        return {key: _in_six_digits(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_in_six_digits(one) for one in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
 @dataclass
 class Results:
     """Cells that were measured, and on what.
@@ -82,7 +97,7 @@ class Results:
     Parameters
     ----------
     path : Path or None
-        File to keep them in; None for none.
+        File to keep them in, compressed if its name ends in ``.gz``; None for none.
     head : dict
         See `header`.
     cells : list of dict
@@ -112,9 +127,10 @@ class Results:
     def read(path: Path) -> Results:
         """Those of a file, wherever they were measured."""
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            content = path.read_bytes()
+            record = json.loads(gzip.decompress(content) if _is_compressed(path) else content)
             return Results(path, record["header"], record["cells"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
             msg = f"{path} does not hold results of a race: {type(error).__name__}: {error}"
             raise Mismatch(msg) from error
 
@@ -162,11 +178,14 @@ class Results:
     def _write(self) -> None:
         if self.path is None:
             return
-        text = json.dumps({"header": self.head, "cells": self.cells}, indent=1, allow_nan=False)
+        record = {"header": self.head, "cells": self.cells}
+        content = json.dumps(_in_six_digits(record), indent=1, allow_nan=False).encode() + b"\n"
+        if _is_compressed(self.path):
+            content = gzip.compress(content, mtime=0)
         handle, temporary = tempfile.mkstemp(dir=self.path.absolute().parent, suffix=".part")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
             # Whoever reads the file sees all of it or what was there before.
             Path(temporary).replace(self.path)
         except BaseException:
