@@ -48,6 +48,26 @@ def test_product(shape: tuple[int, int, int], dtype: str, left: str, right: str)
     assert np.array_equal(X, before[1])
 
 
+@pytest.mark.parametrize("right", LAYOUTS)
+@pytest.mark.parametrize("left", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(7, 3, 9), (200, 20, 300), (0, 3, 5)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_wide_product(monkeypatch, threads, shape, dtype, left, right) -> None:
+    monkeypatch.setattr(_lapack, "threads", lambda: threads)
+    m, k, n = shape
+    U, Vh = LAYOUTS[left](random(m, k, dtype)), LAYOUTS[right](random(k, n, dtype, 1))
+    before = U.copy(), Vh.copy()
+    D = _lapack.wide_product(U, Vh)
+    assert D.shape == (m, n)
+    assert D.dtype == dtype
+    assert D.flags.writeable
+    assert D.flags.c_contiguous or m * k * n <= _lapack._ONE_THREAD
+    assert m == 0 or close(D, U @ Vh, dtype, 4 * k)
+    assert np.array_equal(U, before[0])
+    assert np.array_equal(Vh, before[1])
+
+
 def test_a_product_of_many_numbers_of_half_precision_stays_in_it() -> None:
     A, X = random(90, 70, "float16"), random(70, 50, "float16", 1)
     assert A.shape[0] * A.shape[1] * X.shape[1] > _lapack._ONE_THREAD

@@ -29,7 +29,7 @@ from array_api_compat import device as device_of
 
 from trsvd._factorizations import Factorizations
 from trsvd._kinds import COMPUTE, converted, describe, dtype_name, is_sparse
-from trsvd._lapack import product
+from trsvd._lapack import product, wide_product
 from trsvd._memory import check_room
 
 Array = Any
@@ -333,6 +333,10 @@ class Arrays(Factorizations):
     def product(self, A: Array, X: Array) -> Array:
         """``A @ X`` for a narrow X."""
         return product(A, X) if self.on_host else A @ X
+
+    def wide_product(self, U: Array, Vh: Array) -> Array:
+        """``U @ Vh`` for a narrow U and a flat Vh."""
+        return wide_product(U, Vh) if self.on_host else U @ Vh
 
     def adjoint_product(self, A: Array, X: Array) -> Array:
         """``A^H @ X``; conjugates X, which is narrow, and not A."""

@@ -27,6 +27,7 @@ __all__ = [
     "thin_qr",
     "thin_svd",
     "tridiagonal_eigh",
+    "wide_product",
 ]
 
 # OpenBLAS multiplies so few numbers by one thread: NumPy, which has less around it, may do that.
@@ -54,11 +55,12 @@ def product(A: HostArray, X: HostArray) -> HostArray:
     In float64 OpenBLAS is faster where the columns of the result are contiguous, by up to 1.8
     times with 8 to 64 of them; in float32 where its rows are, or as fast. With one thread nothing
     holds up anything, and NumPy's, which is newer, takes .5 to 1 of the time in float32. Half
-    precision is no precision of a BLAS.
+    precision is no precision of a BLAS. (By ``dot``: ``@`` looks at the processor's exceptions
+    afterwards, and a kernel for short rows was seen to raise one, on AVX-512, with finite numbers.)
     """
     (m, n), w = A.shape, X.shape[1]
     if m * n * w <= _ONE_THREAD or A.dtype != X.dtype or A.dtype.char not in "fdFD":
-        return np.asarray(A @ X)
+        return np.asarray(A.dot(X))
     if w == 1:
         return _with_one_vector(A, X)
     if A.dtype.char in "fF" and n > _LONG_SUM and A.flags.f_contiguous:
@@ -66,12 +68,15 @@ def product(A: HostArray, X: HostArray) -> HostArray:
     return _at_once(A, X)
 
 
+def wide_product(A: HostArray, X: HostArray) -> HostArray:
+    """``A @ X``, C-ordered: of factors that make a matrix larger than they are."""
+    if A.size * X.shape[1] <= _ONE_THREAD or A.dtype != X.dtype or A.dtype.char not in "fdFD":
+        return np.asarray(A.dot(X))
+    return A @ X if threads() == 1 else _by_columns(X.T, A.T).T
+
+
 def _at_once(A: HostArray, X: HostArray) -> HostArray:
-    if A.dtype.char == "f" and threads() == 1:
-        return np.asarray(A @ X)
-    if A.dtype.char == "f":
-        return _by_columns(X.T, A.T).T
-    return _by_columns(A, X)
+    return wide_product(A, X) if A.dtype.char == "f" else _by_columns(A, X)
 
 
 def _in_parts(A: HostArray, X: HostArray) -> HostArray:
@@ -87,7 +92,7 @@ def _in_parts(A: HostArray, X: HostArray) -> HostArray:
     for first in range(0, n, step):
         rows = slice(first, first + step)
         few = m * w * step <= _ONE_THREAD
-        total += A[:, rows] @ X[rows] if few else _at_once(A[:, rows], X[rows])
+        total += A[:, rows].dot(X[rows]) if few else _at_once(A[:, rows], X[rows])
     return total.astype(A.dtype)
 
 
@@ -98,7 +103,7 @@ def _with_one_vector(A: HostArray, X: HostArray) -> HostArray:
     """
     compiled = kernels() if A.dtype.char in "fd" else None
     if compiled is None or not (A.flags.c_contiguous or A.flags.f_contiguous):
-        return np.asarray(A @ X)
+        return np.asarray(A.dot(X))
     x = np.ascontiguousarray(X[:, 0])
     y = np.empty(A.shape[0], np.float64 if A.shape[1] > _LONG_SUM else A.dtype)
     if A.flags.c_contiguous:

@@ -42,7 +42,11 @@ class LowRankTerm:
     def unscaled(self) -> tuple[Array, Arrays]:
         """What the scale multiplies, in the compute dtype, and where it lives."""
         with self.arrays.as_asked():
-            return self.U @ self.Vh, self.arrays
+            return self.arrays.wide_product(self.U, self.Vh), self.arrays
+
+    def scaled(self) -> tuple[Array, Arrays]:
+        """As `unscaled`, with the scale: in a factor, which is smaller than the product."""
+        return replace(self, U=self.U * self.scale).unscaled()
 
     def dense(self) -> Array:
         """As an array."""
@@ -72,6 +76,11 @@ class DenseTerm:
         X = self.form()
         arrays = self.arrays or Arrays.of_array(X)
         return arrays.like(X), arrays
+
+    def scaled(self) -> tuple[Array, Arrays]:
+        """As `unscaled`, with the scale."""
+        X, arrays = self.unscaled()
+        return X * self.scale, arrays
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Whatever makes the array, the array itself can be pickled.
@@ -233,8 +242,7 @@ def _sum_of(terms: Sequence[LowRankTerm | DenseTerm]) -> Array:
     total: Array = None
     if not _may_overflow(terms):
         for term in terms:
-            X, arrays = term.unscaled()
-            X = X * term.scale
+            X, arrays = term.scaled()
             total = X if total is None else total + X
         return arrays.hand_out(total)
     # In double precision, and halved often enough for the sum of the terms not to overflow.
@@ -266,7 +274,7 @@ def _stacked(terms: list[LowRankTerm | DenseTerm]) -> Array:
     """Terms in the same place of many results, in one array; by one batched product if they may."""
     low = [term for term in terms if isinstance(term, LowRankTerm)]
     if len(low) < len(terms) or len({tuple(term.U.shape) for term in low}) > 1:
-        return _stack([term.unscaled()[0] * term.scale for term in terms])
+        return _stack([term.scaled()[0] for term in terms])
     with low[0].arrays.as_asked():
         return _stack([term.U * term.scale for term in low]) @ _stack([term.Vh for term in low])
 
