@@ -240,6 +240,30 @@ def test_the_same_seed_gives_the_same_step(rng):
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+@pytest.mark.parametrize("first", [1.05, 1.3, 1.5, 2.0])
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_a_value_that_overtakes_all_that_was_followed(k, first, noise, together):
+    """The old pairs stay what they were, singular pairs without any residual."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        U = np.linalg.qr(rng.standard_normal((300, 220)))[0]
+        V = np.linalg.qr(rng.standard_normal((220, 220)))[0]
+        s = np.append(np.linspace(1, 0.6, k + 5), np.full(215 - k, 0.1))
+        before = (U * s) @ V.T
+        s[k + 5] = first
+        now = (U * s) @ V.T + noise * rng.standard_normal((300, 220)) / 16
+        ball = KyFanDualBall(k)
+        start = ball.lmo(before, gap=1e-2, rng=seed)
+        if together:
+            [_, result] = ball.lmo_many([now, now], gap=1e-2, rng=seed, start=[start, start])
+        else:
+            result = ball.lmo(now, gap=1e-2, rng=seed, start=start)
+        assert result.gap <= 1e-2
+        assert true_gap(now, k, result.update) <= 1e-2
+
+
 @pytest.mark.parametrize("times", [2.0, 5.0, 30.0, 100.0])
 @pytest.mark.parametrize("k", [1, 4, 8])
 @pytest.mark.parametrize("spectrum", ["gaussian", "flat", "root"])

@@ -215,7 +215,7 @@ class Gap:
         single = ritz.trail is None or ritz.trail[2] < k
         if (self.warm or single) and k < len(ritz.S) and ritz.S[0] > 0:
             S, grow = ritz.S[k:], 2 * ritz.residuals[k:]
-            higher = np.sqrt(S) * np.sqrt(S + grow) if single else S + grow
+            higher = S + grow if self.warm else np.sqrt(S) * np.sqrt(S + grow)
             hoped = np.concatenate([ritz.S[:k], higher])
             beside = 1 - float(ritz.S[:k].sum()) / float(-np.sort(-hoped)[:k].sum())
         # (What a space from a single vector has not come upon yet leaves no trace: twice.)

@@ -129,7 +129,8 @@ class _BlockKrylovRun(Run):
         steps = 4 if method.iterations is None else method.iterations + 1
         block = pad_block(op, start, width, rng)
         self.basis = GolubKahan(op, block, capacity=min(n, width * steps), rng=rng)
-        self.meets_all_copies = start is None
+        self._given = start is not None
+        self.meets_all_copies = not self._given
         self.iterations = -1
 
     @property
@@ -147,9 +148,12 @@ class _BlockKrylovRun(Run):
         self.finished = self.exact or (self.limit is not None and self.iterations >= self.limit)
 
     def report(self, *, now: bool = False) -> Ritz | None:
-        if self.limit is not None and not now:
-            return None
-        return self.basis.ritz()
+        if now:
+            return self.basis.ritz()
+        # What was given may be converged and not leading, and one expansion tells little of what
+        # the random columns beside it will come upon.
+        early = self._given and self.iterations < 1 and not self.finished
+        return None if early or self.limit is not None else self.basis.ritz()
 
     def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
         del op
