@@ -993,7 +993,7 @@ def record_of(name="f32/decay-48x96/k3/1e-03", threads=1, ratio=0.5, **more):
             "value": ratio,
             "low": 0.9 * ratio,
             "high": ratio,
-            "confidence": 0.5,
+            "confidence": 0.98,
         },
         "pick": {"best": "trsvd", "ratio": 1.0},
         "ceiling": 0.25,
@@ -1027,7 +1027,6 @@ def test_results_are_kept_cell_by_cell(tmp_path):
         ({"versions": {"numpy": "1.0"}}, "versions.numpy: 1.0 there"),
         ({"python": "2.7"}, "python: 2.7 there"),
         ({"blas": {}}, "blas.numpy"),
-        ({"format": 0}, "format: 0 there"),
     ],
 )
 def test_a_file_from_elsewhere_is_refused(tmp_path, change, message):
@@ -1075,6 +1074,38 @@ def test_a_compressed_file_of_something_else_is_refused(tmp_path, content):
     with pytest.raises(Mismatch, match="does not hold"):
         Results.open(path, header())
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"header": {**header(), "format": 2}},
+        {"cells": {}},
+        {"cells": [None]},
+        {"cells": [{}]},
+        {"cells": [{**record_of(), "competitors": None}]},
+    ],
+)
+def test_a_file_of_another_format_is_refused(tmp_path, change):
+    path = tmp_path / "race.json"
+    Results(path, header()).add(record_of())
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    before = path.read_bytes()
+    for read in (Results.read, lambda one: Results.open(one, header())):
+        with pytest.raises(Mismatch, match="does not hold results of a race"):
+            read(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_keeps_its_place_and_its_mode(tmp_path):
+    path, link = tmp_path / "race.json", tmp_path / "link.json"
+    Results(path, header()).add(record_of("first"))
+    path.chmod(0o664)
+    link.symlink_to(path)
+    Results.open(link, header()).add(record_of("second"))
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o664
+    assert [cell["name"] for cell in Results.read(path).cells] == ["first", "second"]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"header": {}}'])
@@ -1398,6 +1429,8 @@ def test_settings_of_every_competitor_are_shown():
 def test_a_little_more_than_a_short_peer_is_no_loss():
     record = record_of(ratio=1.5)
     assert summarize([record])[0].lost
+    unsure = {**record, "peer": {**record["peer"], "confidence": 0.75}}
+    assert not summarize([unsure])[0].lost
     for one, seconds in zip(record["competitors"], (4.5e-4, 3e-4), strict=True):
         one["seconds"] = seconds
     assert not summarize([record])[0].lost
@@ -1520,6 +1553,40 @@ def test_a_table_that_cannot_be_written_is_said(tmp_path, scripted, capsys):
     arguments = ["--cells", FULL[0].name, "--markdown", str(tmp_path / "table.md")]
     assert cli.main(["race", *arguments]) == 2
     assert "begin" in capsys.readouterr().err
+    assert len(scripts) == 1  # before anything ran
+
+
+def test_a_report_of_nothing_leaves_the_table(tmp_path, capsys):
+    path, table = tmp_path / "race.json", tmp_path / "table.md"
+    Results(path, header()).add(record_of(RESIDUAL.name))
+    report = ["race", "--report", "--json", str(path), "--markdown", str(table)]
+    assert cli.main(report) == 0
+    before = table.read_text()
+    for more in (["--cells", "nothing"], ["--threads", "2"]):
+        assert cli.main([*report, *more]) == 2
+        assert "has no such cells" in capsys.readouterr().err
+    assert table.read_text() == before
+    assert cli.main([*report, "--threads", "1"]) == 0
+
+
+def test_a_run_without_any_cell_fails(scripted, capsys):
+    _, scripts = scripted
+    why = {"event": "unavailable", "name": FULL[0].name, "why": "no matrix"}
+    scripts += [[events_of(FULL[0])[0], why]]
+    assert cli.main(["race", "--cells", FULL[0].name]) == 1
+    assert "no cell could be run" in capsys.readouterr().err
+
+
+def test_anew_and_again_exclude_each_other(tmp_path, capsys):
+    arguments = ["--json", str(tmp_path / "race.json"), "--fresh", "--renew"]
+    assert cli.main(["race", *arguments]) == 2
+    assert "give one of them" in capsys.readouterr().err
+
+
+def test_a_folder_without_spectra(tmp_path, capsys):
+    np.save(tmp_path / "b.npy", np.ones((30, 20), np.float32))
+    assert cli.main(["race", "--list", "--data", str(tmp_path)]) == 2
+    assert "spectra.npz" in capsys.readouterr().err
 
 
 def test_the_command_draws(tmp_path, scripted, capsys):
@@ -1543,7 +1610,7 @@ def test_a_file_that_cannot_be_replaced_stays_as_it_is(tmp_path, monkeypatch):
 
     results = Results.open(path, header())
     monkeypatch.setattr(type(path), "replace", refused)
-    with pytest.raises(PermissionError, match="read-only"):
+    with pytest.raises(race.Unwritable, match=r"race\.json cannot be written.*read-only"):
         results.add(record_of("second"))
     assert path.read_text() == before
     assert [one.name for one in tmp_path.iterdir()] == ["race.json"]

@@ -156,6 +156,10 @@ def data_cells(folder: Path) -> list[Cell]:
     # Here, so that `--list` without data needs no array at all.
     from trsvd._race_subjects import header_of
 
+    if not (folder / "spectra.npz").is_file():
+        msg = "the folder has no spectra.npz, the singular values of its matrices by their names"
+        raise FileNotFoundError(msg)
+
     cells: list[Cell] = []
     for path in sorted(folder.iterdir()):
         if path.suffix not in {".npy", ".npz"} or path.name == "spectra.npz":

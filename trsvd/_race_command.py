@@ -12,6 +12,7 @@ from trsvd import race
 from trsvd._arguments import UsageError, check_directory, positive
 from trsvd._race_display import (
     COLUMNS,
+    around_table,
     details,
     entries,
     line,
@@ -77,9 +78,8 @@ def add(commands: Any) -> None:
     what.add_argument(
         "--threads",
         type=_threads,
-        default=[1],
         metavar="1,2",
-        help="numbers of threads, each in a process of its own (default: 1)",
+        help="numbers of threads, each in a process of its own (default: 1; of --report: all)",
     )
     what.add_argument(
         "--data",
@@ -162,13 +162,32 @@ def _run(arguments: argparse.Namespace) -> int:
     made = 0
     for made, record in enumerate(_records(cells, results, arguments), 1):
         _show(record, arguments, head=made == 1)
+    records = _chosen(results, {cell.name for cell in cells}, _numbers(arguments))
+    if not records:
+        print("no cell could be run: see above", file=sys.stderr)
+        return 1
     if not made:
         print("nothing was left to run; --report shows what is there", file=sys.stderr)
-    names = {cell.name for cell in cells}
-    asked = arguments.threads
-    records = [one for one in results.cells if one["name"] in names and one["threads"] in asked]
     _finish(results, records, arguments)
-    return int(arguments.quick and not all(record["reached"] for record in records))
+    missed = [record["name"] for record in records if not record["reached"]]
+    if arguments.quick and missed and not made:
+        print(f"missed before: {', '.join(missed)}", file=sys.stderr)
+    return int(arguments.quick and bool(missed))
+
+
+def _numbers(arguments: argparse.Namespace) -> list[int]:
+    """Of threads."""
+    return arguments.threads or [1]
+
+
+def _chosen(
+    results: race.Results, names: set[str], threads: list[int] | None
+) -> list[dict[str, Any]]:
+    return [
+        one
+        for one in results.cells
+        if one["name"] in names and (threads is None or one["threads"] in threads)
+    ]
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -180,7 +199,10 @@ def _report(arguments: argparse.Namespace) -> int:
     results = _opened(lambda: race.Results.read(arguments.json))
     stored = [race.Cell(**record["cell"]) for record in results.cells]
     names = {cell.name for cell in race.matching(stored, arguments.cells)}
-    records = [record for record in results.cells if record["name"] in names]
+    records = _chosen(results, names, arguments.threads)
+    if not records:
+        msg = f"{arguments.json} has no such cells; without --cells and --threads all are shown"
+        raise UsageError(msg)
     for place, record in enumerate(records):
         _show(record, arguments, head=place == 0)
     _finish(results, records, arguments)
@@ -223,13 +245,13 @@ def _records(cells: list[race.Cell], results: race.Results, arguments: argparse.
         yield from race.run(
             cells,
             results,
-            threads=arguments.threads,
+            threads=_numbers(arguments),
             effort=race.Effort(**effort),
             places=race.Places(arguments.cache, arguments.data),
             renew=arguments.renew,
             progress=_progress,
         )
-    except race.Mismatch as error:
+    except (race.Mismatch, race.Unwritable) as error:
         raise UsageError(str(error)) from error
 
 
@@ -260,10 +282,15 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
     """Find out what cannot work before anything runs."""
     for path in filter(None, (arguments.json, arguments.markdown, arguments.plot)):
         check_directory(path)
+    if arguments.fresh and arguments.renew:
+        msg = "--fresh begins the file anew, --renew goes on with it: give one of them"
+        raise UsageError(msg)
     try:
         if arguments.plot:
             check_plot(arguments.plot)
-    except (ImportError, ValueError) as error:
+        if arguments.markdown:
+            around_table(arguments.markdown)
+    except (ImportError, OSError, ValueError) as error:
         raise UsageError(str(error)) from error
 
 

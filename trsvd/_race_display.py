@@ -12,6 +12,7 @@ from trsvd._report import figure_class
 
 __all__ = [
     "COLUMNS",
+    "around_table",
     "details",
     "entries",
     "line",
@@ -209,18 +210,26 @@ def replace_table(path: Path, text: str, of: str = "race") -> None:
     ValueError
         If the file is there and has no marks.
     """
-    first, last = (mark.replace("race", of) for mark in (BEGIN, END))
-    block = f"{first}\n\n{text}\n{last}"
+    before, after = around_table(path, of)
+    first, last = _marks(of)
+    path.write_text(f"{before}{first}\n\n{text}\n{last}{after}", encoding="utf-8")
+
+
+def around_table(path: Path, of: str = "race") -> tuple[str, str]:
+    """What stands before and behind the table of a file; ValueError where it has no marks."""
     if not path.exists():
-        path.write_text(f"{block}\n", encoding="utf-8")
-        return
-    old = path.read_text(encoding="utf-8")
-    before, begin, rest = old.partition(first)
+        return "", "\n"
+    first, last = _marks(of)
+    before, begin, rest = path.read_text(encoding="utf-8").partition(first)
     _, end, after = rest.partition(last)
     if not (begin and end):
         msg = f"{path}: has no lines {first} and {last} to put the table between"
         raise ValueError(msg)
-    path.write_text(f"{before}{block}{after}", encoding="utf-8")
+    return before, after
+
+
+def _marks(of: str) -> list[str]:
+    return [mark.replace("race", of) for mark in (BEGIN, END)]
 
 
 # ---- picture --------------------------------------------------------------------------------

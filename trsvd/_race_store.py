@@ -7,7 +7,6 @@ import gzip
 import importlib.metadata
 import json
 import os
-import tempfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ import scipy
 
 from trsvd._report import machine
 
-__all__ = ["Mismatch", "Results", "differences", "header"]
+__all__ = ["Mismatch", "Results", "Unwritable", "differences", "header"]
 
 _FORMAT = 1
 _PACKAGES = (
@@ -29,6 +28,10 @@ _PACKAGES = (
     "primme",
     "fbpca",
 )
+
+
+class Unwritable(Exception):
+    """A file that results cannot be kept in; the message says why."""
 
 
 class Mismatch(Exception):
@@ -75,6 +78,31 @@ def differences(here: Any, there: Any, name: str = "") -> list[str]:
         path = f"{name}.{key}" if name else key
         found += differences(here.get(key), there.get(key), path)
     return found
+
+
+_NOT_RESULTS = (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, RecursionError)
+
+
+def _parts(content: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Header and cells of a file."""
+    record = json.loads(content)
+    head, cells = record["header"], record["cells"]
+    if head["format"] != _FORMAT:
+        msg = f"format: {head['format']} there, {_FORMAT} here"
+        raise ValueError(msg)
+    if not _are_cells(cells):
+        msg = "its cells are none"
+        raise ValueError(msg)
+    return head, cells
+
+
+def _are_cells(cells: Any) -> bool:
+    """Whether they are made like those that `Results.add` is given."""
+    kinds = {"name": str, "threads": int, "sources": str, "cell": dict, "competitors": list}
+    return isinstance(cells, list) and all(
+        isinstance(one, dict) and all(isinstance(one.get(key), kind) for key, kind in kinds.items())
+        for one in cells
+    )
 
 
 def _is_compressed(path: Path) -> bool:
@@ -128,9 +156,10 @@ class Results:
         """Those of a file, wherever they were measured."""
         try:
             content = path.read_bytes()
-            record = json.loads(gzip.decompress(content) if _is_compressed(path) else content)
-            return Results(path, record["header"], record["cells"])
-        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+            return Results(
+                path, *_parts(gzip.decompress(content) if _is_compressed(path) else content)
+            )
+        except _NOT_RESULTS as error:
             msg = f"{path} does not hold results of a race: {type(error).__name__}: {error}"
             raise Mismatch(msg) from error
 
@@ -182,13 +211,18 @@ class Results:
         content = json.dumps(_in_six_digits(record), indent=1, allow_nan=False).encode() + b"\n"
         if _is_compressed(self.path):
             content = gzip.compress(content, mtime=0)
-        handle, temporary = tempfile.mkstemp(dir=self.path.absolute().parent, suffix=".part")
+        path = self.path.resolve()  # where a link leads to
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
+            temporary.write_bytes(content)
+            if path.exists():
+                temporary.chmod(path.stat().st_mode & 0o777)
             # Whoever reads the file sees all of it or what was there before.
-            Path(temporary).replace(self.path)
-        except BaseException:
+            temporary.replace(path)
+        except BaseException as error:
             with contextlib.suppress(OSError):
-                Path(temporary).unlink()
+                temporary.unlink()
+            if isinstance(error, OSError):
+                msg = f"{self.path} cannot be written, and lacks the last cell: {error}"
+                raise Unwritable(msg) from error
             raise

@@ -14,6 +14,9 @@ _SHORT = 2e-3
 _MORE = 2e-4
 """Against a peer that takes less than the first, so many seconds more are no loss."""
 
+_SURE = 0.9
+"""An interval of five rounds; one of fewer tells nothing."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -70,7 +73,7 @@ class Summary:
     worst : tuple of (str, float) or None
         The largest ratio.
     lost : tuple of str
-        Cells in which trsvd is slower beyond the interval.
+        Cells in which trsvd is slower beyond an interval of at least 90 %.
     pick : float
         Geometric mean of trsvd's time over that of the best of its own methods.
     references : dict
@@ -177,7 +180,7 @@ def _unverified(cells: list[dict[str, Any]]) -> list[float]:
 
 def _is_lost(cell: dict[str, Any]) -> bool:
     """Slower than the fastest peer beyond the interval, and by more than a short call may be."""
-    if cell["peer"]["low"] <= 1:
+    if cell["peer"]["low"] <= 1 or cell["peer"]["confidence"] < _SURE:
         return False
     ours, theirs = seconds_of(cell, "trsvd"), seconds_of(cell, cell["peer"]["name"])
     return not (theirs < _SHORT and ours - theirs <= _MORE)

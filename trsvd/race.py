@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trsvd._race_cells import Cell, all_cells, data_cells, matching, quick_cells
-from trsvd._race_store import Mismatch, Results, header
+from trsvd._race_store import Mismatch, Results, Unwritable, header
 from trsvd._race_subjects import Places, default_cache
 from trsvd._race_summary import Summary, summarize
 from trsvd._race_trials import Effort, Outcome
@@ -33,6 +33,7 @@ __all__ = [
     "Places",
     "Results",
     "Summary",
+    "Unwritable",
     "all_cells",
     "data_cells",
     "default_cache",
@@ -132,6 +133,8 @@ def run(
     ------
     Mismatch
         If the results at hand were measured with other BLAS libraries.
+    Unwritable
+        If they cannot be kept where they should be.
     """
     places = places or Places(default_cache())
     now = sources() if renew else None
