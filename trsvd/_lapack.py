@@ -58,25 +58,33 @@ def product(A: HostArray, X: HostArray) -> HostArray:
     precision is no precision of a BLAS. (By ``dot``: ``@`` looks at the processor's exceptions
     afterwards, and a kernel for short rows was seen to raise one, on AVX-512, with finite numbers.)
     """
-    (m, n), w = A.shape, X.shape[1]
-    if m * n * w <= _ONE_THREAD or A.dtype != X.dtype or A.dtype.char not in "fdFD":
+    if _for_numpy(A, X):
         return np.asarray(A.dot(X))
-    if w == 1:
+    if X.shape[1] == 1:
         return _with_one_vector(A, X)
-    if A.dtype.char in "fF" and n > _LONG_SUM and A.flags.f_contiguous:
+    if A.dtype.char in "fF" and A.shape[1] > _LONG_SUM and A.flags.f_contiguous:
         return _in_parts(A, X)
     return _at_once(A, X)
 
 
 def wide_product(A: HostArray, X: HostArray) -> HostArray:
     """``A @ X``, C-ordered: of factors that make a matrix larger than they are."""
-    if A.size * X.shape[1] <= _ONE_THREAD or A.dtype != X.dtype or A.dtype.char not in "fdFD":
-        return np.asarray(A.dot(X))
-    return A @ X if threads() == 1 else _by_columns(X.T, A.T).T
+    return np.asarray(A.dot(X)) if _for_numpy(A, X) else _by_rows(A, X)
+
+
+def _for_numpy(A: HostArray, X: HostArray) -> bool:
+    """Whether a product is small, or of numbers that a BLAS does not multiply."""
+    small = A.size * X.shape[1] <= _ONE_THREAD
+    return small or A.dtype != X.dtype or A.dtype.char not in "fdFD"
 
 
 def _at_once(A: HostArray, X: HostArray) -> HostArray:
-    return wide_product(A, X) if A.dtype.char == "f" else _by_columns(A, X)
+    return _by_rows(A, X) if A.dtype.char == "f" else _by_columns(A, X)
+
+
+def _by_rows(A: HostArray, X: HostArray) -> HostArray:
+    """``A @ X``, C-ordered."""
+    return np.asarray(A @ X) if threads() == 1 else _by_columns(X.T, A.T).T
 
 
 def _in_parts(A: HostArray, X: HostArray) -> HostArray:
