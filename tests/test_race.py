@@ -1065,6 +1065,16 @@ def test_results_can_be_kept_compressed(tmp_path):
     assert [cell["name"] for cell in Results.read(compressed).cells] == ["first", "second"]
 
 
+def test_settings_are_kept_in_all_their_digits(tmp_path):
+    """A search that begins with those of a file looks for them among its own."""
+    path, tol = tmp_path / "race.json", 10 ** (-9 / 4)
+    record = record_of()
+    record["competitors"][1]["options"] = {"tol": tol}
+    Results(path, header()).add(record)
+    found = Results.open(path, header()).peers_of(record["name"])
+    assert found["peer"]["options"] == {"tol": tol}
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{}", gzip.compress(b"{}"), gzip.compress(b"x" * 99)[:20]]
 )
@@ -1079,14 +1089,13 @@ def test_a_compressed_file_of_something_else_is_refused(tmp_path, content):
 @pytest.mark.parametrize(
     "change",
     [
-        {"header": {**header(), "format": 2}},
         {"cells": {}},
         {"cells": [None]},
         {"cells": [{}]},
         {"cells": [{**record_of(), "competitors": None}]},
     ],
 )
-def test_a_file_of_another_format_is_refused(tmp_path, change):
+def test_cells_of_another_make_are_refused(tmp_path, change):
     path = tmp_path / "race.json"
     Results(path, header()).add(record_of())
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
@@ -1106,6 +1115,16 @@ def test_a_file_keeps_its_place_and_its_mode(tmp_path):
     assert link.is_symlink()
     assert path.stat().st_mode & 0o777 == 0o664
     assert [cell["name"] for cell in Results.read(path).cells] == ["first", "second"]
+
+
+def test_a_file_of_another_format_is_refused(tmp_path):
+    path = tmp_path / "race.json"
+    Results(path, {**header(), "format": 0}).add(record_of())
+    before = path.read_bytes()
+    for read in (Results.read, lambda one: Results.open(one, header())):
+        with pytest.raises(Mismatch, match="format: 0 there"):
+            read(path)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"header": {}}'])

@@ -110,9 +110,9 @@ def _is_compressed(path: Path) -> bool:
 
 
 def _in_six_digits(value: Any) -> Any:
-    """A record with its numbers as accurate as any clock, so that files stay small."""
+    """What was measured, as accurate as a clock: files stay small. Settings stay as they are."""
     if isinstance(value, dict):
-        return {key: _in_six_digits(one) for key, one in value.items()}
+        return {key: one if key == "options" else _in_six_digits(one) for key, one in value.items()}
     if isinstance(value, list):
         return [_in_six_digits(one) for one in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
