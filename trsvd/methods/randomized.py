@@ -89,8 +89,8 @@ class BlockKrylov:
     Notes
     -----
     Cost: ``2 (k + oversampling) (iterations + 1)`` products, in few passes over A. Memory:
-    ``(k + oversampling) (iterations + 1) (m + n)`` numbers, which grows as it iterates. From a start
-    it expands the space at least twice before it is judged.
+    ``(k + oversampling) (iterations + 1) (m + n)`` numbers, which grows as it iterates. From a
+    start the space is expanded at least twice before it is judged.
 
     References
     ----------
