@@ -48,6 +48,16 @@ def test_product(shape: tuple[int, int, int], dtype: str, left: str, right: str)
     assert np.array_equal(X, before[1])
 
 
+@pytest.mark.parametrize("shape", [(6, 5, 1), (1, 5, 3)])
+def test_flags_that_a_blas_raises_are_not_looked_at(shape: tuple[int, int, int]) -> None:
+    # An invalid number stands in for a kernel that raises the flag with finite ones.
+    m, n, w = shape
+    A, X = random(m, n, "float32"), random(n, w, "float32", 1)
+    A[0, 0], X[0] = np.inf, 0
+    assert np.isnan(_lapack.product(A, X)[0]).all()
+    assert np.isnan(_lapack.wide_product(A, X)[0]).all()
+
+
 @pytest.mark.parametrize("right", LAYOUTS)
 @pytest.mark.parametrize("left", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -21,6 +21,7 @@ from trsvd._threads import threads
 __all__ = [
     "add_gram",
     "cholesky_inverse",
+    "dot",
     "eigh",
     "leading_eigenvectors",
     "product",
@@ -55,11 +56,10 @@ def product(A: HostArray, X: HostArray) -> HostArray:
     In float64 OpenBLAS is faster where the columns of the result are contiguous, by up to 1.8
     times with 8 to 64 of them; in float32 where its rows are, or as fast. With one thread nothing
     holds up anything, and NumPy's, which is newer, takes .5 to 1 of the time in float32. Half
-    precision is no precision of a BLAS. (By ``dot``: ``@`` looks at the processor's exceptions
-    afterwards, and a kernel for short rows was seen to raise one, on AVX-512, with finite numbers.)
+    precision is no precision of a BLAS.
     """
     if _for_numpy(A, X):
-        return np.asarray(A.dot(X))
+        return dot(A, X)
     if X.shape[1] == 1:
         return _with_one_vector(A, X)
     if A.dtype.char in "fF" and A.shape[1] > _LONG_SUM and A.flags.f_contiguous:
@@ -69,7 +69,20 @@ def product(A: HostArray, X: HostArray) -> HostArray:
 
 def wide_product(A: HostArray, X: HostArray) -> HostArray:
     """``A @ X``, C-ordered: of factors that make a matrix larger than they are."""
-    return np.asarray(A.dot(X)) if _for_numpy(A, X) else _by_rows(A, X)
+    return dot(A, X) if _for_numpy(A, X) else _by_rows(A, X)
+
+
+def dot(A: HostArray, X: HostArray) -> HostArray:
+    """``A @ X`` by NumPy, of numbers that are known to be finite.
+
+    NumPy looks at the processor's exceptions afterwards, and OpenBLAS may have raised one without
+    a cause: for rows of five its ``sgemv`` on AVX-512 loads, and does not use, what happens to lie
+    on the stack (0.3.30 and 0.3.31; a signalling NaN there is an invalid value).
+    """
+    if A.dtype.char != "f" or (X.shape[1] != 1 and A.shape[0] != 1):
+        return np.asarray(A.dot(X))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(A.dot(X))
 
 
 def _for_numpy(A: HostArray, X: HostArray) -> bool:
@@ -100,7 +113,7 @@ def _in_parts(A: HostArray, X: HostArray) -> HostArray:
     for first in range(0, n, step):
         rows = slice(first, first + step)
         few = m * w * step <= _ONE_THREAD
-        total += A[:, rows].dot(X[rows]) if few else _at_once(A[:, rows], X[rows])
+        total += dot(A[:, rows], X[rows]) if few else _at_once(A[:, rows], X[rows])
     return total.astype(A.dtype)
 
 
@@ -111,7 +124,7 @@ def _with_one_vector(A: HostArray, X: HostArray) -> HostArray:
     """
     compiled = kernels() if A.dtype.char in "fd" else None
     if compiled is None or not (A.flags.c_contiguous or A.flags.f_contiguous):
-        return np.asarray(A.dot(X))
+        return dot(A, X)
     x = np.ascontiguousarray(X[:, 0])
     y = np.empty(A.shape[0], np.float64 if A.shape[1] > _LONG_SUM else A.dtype)
     if A.flags.c_contiguous:

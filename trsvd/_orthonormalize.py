@@ -172,7 +172,7 @@ def _one_column(
     for sweep in range(8):
         if basis is not None:
             part = arrays.conj(arrays.conj(x) @ basis)
-            x = x - basis @ part
+            x = x - arrays.product(basis, part[:, None])[:, 0]
             H = part if H is None else H + part * coefficient
         norm = norm_of(x) if basis is not None or sweep > 0 else before
         if sweep == 0:

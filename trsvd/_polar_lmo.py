@@ -254,7 +254,7 @@ def _norm_estimate(arrays: Arrays, X: Array) -> float:
     lengths = arrays.column_norms(V)
     with arrays.as_asked():
         for _ in range(6):
-            V = arrays.adjoint_product(X, X @ (V / arrays.like(lengths)))
+            V = arrays.adjoint_product(X, arrays.product(X, V / arrays.like(lengths)))
             lengths = arrays.column_norms(V) + arrays.eps
     return size * math.sqrt(float(arrays.get(arrays.xp.max(lengths))))
 

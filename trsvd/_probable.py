@@ -103,7 +103,7 @@ def _raised(s: HostArray, rho: float, coupling: float) -> float:
 def _without(arrays: Arrays, Q: Array, X: Array) -> Array:
     """X minus its part in the orthonormal Q, twice."""
     for _ in range(2):
-        X = X - Q @ arrays.adjoint_product(Q, X)
+        X = X - arrays.product(Q, arrays.adjoint_product(Q, X))
     return X
 
 

@@ -102,7 +102,7 @@ class Stack:
     def half(self, A: Array, X: Array) -> tuple[Array, HostArray, Array]:
         """Rayleigh-Ritz with one batched product: ``A X W = Q diag(S)``, as ``Q, S, X W``."""
         arrays = self.arrays
-        Q, R = arrays.xp.linalg.qr(A @ X)
+        Q, R = arrays.xp.linalg.qr(self._product(A, X))
         host = arrays.get(R).astype(arrays.wide_dtype)
         check_finite(host)
         P, S, Wh = np.linalg.svd(host)
@@ -187,8 +187,13 @@ class Stack:
         """``||A^H u_i - s_i v_i||``, or the larger of ``both``: one may hold by construction."""
         U, V = found.U[:, :, :k], found.V[:, :, :k]
         S = self.arrays.put(found.S[:, :k])[:, None, :]
-        right = self._column_norms(self.adjoint(A) @ U - V * S)
-        return np.maximum(right, self._column_norms(A @ V - U * S)) if both else right
+        right = self._column_norms(self._product(self.adjoint(A), U) - V * S)
+        return np.maximum(right, self._column_norms(self._product(A, V) - U * S)) if both else right
+
+    def _product(self, A: Array, X: Array) -> Array:
+        """``A @ X``, finite, each; for what NumPy may make of rows of five, see `_lapack.dot`."""
+        with np.errstate(invalid="ignore"):
+            return A @ X
 
     def _column_norms(self, X: Array) -> HostArray:
         size = self.arrays.xp.abs(X)
