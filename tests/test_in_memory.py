@@ -209,6 +209,22 @@ def test_a_loose_tolerance_is_met_in_single_precision_or_given_up_for_double() -
 
 
 @compiled
+def test_squares_that_are_too_coarse_are_made_in_double_precision() -> None:
+    A = matrix(300, 200, "float64")
+    A = (A @ A.T @ A).astype("float32")
+    problem = Problem(A, 0, None)
+    method = trsvd.ThickRestartLanczos(gram=True)
+    run = method.init(problem.op, 20, tol=3e-6, start=None, rng=problem.rng)
+    assert run.precision == "float32"
+    while (ritz := run.report(now=True)) is None or ritz.residuals[:20].max() > 3e-6 * ritz.S[0]:
+        run.step(problem.op)
+        assert isinstance(run.basis, GramLanczos)
+    assert run.precision == "float64"
+    U, S, V = run.extract(problem.op, 20)
+    assert np.linalg.norm(A.T.astype(float) @ U - V * S, axis=0).max() <= 3e-6 * S[0]
+
+
+@compiled
 def test_resuming_with_a_tighter_tolerance_changes_the_precision() -> None:
     A = matrix(300, 200, "float64")
     method = trsvd.ThickRestartLanczos(gram=True)

@@ -137,7 +137,6 @@ class _LanczosRun(Run):
             method.reorthogonalize == "one-sided" or (self.may_repair and m >= 2 * n)
         )
         self.precision = coarsest_precision(op, k, tol) if method.gram else None
-        self._has_finer = op.arrays.eps < _SINGLE  # than squares in float32
         self.turned = _rows_are_long(op, method, k, self.precision)
         if self.turned and start is not None:
             start = op.matmat(start)
@@ -249,13 +248,9 @@ class _LanczosRun(Run):
         return not view.is_sparse and 3 * steps > slower * gram
 
     def _refine(self, op: Metered) -> None:
-        """Begin anew without squares, or with those of a float64 matrix in its own precision.
-
-        (Double precision would do for a float32 matrix too, but at three times the price.)
-        """
-        finer = self.precision == "float32" and self._has_finer
+        """Begin anew with squares in double precision, or without where they were."""
+        self._leave_gram = self.precision != "float32"
         self.precision, self._too_coarse = "float64", False
-        self._leave_gram = not finer
         self.basis = self._first_basis(op, None)
 
     def _restart(self, op: Metered) -> None:
@@ -390,7 +385,7 @@ class _LanczosRun(Run):
     def escalate(self) -> bool:
         if isinstance(self.basis, GramLanczos):
             # By the residuals squares are too coarse, whatever was estimated.
-            if self.precision == "float32" and (self._has_finer or self.finished):
+            if self.precision == "float32":
                 self._too_coarse, self.finished, self.exact = True, False, False
                 return True
             self._leave_gram = not self.finished
