@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,9 +14,9 @@ import scipy.sparse as sp
 
 import trsvd
 from trsvd import _threaded_lanczos, _threads
-from trsvd._compiled import kernels
-from trsvd._threaded_lanczos import lanczos, shared_product, shared_sparse_product
-from trsvd._threads import at_once, threads
+from trsvd._compiled import kernels, shared_kernels
+from trsvd._threaded_lanczos import shared_sparse_steps, shared_steps, worth_sharing
+from trsvd._threads import blas_rests, one_blas_thread, threads, together
 
 compiled = pytest.mark.skipif(kernels() is None, reason="Numba is not installed")
 
@@ -25,8 +26,9 @@ def three_threads(monkeypatch):
     """Three threads, and no matrix too small for them."""
     monkeypatch.setattr(_threads, "threads", lambda: 3)
     monkeypatch.setattr(_threaded_lanczos, "threads", lambda: 3)
-    monkeypatch.setattr(_threaded_lanczos, "_LEAST_BYTES", 0)
-    monkeypatch.setattr(_threaded_lanczos, "_LEAST_ENTRIES", 0)
+    for kind in ("BYTES", "ENTRIES"):
+        monkeypatch.setattr(_threaded_lanczos, f"_PART_{kind}", 1)
+        monkeypatch.setattr(_threaded_lanczos, f"_LEAST_{kind}_BESIDE", 0)
     _threads._pool.cache_clear()
     yield
     _threads._pool.cache_clear()
@@ -52,73 +54,148 @@ def test_how_many(monkeypatch, openblas, omp, expected):
         threads.cache_clear()
 
 
-def test_all_parts_are_done_and_an_error_comes_through(three_threads):
-    done = []
-    at_once(done.append, 5)
-    assert sorted(done) == [0, 1, 2, 3, 4]
+def test_who_leads_does_not_wait_and_errors_come_through(three_threads):
+    there, over = threading.Barrier(3), threading.Event()
 
-    finished = threading.Event()
+    def assist() -> None:
+        there.wait(30)
+        over.wait(30)
 
-    def work(part: int) -> None:
-        if part == 0:
-            raise KeyboardInterrupt
-        finished.set()
+    def lead() -> int:
+        there.wait(30)
+        over.set()
+        return 7
+
+    assert together(lead, assist, 2) == 7
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        at_once(work, 2)
-    assert finished.is_set()  # nobody writes any more
+        together(interrupted, lambda: None, 2)
 
-    def late(part: int) -> None:
-        if part == 2:
+    failed = threading.Event()
+
+    def fail() -> None:
+        try:
             raise ZeroDivisionError
+        finally:
+            failed.set()
+
+    def wait() -> None:
+        failed.wait(30)
+        time.sleep(0.05)  # until the error has been noted
 
     with pytest.raises(ZeroDivisionError):
-        at_once(late, 3)
+        together(wait, fail, 1)
+
+
+def test_helpers_that_never_came_are_called_off(three_threads):
+    busy, late = threading.Event(), []
+    for _ in range(2):
+        _threads._pool().submit(busy.wait, 30)
+    assert together(lambda: 1, lambda: late.append(1), 2) == 1
+    busy.set()
+    _threads._pool().shutdown()
+    assert not late
+
+
+def one_step(steps, n: int, width: int, precision: str, gram: np.ndarray) -> None:
+    """A block Lanczos step is a product with the Gram matrix, taken apart."""
+    rng = np.random.default_rng(n)
+    V = np.full((2 * width, n), np.nan, precision)
+    V[:width] = np.linalg.qr(rng.standard_normal((n, width)))[0].T
+    H, C = np.zeros((width, 2 * width)), np.zeros((2, width))
+    assert steps(V, 0, H, C, 1e-6, 0.0) == 1
+    H[range(width), range(width, 2 * width)] += C[0]
+    tol = 100 * n * np.finfo(precision).eps * np.linalg.norm(gram, 2)
+    assert np.abs(V[:width].astype(float) @ gram - H @ V).max() <= tol
 
 
 @compiled
+@pytest.mark.parametrize("helpers", [True, False])
 @pytest.mark.parametrize("width", [1, 2, 3, 8])
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [5, 64, 71])
-def test_products(three_threads, rows, dtype, precision, width):
+def test_products(three_threads, monkeypatch, rows, dtype, precision, width, helpers):
+    if not helpers:
+        monkeypatch.setattr(_threaded_lanczos, "together", lambda lead, *_: lead())
     rng = np.random.default_rng(rows)
     M = rng.standard_normal((rows, 37)).astype(dtype)
     exact = M.astype(float)
-    tol = 40 * rows * 37 * np.finfo(precision).eps
     ways = {kernels().FUSED: exact.T @ exact}
     if width == 1:
         ways[kernels().ACROSS] = exact @ exact.T
     for way, gram in ways.items():
-        X = rng.standard_normal((width, gram.shape[0])).astype(precision)
-        W = np.full_like(X, np.nan)
-        product = shared_product(M, way, width, precision)
-        assert product is not None
-        product(X, W)
-        assert np.abs(W - X @ gram).max() <= tol
+        if len(gram) < 2 * width or rows < 2 * width:
+            continue
+        steps = shared_steps(M, way, width, precision)
+        assert steps is not None
+        one_step(steps, len(gram), width, precision, gram)
 
 
 @compiled
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_sparse_products(three_threads, precision):
-    rng = np.random.default_rng(0)
     A = sp.random(90, 40, 0.1, format="csr", random_state=1)
     A.data = A.data.astype(precision)
     A = sp.vstack([A, sp.csr_array((30, 40))], format="csr")  # rows without entries at the end
+    gram = (A.T @ A).toarray().astype(float)
     for width in (1, 4):
-        product = shared_sparse_product(A.data, A.indices, A.indptr, 40, width, precision)
-        X = rng.standard_normal((width, 40)).astype(precision)
-        W = np.empty_like(X)
-        product(X, W)
-        assert np.abs(W - (A.T @ (A @ X.T)).T).max() <= 1000 * np.finfo(precision).eps
+        steps = shared_sparse_steps(A.data, A.indices, A.indptr, 40, width, precision)
+        one_step(steps, 40, width, precision, gram)
+
+
+@compiled
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_helper_makes_the_parts_that_it_finds_and_leaves_when_told(sparse):
+    shared, parts, n = shared_kernels(), 5, 40
+    A = sp.random(90, n, 0.2, format="csr", random_state=1)
+    V = np.random.default_rng(0).standard_normal((3, n))
+    sums, between = np.full((parts, 1, n), np.nan), np.empty(n)
+    edges = np.array([0, 20, 20, 31, 80, 90])
+    counters = np.zeros(shared.COUNTERS, np.int64)
+    if sparse:
+        matrix = A.data, A.indices, A.indptr, edges, 1, sums
+        assist = shared.help_sparse_gram_lanczos
+    else:
+        matrix = A.toarray(), edges, kernels().FUSED, 1, sums, between
+        assist = shared.help_gram_lanczos
+    shared._publish(counters, parts, 2, 0)
+    helper = threading.Thread(target=assist, args=(*matrix, V, counters))
+    helper.start()
+    shared._wait_for_others(counters)
+    counters[shared._OVER] = 1
+    helper.join(30)
+    assert not helper.is_alive()
+    assert np.allclose(sums.sum(axis=0), V[2] @ (A.T @ A).toarray())
+
+
+@compiled
+def test_a_helper_that_is_forgotten_leaves_by_itself():
+    shared = shared_kernels()
+    M, V, counters = np.ones((8, 8)), np.ones((2, 8)), np.zeros(shared.COUNTERS, np.int64)
+    edges, sums = np.array([0, 4, 8]), np.empty((2, 1, 8))
+    shared.help_gram_lanczos(M, edges, kernels().FUSED, 1, sums, np.empty(8), V, counters)
+    assert not counters.any()
+
+
+@pytest.mark.parametrize(("sparse", "part"), [(False, 1 << 20), (True, 1 << 15)])
+def test_no_more_threads_than_there_is_work_for(monkeypatch, sparse, part):
+    monkeypatch.setattr(_threaded_lanczos, "threads", lambda: 64)
+    found = [worth_sharing(n * part, sparse=sparse, beside=False) for n in (0, 1, 2, 9, 99)]
+    assert found == [1, 1, 2, 9, 64]
+    assert worth_sharing(9 * part, sparse=sparse, beside=True) == 1
+    assert worth_sharing(99 * part, sparse=sparse, beside=True) == 64
 
 
 @compiled
 def test_one_thread_or_little_work_is_not_shared():
     M = np.ones((8, 8))
-    assert shared_product(M, kernels().FUSED, 1, "float64") is None
+    assert shared_steps(M, kernels().FUSED, 1, "float64") is None
     A = sp.csr_array(M)
-    assert shared_sparse_product(A.data, A.indices, A.indptr, 8, 1, "float64") is None
+    assert shared_sparse_steps(A.data, A.indices, A.indptr, 8, 1, "float64") is None
 
 
 @compiled
@@ -127,8 +204,11 @@ def test_steps_end_where_a_product_leaves_nothing(three_threads):
     V = np.zeros((6, 6))
     V[0, :3] = 3**-0.5
     H, C = np.zeros((5, 6)), np.zeros((2, 5))
-    product = shared_product(M, kernels().FUSED, 1, "float64")
-    assert lanczos(product, V, 0, 1, H, C, 1e-12, 0.0) == 2
+    steps = shared_steps(M, kernels().FUSED, 1, "float64")
+    assert steps(V, 0, H, C, 1e-12, 0.0) == 2
+    A = sp.csr_array(M)
+    steps = shared_sparse_steps(A.data, A.indices, A.indptr, 6, 1, "float64")
+    assert steps(V, 0, H, C, 1e-12, 0.0) == 2
 
 
 @compiled
@@ -145,13 +225,105 @@ def test_svds(three_threads, sparse):
     assert all(np.array_equal(r.U, result.U) and np.array_equal(r.S, result.S) for r in again)
 
 
+def _meets_a_helper() -> None:
+    assert not blas_rests()
+    there = threading.Barrier(2)
+    together(lambda: there.wait(20), lambda: there.wait(20), 1)
+
+
+class Library:
+    def __init__(self, had: int) -> None:
+        self.has = had
+
+    def get_num_threads(self) -> int:
+        return self.has
+
+    def set_num_threads(self, number: int) -> None:
+        self.has = number
+
+
+def test_a_blas_rests_until_the_last_who_asked_has_left(monkeypatch):
+    one, many = Library(1), Library(4)
+    monkeypatch.setattr(_threads, "_blas_libraries", lambda: (one, many))
+    assert not blas_rests()
+    with one_blas_thread():
+        assert (one.has, many.has) == (1, 1)
+        with one_blas_thread():
+            assert blas_rests()
+        assert (one.has, many.has) == (1, 1)
+        inside, outside = threading.Event(), threading.Event()
+
+        def other() -> None:
+            with one_blas_thread():
+                inside.set()
+                outside.wait(30)
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        inside.wait(30)
+    assert blas_rests()  # one is left, who came later
+    assert many.has == 1
+    outside.set()
+    thread.join(30)
+    assert not blas_rests()
+    assert (one.has, many.has) == (1, 4)
+    with pytest.raises(KeyboardInterrupt), one_blas_thread():
+        raise KeyboardInterrupt
+    assert (one.has, many.has) == (1, 4)
+
+
+def test_without_threadpoolctl_nothing_is_known_of_a_blas(monkeypatch):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    _threads._blas_libraries.cache_clear()
+    try:
+        with one_blas_thread():
+            assert not blas_rests()
+    finally:
+        _threads._blas_libraries.cache_clear()
+
+
+@compiled
+@pytest.mark.parametrize("method", ["trlan", "direct"])
+def test_a_blas_rests_while_products_are_shared(three_threads, monkeypatch, method):
+    many, seen = Library(4), []
+    monkeypatch.setattr(_threads, "_blas_libraries", lambda: (many,))
+    A = np.random.default_rng(5).random((300, 200))
+    options = {"gram": True} if method == "trlan" else {}
+    kind = {"trlan": trsvd.ThickRestartLanczos, "direct": trsvd.Direct}[method]
+
+    class Seen(kind):
+        def init(self, *arguments, **named):
+            run = super().init(*arguments, **named)
+            extract = run.extract
+
+            def noting(*rest):
+                seen.append(many.has)
+                return extract(*rest)
+
+            run.extract = noting
+            return run
+
+    trsvd.svds(A, 4, method=Seen(**options), rng=0)
+    assert set(seen) == ({1} if method == "trlan" else {4})
+    assert many.has == 4
+    with pytest.raises(ZeroDivisionError):
+        trsvd.svds(A, 4, method=kind(**options), rng=0, callback=lambda info: 1 / 0)
+    assert many.has == 4
+
+
+def test_a_loaded_blas_is_known():
+    pytest.importorskip("threadpoolctl")
+    assert _threads._blas_libraries()
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks elsewhere are not safe")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_has_threads_of_its_own(three_threads):
-    at_once(lambda part: None, 3)
+    together(lambda: None, lambda: None, 2)
     context = multiprocessing.get_context("fork")
-    child = context.Process(target=at_once, args=(lambda part: None, 3))
-    child.start()
+    child = context.Process(target=_meets_a_helper)
+    with one_blas_thread():
+        child.start()
     child.join(30)
     try:
         assert child.exitcode == 0

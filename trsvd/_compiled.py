@@ -6,7 +6,7 @@ import os
 from functools import cache
 from typing import Any
 
-__all__ = ["kernels"]
+__all__ = ["kernels", "shared_kernels"]
 
 
 @cache
@@ -24,3 +24,10 @@ def kernels() -> Any:
     except Exception:  # absent, too old for this NumPy, or without a place to keep what it compiles
         return None
     return _numba_kernels
+
+
+def shared_kernels() -> Any:
+    """The module `trsvd._numba_shared`: loops for several threads, where there are `kernels`."""
+    from trsvd import _numba_shared
+
+    return _numba_shared

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from trsvd._kinds import describe, dtype_name
 from trsvd._problem import Problem, State
 from trsvd._ritz import Ritz, residual_norms
 from trsvd._spectrum_check import check_fits, check_spectrum
+from trsvd._threads import one_blas_thread
 from trsvd._validate import check_cap
 from trsvd.methods import Direct, Method, Run
 from trsvd.result import Completeness, Info, SVDResult
@@ -238,24 +240,33 @@ def solve(
     k, limit : int
         How many triplets to aim at first, and at most.
     """
-    with problem.arrays.as_asked():
-        return _solve(problem, method, stop, request, k, limit)
-
-
-def _solve(
-    problem: Problem, method: Method, stop: AnyStop, request: Request, k: int, limit: int
-) -> SVDResult:
-    op, rank = problem.op, problem.rank
-    cap = _usual_cap(rank, k)
     exactly = isinstance(request.verify, str)
     if exactly:
-        check_fits(op.shape)
+        check_fits(problem.op.shape)
+    with problem.arrays.as_asked():
+        driver = _begun(problem, method, stop, request, k, limit)
+        # (The full spectrum is work for a BLAS.)
+        alone = driver.run.shares_products(problem.op) and not exactly
+        with one_blas_thread() if alone else nullcontext():
+            return _answer(driver, method, exactly=exactly)
+
+
+def _begun(
+    problem: Problem, method: Method, stop: AnyStop, request: Request, k: int, limit: int
+) -> _Driver:
+    op, rank = problem.op, problem.rank
+    cap = _usual_cap(rank, k)
     if request.max_matvecs is not None:
         cap = check_cap(request.max_matvecs)
     elif request.gives_way:  # beyond, whoever takes over has long been done
         cap = min(cap, op.matvecs + 4 * rank + 20 * k)
     run = _begin(problem, method, k, stop.aim, request.start, cap)
-    driver = _Driver(problem, run, stop, k, limit, cap, request)
+    return _Driver(problem, run, stop, k, limit, cap, request)
+
+
+def _answer(driver: _Driver, method: Method, *, exactly: bool) -> SVDResult:
+    problem, stop, request, cap = driver.problem, driver.stop, driver.request, driver.cap
+    op = problem.op
     completeness = Completeness("unchecked")
     width, before, latest = 1, None, None
     while True:

@@ -14,7 +14,7 @@ from trsvd._lapack import add_gram
 from trsvd._metered import Metered, Turned
 from trsvd._operator import MatrixOperator
 from trsvd._reductions import row_panels
-from trsvd._threaded_lanczos import Product, lanczos, shared_product, shared_sparse_product
+from trsvd._threaded_lanczos import Steps, shared_sparse_steps, shared_steps, worth_sharing
 
 __all__ = ["InMemory", "coarsest_precision", "in_memory", "stays_in_cache"]
 
@@ -78,6 +78,12 @@ class InMemory(MatrixOperator):
         """Whether the matrix is sparse."""
         return self._sparse is not None
 
+    @property
+    def shares_products(self) -> bool:
+        """Whether threads share the products, where a BLAS leaves the processors to them."""
+        size = self.rows.nbytes if self._sparse is None else self._sparse[0].size
+        return worth_sharing(size, sparse=self.is_sparse, beside=False) > 1
+
     def form_if_due(self, steps: int) -> None:
         """Form the Gram matrix after so many steps that it might have paid from the beginning.
 
@@ -107,9 +113,9 @@ class InMemory(MatrixOperator):
         """Lanczos steps; see `trsvd._numba_kernels.gram_lanczos`. Counts their products."""
         compiled = kernels()
         rest = (H, C, floor, largest)
-        product = self._shared_product(width)
-        if product is not None:
-            made = lanczos(product, V, first, width, *rest)
+        shared = self._shared_steps(width)
+        if shared is not None:
+            made = shared(V, first, *rest)
         elif self._sparse is not None:
             made = compiled.sparse_gram_lanczos(*self._sparse, V, first, width, *rest)
         else:
@@ -124,11 +130,11 @@ class InMemory(MatrixOperator):
             return self._gram, compiled.FORMED
         return self.rows, compiled.ACROSS if self.across else compiled.FUSED
 
-    def _shared_product(self, width: int) -> Product | None:
+    def _shared_steps(self, width: int) -> Steps | None:
         precision = self.arrays.host_dtype
         if self._sparse is None:
-            return shared_product(*self._matrix(width), width, precision)
-        return shared_sparse_product(*self._sparse, self.shape[1], width, precision)
+            return shared_steps(*self._matrix(width), width, precision)
+        return shared_sparse_steps(*self._sparse, self.shape[1], width, precision)
 
 
 def coarsest_precision(op: Metered, k: int, tol: float) -> str | None:

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.linalg
 
 from trsvd._compiled import kernels
-from trsvd._threads import threads
+from trsvd._threads import blas_rests, threads
 
 __all__ = [
     "add_gram",
@@ -97,7 +97,8 @@ def _at_once(A: HostArray, X: HostArray) -> HostArray:
 
 def _by_rows(A: HostArray, X: HostArray) -> HostArray:
     """``A @ X``, C-ordered."""
-    return np.asarray(A @ X) if threads() == 1 else _by_columns(X.T, A.T).T
+    alone = threads() == 1 or blas_rests()
+    return np.asarray(A @ X) if alone else _by_columns(X.T, A.T).T
 
 
 def _in_parts(A: HostArray, X: HostArray) -> HostArray:

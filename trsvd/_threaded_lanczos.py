@@ -7,50 +7,44 @@ threads, results repeat bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from trsvd._compiled import kernels
-from trsvd._threads import at_once, threads
+from trsvd._compiled import kernels, shared_kernels
+from trsvd._threads import blas_rests, threads, together
 
-__all__ = ["Product", "lanczos", "shared_product", "shared_sparse_product"]
+__all__ = ["Steps", "shared_sparse_steps", "shared_steps", "worth_sharing"]
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
-Product = Callable[[HostArray, HostArray], None]
+# V, first, H, C, floor and largest, and the result, as of `trsvd._numba_kernels.gram_lanczos`.
+Steps = Callable[[HostArray, int, HostArray, HostArray, float, float], int]
 
-# What is worth sharing: bytes of a matrix that comes from memory each time (where it stays in the
-# third-level cache a second thread gains nothing, or loses), and entries of a sparse one.
-_LEAST_BYTES, _LEAST_ENTRIES = 24 << 20, 1 << 19
+# The least part that is worth a thread: bytes of a matrix, and entries of a sparse one; and what is
+# worth sharing where threads of a BLAS may take the processor from one that has begun a part.
+_PART_BYTES, _PART_ENTRIES = 1 << 20, 1 << 15
+_LEAST_BYTES_BESIDE, _LEAST_ENTRIES_BESIDE = 24 << 20, 1 << 19
 
 
-def lanczos(
-    product: Product,
-    V: HostArray,
-    first: int,
-    width: int,
-    H: HostArray,
-    C: HostArray,
-    floor: float,
-    largest: float,
-) -> int:
-    """Lanczos steps with ``product(X, W)``, which is ``W = X A^T A`` for vectors that are rows.
+def worth_sharing(size: int, *, sparse: bool, beside: bool) -> int:
+    """Among how many threads products are worth sharing.
 
-    The other parameters, and the result, are those of `trsvd._numba_kernels.gram_lanczos`.
+    Parameters
+    ----------
+    size : int
+        Bytes of a matrix, or entries of a ``sparse`` one.
+    beside : bool
+        Whether a BLAS has several threads meanwhile.
     """
-    compiled = kernels()
-    steps = H.shape[0] // width
-    for step in range(steps):
-        j = first + step * width
-        product(V[j : j + width], V[j + width : j + 2 * width])
-        largest = compiled.finish_block(V, j, width, H, C, step * width, floor, largest)
-        if largest < 0:
-            return int(step)
-    return int(steps)
+    least = _LEAST_ENTRIES_BESIDE if sparse else _LEAST_BYTES_BESIDE
+    if beside and size < least:
+        return 1
+    return max(1, min(threads(), size // (_PART_ENTRIES if sparse else _PART_BYTES)))
 
 
-def shared_product(M: HostArray, way: int, width: int, precision: Any) -> Product | None:
-    """The product with ``A^T A`` in all threads, or None where one does as well.
+def shared_steps(M: HostArray, way: int, width: int, precision: Any) -> Steps | None:
+    """Lanczos steps on ``A^T A`` in several threads, or None where one does as well.
 
     Parameters
     ----------
@@ -63,64 +57,38 @@ def shared_product(M: HostArray, way: int, width: int, precision: Any) -> Produc
     precision : dtype
         Of the vectors.
     """
-    compiled, parts = kernels(), threads()
-    if parts == 1 or way == compiled.FORMED or M.nbytes < _LEAST_BYTES:
+    parts = worth_sharing(M.nbytes, sparse=False, beside=not blas_rests())
+    if parts == 1 or way == kernels().FORMED:
         return None
-    edges = [4 * (M.shape[0] // 4 * part // parts) for part in range(parts)] + [M.shape[0]]
-    panels = [M[low:high] for low, high in zip(edges, edges[1:], strict=False)]
+    edges = np.array([4 * (M.shape[0] // 4 * part // parts) for part in range(parts + 1)])
+    edges[-1] = M.shape[0]
     sums = np.empty((parts, width, M.shape[1]), precision)
-    if way == compiled.ACROSS:
-        between = np.empty(M.shape[1], precision)
-
-        def across(X: HostArray, W: HostArray) -> None:
-            x, w = X[0], W[0]
-
-            def down(part: int) -> None:
-                rows = slice(edges[part], edges[part + 1])
-                compiled.adjoint_product(panels[part], x[rows], sums[part, 0])
-
-            def up(part: int) -> None:
-                compiled.product(panels[part], between, w[edges[part] : edges[part + 1]])
-
-            at_once(down, parts)
-            np.sum(sums[:, 0], axis=0, out=between)
-            at_once(up, parts)
-
-        return across
-
-    def fused(X: HostArray, W: HostArray) -> None:
-        def work(part: int) -> None:
-            if width == 1:
-                compiled.gram_product(panels[part], X[0], sums[part, 0])
-            else:
-                compiled.gram_products(panels[part], X, sums[part])
-
-        at_once(work, parts)
-        np.sum(sums, axis=0, out=W)
-
-    return fused
+    between = np.empty(M.shape[1], precision)
+    shared = shared_kernels()
+    lead, assist = shared.gram_lanczos, shared.help_gram_lanczos
+    return partial(_steps, lead, assist, (M, edges, way, width, sums, between), parts)
 
 
-def shared_sparse_product(
+def shared_sparse_steps(
     data: HostArray, indices: HostArray, indptr: HostArray, n: int, width: int, precision: Any
-) -> Product | None:
-    """As `shared_product`, for a matrix by compressed rows with n columns."""
-    compiled, parts = kernels(), threads()
-    if parts == 1 or data.size < _LEAST_ENTRIES:
+) -> Steps | None:
+    """As `shared_steps`, for a matrix by compressed rows with n columns."""
+    parts = worth_sharing(data.size, sparse=True, beside=not blas_rests())
+    if parts == 1:
         return None
     ends = np.searchsorted(indptr, [data.size * part // parts for part in range(1, parts)])
-    edges = [0, *ends.tolist(), indptr.size - 1]
-    rows = [indptr[low : high + 1] for low, high in zip(edges, edges[1:], strict=False)]
+    edges = np.array([0, *ends.tolist(), indptr.size - 1])
     sums = np.empty((parts, width, n), precision)
+    shared = shared_kernels()
+    matrix = data, indices, indptr, edges, width, sums
+    return partial(
+        _steps, shared.sparse_gram_lanczos, shared.help_sparse_gram_lanczos, matrix, parts
+    )
 
-    def product(X: HostArray, W: HostArray) -> None:
-        def work(part: int) -> None:
-            if width == 1:
-                compiled.sparse_gram_product(data, indices, rows[part], X[0], sums[part, 0])
-            else:
-                compiled.sparse_gram_products(data, indices, rows[part], X, sums[part])
 
-        at_once(work, parts)
-        np.sum(sums, axis=0, out=W)
-
-    return product
+def _steps(
+    lead: Any, assist: Any, matrix: tuple[Any, ...], parts: int, V: HostArray, *rest: Any
+) -> int:
+    counters = np.zeros(shared_kernels().COUNTERS, np.int64)
+    both = *matrix, V, counters
+    return int(together(partial(lead, *both, *rest), partial(assist, *both), parts - 1))

@@ -1,13 +1,22 @@
-"""Threads for the compiled loops, as many as the BLAS beside them has."""
+"""Threads for the compiled loops, as many as the BLAS beside them has.
+
+Those of a BLAS that have just worked go on spinning for a tenth of a second, and take the processor
+from others: `one_blas_thread` keeps them from work while the compiled loops share theirs.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
+from typing import Any, TypeVar
 
-__all__ = ["at_once", "threads"]
+__all__ = ["blas_rests", "one_blas_thread", "threads", "together"]
+
+T = TypeVar("T")
 
 
 @cache
@@ -27,18 +36,20 @@ def threads() -> int:
     return available
 
 
-def at_once(work: Callable[[int], None], parts: int) -> None:
-    """``work(0), ..., work(parts - 1)``, side by side; the first of them in the calling thread.
+def together(lead: Callable[[], T], assist: Callable[[], None], helpers: int) -> T:
+    """``lead()``, while so many other threads are asked to run ``assist()``.
 
-    ``work`` has to let go of the interpreter lock, and parts must not wait for each other: any of
-    them may run after the others.
+    They may come late, or never: the pool serves all threads that call. So ``lead`` must not wait
+    for one that has not shown up, and has to tell those who have that it is over. Both have to let
+    go of the interpreter lock.
     """
-    others = [_pool().submit(work, part) for part in range(1, parts)]
+    asked = [_pool().submit(assist) for _ in range(helpers)]
     try:
-        work(0)
+        return lead()
     finally:
-        for other in others:
-            other.result()
+        for one in asked:
+            if not one.cancel() and one.done():
+                one.result()
 
 
 @cache
@@ -46,6 +57,75 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, threads() - 1), thread_name_prefix="trsvd")
 
 
-# The threads of a parent are not there in a child.
+class _Resting:
+    """How many ask for it, and what the libraries had before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock, self.count = threading.Lock(), 0
+        self.before: list[tuple[Any, int]] = []
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.count == 0:
+                self.before = [
+                    (library, library.get_num_threads()) for library in _blas_libraries()
+                ]
+                for library, had in self.before:
+                    if had > 1:
+                        library.set_num_threads(1)
+            self.count += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.count -= 1
+            if self.count == 0:
+                self.restore()
+
+    def restore(self) -> None:
+        for library, had in self.before:
+            if had > 1:
+                library.set_num_threads(had)
+
+
+_resting = _Resting()
+
+
+@cache
+def _blas_libraries() -> tuple[Any, ...]:
+    """Those that this process has loaded; none are known without threadpoolctl."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return ()
+    return tuple(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Have all BLAS libraries of the process use one thread, until the last who asks for it leaves.
+
+    Nothing changes where threadpoolctl is not installed.
+    """
+    _resting.enter()
+    try:
+        yield
+    finally:
+        _resting.leave()
+
+
+def blas_rests() -> bool:
+    """Whether no BLAS has more than one thread to work with: so it was asked for, and is known."""
+    return _resting.count > 0 and bool(_resting.before)
+
+
+def _in_child() -> None:
+    """The threads of a parent are not there in a child, nor those who asked for anything."""
+    global _resting
+    _pool.cache_clear()
+    if _resting.count > 0:
+        _resting.restore()
+    _resting = _Resting()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=_in_child)

@@ -97,6 +97,10 @@ class Run(ABC):
     def copy(self) -> Run:
         """An independent copy."""
 
+    def shares_products(self, op: Metered) -> bool:
+        """Whether products with ``op`` are made in threads that those of a BLAS would hold up."""
+        return False
+
     def release(self) -> None:  # noqa: B027 - most runs have nothing to let go of
         """Let go of what is needed only while stepping."""
 

@@ -179,6 +179,12 @@ class _LanczosRun(Run):
         found = in_memory(op, self.turned, self.precision)
         return found or (Turned(op) if self.turned else op)
 
+    def shares_products(self, op: Metered) -> bool:
+        if not isinstance(self.basis, GramLanczos):
+            return False
+        view = self._view(op)
+        return isinstance(view, InMemory) and view.shares_products
+
     @property
     def next_cost(self) -> int:
         if isinstance(self.basis, GramLanczos):
