@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import threading
 import time
@@ -181,7 +182,7 @@ def test_a_helper_that_is_forgotten_leaves_by_itself():
     assert not counters.any()
 
 
-@pytest.mark.parametrize(("sparse", "part"), [(False, 1 << 20), (True, 1 << 15)])
+@pytest.mark.parametrize(("sparse", "part"), [(False, 4 << 20), (True, 1 << 16)])
 def test_no_more_threads_than_there_is_work_for(monkeypatch, sparse, part):
     monkeypatch.setattr(_threaded_lanczos, "threads", lambda: 64)
     found = [worth_sharing(n * part, sparse=sparse, beside=False) for n in (0, 1, 2, 9, 99)]
@@ -229,6 +230,31 @@ def _meets_a_helper() -> None:
     assert not blas_rests()
     there = threading.Barrier(2)
     together(lambda: there.wait(20), lambda: there.wait(20), 1)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no affinity to set")
+def test_helpers_leave_the_processor_to_who_leads(three_threads):
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("there is one processor")
+    others, found, there = _threads._other_processors(), [], threading.Barrier(2)
+    assert len(others) == len(allowed) - 1
+    assert others < allowed
+
+    def assist() -> None:
+        found.append(os.sched_getaffinity(0))
+        there.wait(30)
+
+    together(lambda: there.wait(30), assist, 1)
+    assert len(found[0]) == len(allowed) - 1
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_where_processors_are_not_known_helpers_help(three_threads, monkeypatch):
+    monkeypatch.setattr(_threads, "_getcpu", lambda: None)
+    assert not _threads._other_processors()
+    there = threading.Barrier(2)
+    assert together(lambda: there.wait(30), lambda: there.wait(30), 1) in (0, 1)
 
 
 class Library:

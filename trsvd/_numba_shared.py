@@ -12,6 +12,7 @@ who read that number (release and acquire).
 
 from __future__ import annotations
 
+import os
 import platform
 from typing import Any
 
@@ -46,6 +47,7 @@ _PUBLISHED, _TAKEN, _DONE, _OVER, _ROW, _HALF = (_LINE * i for i in range(6))
 COUNTERS = 6 * _LINE
 # Looks for a part, in vain, after which a helper leaves: some milliseconds.
 _PATIENCE = 1 << 17
+_LOOKS = 64  # before somebody else is let on
 _SPINS_SPARINGLY = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
 
 
@@ -113,6 +115,18 @@ def _pause(_: Any) -> Any:
     return types.void(), code
 
 
+if os.name == "posix":
+    _sched_yield = types.ExternalFunction("sched_yield", types.int32())
+
+    @njit(cache=True, nogil=True)
+    def _yield() -> None:
+        """Let another thread run on this processor, if one waits for it."""
+        _sched_yield()
+
+else:
+    _yield = _pause
+
+
 @njit(cache=True, nogil=True)
 def _take(counters: Any) -> int:
     """A part for this thread alone, counted over all products, or -1 where none is left."""
@@ -131,15 +145,29 @@ def _publish(counters: Any, parts: int, row: int, half: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _wait_for_others(counters: Any) -> None:
-    while _load(counters, _DONE) < _load(counters, _PUBLISHED):
+def _rest(idle: int) -> None:
+    """What to do between two looks, where so many were in vain.
+
+    The other thread may have to run on this processor, whatever else is idle.
+    """
+    if idle % _LOOKS == _LOOKS - 1:
+        _yield()
+    else:
         _pause()
+
+
+@njit(cache=True, nogil=True)
+def _wait_for_others(counters: Any) -> None:
+    idle = 0
+    while _load(counters, _DONE) < _load(counters, _PUBLISHED):
+        _rest(idle)
+        idle += 1
 
 
 @njit(cache=True, nogil=True)
 def _stay(counters: Any, idle: int) -> bool:
     """Whether a helper that has looked in vain so many times should look again."""
-    _pause()
+    _rest(idle)
     return idle < _PATIENCE and _load(counters, _OVER) == 0
 
 

@@ -23,7 +23,7 @@ Steps = Callable[[HostArray, int, HostArray, HostArray, float, float], int]
 
 # The least part that is worth a thread: bytes of a matrix, and entries of a sparse one; and what is
 # worth sharing where threads of a BLAS may take the processor from one that has begun a part.
-_PART_BYTES, _PART_ENTRIES = 1 << 20, 1 << 15
+_PART_BYTES, _PART_ENTRIES = 4 << 20, 1 << 16
 _LEAST_BYTES_BESIDE, _LEAST_ENTRIES_BESIDE = 24 << 20, 1 << 19
 
 

@@ -6,11 +6,12 @@ from others: `one_blas_thread` keeps them from work while the compiled loops sha
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, TypeVar
 
@@ -43,13 +44,37 @@ def together(lead: Callable[[], T], assist: Callable[[], None], helpers: int) ->
     for one that has not shown up, and has to tell those who have that it is over. Both have to let
     go of the interpreter lock.
     """
-    asked = [_pool().submit(assist) for _ in range(helpers)]
+    places = _other_processors()
+
+    def elsewhere() -> None:
+        if places:
+            with suppress(OSError):
+                os.sched_setaffinity(0, places)
+        assist()
+
+    asked = [_pool().submit(elsewhere) for _ in range(helpers)]
     try:
         return lead()
     finally:
         for one in asked:
             if not one.cancel() and one.done():
                 one.result()
+
+
+def _other_processors() -> set[int]:
+    """Those that the calling thread may use but does not; empty where that is not known.
+
+    Without being told, a kernel may leave a thread where it was, or wake it where the caller is.
+    """
+    getcpu = _getcpu()
+    return os.sched_getaffinity(0) - {getcpu()} if getcpu else set()
+
+
+@cache
+def _getcpu() -> Callable[[], int] | None:
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    return getattr(ctypes.CDLL(None), "sched_getcpu", None)
 
 
 @cache
