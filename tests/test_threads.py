@@ -187,7 +187,7 @@ def test_no_more_threads_than_there_is_work_for(monkeypatch, sparse, part):
     monkeypatch.setattr(_threaded_lanczos, "threads", lambda: 64)
     found = [worth_sharing(n * part, sparse=sparse, beside=False) for n in (0, 1, 2, 9, 99)]
     assert found == [1, 1, 2, 9, 64]
-    assert worth_sharing(9 * part, sparse=sparse, beside=True) == 1
+    assert worth_sharing(2 * part, sparse=sparse, beside=True) == 1
     assert worth_sharing(99 * part, sparse=sparse, beside=True) == 64
 
 
