@@ -26,7 +26,7 @@ compiled = pytest.mark.skipif(kernels() is None, reason="Numba is not installed"
 def three_threads(monkeypatch):
     """Three threads, and no matrix too small for them."""
     monkeypatch.setattr(_threads, "threads", lambda: 3)
-    monkeypatch.setattr(_threaded_lanczos, "threads", lambda: 3)
+    monkeypatch.setattr(_threaded_lanczos, "threads_now", lambda: 3)
     for kind in ("BYTES", "ENTRIES"):
         monkeypatch.setattr(_threaded_lanczos, f"_PART_{kind}", 1)
         monkeypatch.setattr(_threaded_lanczos, f"_LEAST_{kind}_BESIDE", 0)
@@ -184,7 +184,7 @@ def test_a_helper_that_is_forgotten_leaves_by_itself():
 
 @pytest.mark.parametrize(("sparse", "part"), [(False, 4 << 20), (True, 1 << 16)])
 def test_no_more_threads_than_there_is_work_for(monkeypatch, sparse, part):
-    monkeypatch.setattr(_threaded_lanczos, "threads", lambda: 64)
+    monkeypatch.setattr(_threaded_lanczos, "threads_now", lambda: 64)
     found = [worth_sharing(n * part, sparse=sparse, beside=False) for n in (0, 1, 2, 9, 99)]
     assert found == [1, 1, 2, 9, 64]
     assert worth_sharing(2 * part, sparse=sparse, beside=True) == 1
@@ -287,8 +287,8 @@ def test_a_blas_rests_until_the_last_who_asked_has_left(monkeypatch):
         thread = threading.Thread(target=other)
         thread.start()
         inside.wait(30)
-    assert blas_rests()  # one is left, who came later
-    assert many.has == 1
+    assert many.has == 1  # one is left, who came later
+    assert not blas_rests()  # but not this thread
     outside.set()
     thread.join(30)
     assert not blas_rests()
@@ -296,6 +296,31 @@ def test_a_blas_rests_until_the_last_who_asked_has_left(monkeypatch):
     with pytest.raises(KeyboardInterrupt), one_blas_thread():
         raise KeyboardInterrupt
     assert (one.has, many.has) == (1, 4)
+
+
+def test_who_limits_a_blas_limits_threads(monkeypatch):
+    one, many = Library(1), Library(4)
+    monkeypatch.setattr(_threads, "threads", lambda: 3)
+    monkeypatch.setattr(_threads, "_blas_libraries", lambda: (one, many))
+    assert _threads.threads_now() == 3
+    with one_blas_thread():
+        assert _threads.threads_now() == 3  # that limit is our own
+    many.has = 2
+    assert _threads.threads_now() == 2
+    with one_blas_thread():
+        assert _threads.threads_now() == 2
+    monkeypatch.setattr(_threads, "_blas_libraries", lambda: ())
+    assert _threads.threads_now() == 3
+
+
+@compiled
+def test_a_helper_that_fails_is_not_waited_for():
+    shared = shared_kernels()
+    counters = np.zeros(shared.COUNTERS, np.int64)
+    shared._publish(counters, 1, 0, 0)
+    shared._give_up(counters)
+    with pytest.raises(MemoryError, match="no room"):
+        shared._wait_for_others(counters)
 
 
 def test_without_threadpoolctl_nothing_is_known_of_a_blas(monkeypatch):

@@ -41,10 +41,10 @@ __all__ = [
 ]
 
 _LINE = 8
-# Parts published, taken and done so far, whether the run is over, the row of the basis that is
-# multiplied, and which half of an `ACROSS` product is made.
-_PUBLISHED, _TAKEN, _DONE, _OVER, _ROW, _HALF = (_LINE * i for i in range(6))
-COUNTERS = 6 * _LINE
+# Parts published, taken and done so far, whether the run is over, whether a helper failed, the row
+# of the basis that is multiplied, and which half of an `ACROSS` product is made.
+_PUBLISHED, _TAKEN, _DONE, _OVER, _FAILED, _ROW, _HALF = (_LINE * i for i in range(7))
+COUNTERS = 7 * _LINE
 # Looks for a part, in vain, after which a helper leaves: some milliseconds.
 _PATIENCE = 1 << 17
 _LOOKS = 64  # before somebody else is let on
@@ -162,6 +162,15 @@ def _wait_for_others(counters: Any) -> None:
     while _load(counters, _DONE) < _load(counters, _PUBLISHED):
         _rest(idle)
         idle += 1
+    if _load(counters, _FAILED) != 0:
+        raise MemoryError("a thread that helps found no room for a part of a product")  # noqa: EM101
+
+
+@njit(cache=True, nogil=True)
+def _give_up(counters: Any) -> None:
+    """Tell who leads that a part will not be made."""
+    _store(counters, _FAILED, 1)
+    _add_one(counters, _DONE)
 
 
 @njit(cache=True, nogil=True)
@@ -214,7 +223,10 @@ def help_gram_lanczos(
             idle += 1
             continue
         idle = 0
-        _dense_part(M, edges, way, V, width, sums, between, counters, part % sums.shape[0])
+        try:
+            _dense_part(M, edges, way, V, width, sums, between, counters, part % sums.shape[0])
+        except Exception:
+            _give_up(counters)
 
 
 @njit(cache=True, nogil=True)
@@ -298,7 +310,12 @@ def help_sparse_gram_lanczos(
             idle += 1
             continue
         idle = 0
-        _sparse_part(data, indices, indptr, edges, V, width, sums, counters, part % sums.shape[0])
+        try:
+            _sparse_part(
+                data, indices, indptr, edges, V, width, sums, counters, part % sums.shape[0]
+            )
+        except Exception:
+            _give_up(counters)
 
 
 @njit(cache=True, nogil=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trsvd._compiled import kernels, shared_kernels
-from trsvd._threads import blas_rests, threads, together
+from trsvd._threads import blas_rests, threads_now, together
 
 __all__ = ["Steps", "shared_sparse_steps", "shared_steps", "worth_sharing"]
 
@@ -40,7 +40,8 @@ def worth_sharing(size: int, *, sparse: bool, beside: bool) -> int:
     least = _LEAST_ENTRIES_BESIDE if sparse else _LEAST_BYTES_BESIDE
     if beside and size < least:
         return 1
-    return max(1, min(threads(), size // (_PART_ENTRIES if sparse else _PART_BYTES)))
+    parts = size // (_PART_ENTRIES if sparse else _PART_BYTES)
+    return min(threads_now(), parts) if parts > 1 else 1
 
 
 def shared_steps(M: HostArray, way: int, width: int, precision: Any) -> Steps | None:

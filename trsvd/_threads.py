@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, TypeVar
 
-__all__ = ["blas_rests", "one_blas_thread", "threads", "together"]
+__all__ = ["blas_rests", "one_blas_thread", "threads", "threads_now", "together"]
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ class _Resting:
     """How many ask for it, and what the libraries had before the first of them."""
 
     def __init__(self) -> None:
-        self.lock, self.count = threading.Lock(), 0
+        self.lock, self.count, self.mine = threading.Lock(), 0, threading.local()
         self.before: list[tuple[Any, int]] = []
 
     def enter(self) -> None:
@@ -99,8 +99,14 @@ class _Resting:
                     if had > 1:
                         library.set_num_threads(1)
             self.count += 1
+        self.mine.count = self.asked() + 1
+
+    def asked(self) -> int:
+        """How often the calling thread has asked."""
+        return int(getattr(self.mine, "count", 0))
 
     def leave(self) -> None:
+        self.mine.count = self.asked() - 1
         with self.lock:
             self.count -= 1
             if self.count == 0:
@@ -139,8 +145,20 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def blas_rests() -> bool:
-    """Whether no BLAS has more than one thread to work with: so it was asked for, and is known."""
-    return _resting.count > 0 and bool(_resting.before)
+    """Whether the calling thread has seen to it that no BLAS has more than one thread.
+
+    What others ask for must not decide how its own numbers are rounded.
+    """
+    return _resting.asked() > 0 and bool(_resting.before)
+
+
+def threads_now() -> int:
+    """`threads`, or fewer where all BLAS libraries were told, by somebody else, to use fewer."""
+    resting = _resting.count > 0
+    libraries = (
+        _resting.before if resting else [(one, one.get_num_threads()) for one in _blas_libraries()]
+    )
+    return min(threads(), max((had for _, had in libraries), default=threads()))
 
 
 def _in_child() -> None:
