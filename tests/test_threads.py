@@ -301,6 +301,7 @@ def test_a_blas_rests_until_the_last_who_asked_has_left(monkeypatch):
 def test_who_limits_a_blas_limits_threads(monkeypatch):
     one, many = Library(1), Library(4)
     monkeypatch.setattr(_threads, "threads", lambda: 3)
+    monkeypatch.setattr(_threads, "_processors", lambda: 5)
     monkeypatch.setattr(_threads, "_blas_libraries", lambda: (one, many))
     assert _threads.threads_now() == 3
     with one_blas_thread():
@@ -311,6 +312,8 @@ def test_who_limits_a_blas_limits_threads(monkeypatch):
         assert _threads.threads_now() == 2
     monkeypatch.setattr(_threads, "_blas_libraries", lambda: ())
     assert _threads.threads_now() == 3
+    monkeypatch.setattr(_threads, "_processors", lambda: 1)  # the caller was bound to one
+    assert _threads.threads_now() == 1
 
 
 @compiled

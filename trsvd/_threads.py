@@ -26,15 +26,20 @@ def threads() -> int:
 
     ``OPENBLAS_NUM_THREADS`` is looked at before ``OMP_NUM_THREADS``, once in a process.
     """
-    try:
-        available = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        available = os.cpu_count() or 1
+    available = _processors()
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         asked = os.environ.get(name, "")
         if asked.isdecimal() and int(asked) > 0:
             return min(int(asked), available)
     return available
+
+
+def _processors() -> int:
+    """How many the calling thread may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
 
 
 def together(lead: Callable[[], T], assist: Callable[[], None], helpers: int) -> T:
@@ -153,12 +158,15 @@ def blas_rests() -> bool:
 
 
 def threads_now() -> int:
-    """`threads`, or fewer where all BLAS libraries were told, by somebody else, to use fewer."""
+    """`threads`, or fewer where the caller was bound to fewer processors since then.
+
+    Or where all BLAS libraries were told, by somebody else, to use fewer.
+    """
     resting = _resting.count > 0
     libraries = (
         _resting.before if resting else [(one, one.get_num_threads()) for one in _blas_libraries()]
     )
-    return min(threads(), max((had for _, had in libraries), default=threads()))
+    return min(threads(), _processors(), max((had for _, had in libraries), default=threads()))
 
 
 def _in_child() -> None:
