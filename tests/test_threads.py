@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,7 +15,7 @@ import scipy.sparse as sp
 import trsvd
 from trsvd import _threaded_lanczos, _threads
 from trsvd._compiled import kernels, shared_kernels
-from trsvd._threaded_lanczos import shared_sparse_steps, shared_steps, worth_sharing
+from trsvd._threaded_lanczos import shared_sparse_steps, shared_steps, sharing_threads
 from trsvd._threads import blas_rests, one_blas_thread, threads, together
 
 compiled = pytest.mark.skipif(kernels() is None, reason="Numba is not installed")
@@ -55,7 +54,7 @@ def test_how_many(monkeypatch, openblas, omp, expected):
         threads.cache_clear()
 
 
-def test_who_leads_does_not_wait_and_errors_come_through(three_threads):
+def test_who_leads_does_not_wait_and_errors_come_through(three_threads, monkeypatch):
     there, over = threading.Barrier(3), threading.Event()
 
     def assist() -> None:
@@ -75,20 +74,10 @@ def test_who_leads_does_not_wait_and_errors_come_through(three_threads):
     with pytest.raises(KeyboardInterrupt):
         together(interrupted, lambda: None, 2)
 
-    failed = threading.Event()
-
-    def fail() -> None:
-        try:
-            raise ZeroDivisionError
-        finally:
-            failed.set()
-
-    def wait() -> None:
-        failed.wait(30)
-        time.sleep(0.05)  # until the error has been noted
-
-    with pytest.raises(ZeroDivisionError):
-        together(wait, fail, 1)
+    with ThreadPoolExecutor(1) as alone, monkeypatch.context() as patch:
+        patch.setattr(_threads, "_pool", lambda: alone)
+        with pytest.raises(ZeroDivisionError):  # has been noted once the next in the queue is done
+            together(lambda: alone.submit(int).result(30), lambda: 1 / 0, 1)
 
 
 def test_helpers_that_never_came_are_called_off(three_threads):
@@ -185,10 +174,10 @@ def test_a_helper_that_is_forgotten_leaves_by_itself():
 @pytest.mark.parametrize(("sparse", "part"), [(False, 4 << 20), (True, 1 << 16)])
 def test_no_more_threads_than_there_is_work_for(monkeypatch, sparse, part):
     monkeypatch.setattr(_threaded_lanczos, "threads_now", lambda: 64)
-    found = [worth_sharing(n * part, sparse=sparse, beside=False) for n in (0, 1, 2, 9, 99)]
+    found = [sharing_threads(n * part, sparse=sparse, beside=False) for n in (0, 1, 2, 9, 99)]
     assert found == [1, 1, 2, 9, 64]
-    assert worth_sharing(2 * part, sparse=sparse, beside=True) == 1
-    assert worth_sharing(99 * part, sparse=sparse, beside=True) == 64
+    assert sharing_threads(2 * part, sparse=sparse, beside=True) == 1
+    assert sharing_threads(99 * part, sparse=sparse, beside=True) == 64
 
 
 @compiled

@@ -14,7 +14,7 @@ from trsvd._lapack import add_gram
 from trsvd._metered import Metered, Turned
 from trsvd._operator import MatrixOperator
 from trsvd._reductions import row_panels
-from trsvd._threaded_lanczos import Steps, shared_sparse_steps, shared_steps, worth_sharing
+from trsvd._threaded_lanczos import Steps, shared_sparse_steps, shared_steps, sharing_threads
 
 __all__ = ["InMemory", "coarsest_precision", "in_memory", "stays_in_cache"]
 
@@ -82,7 +82,7 @@ class InMemory(MatrixOperator):
     def shares_products(self) -> bool:
         """Whether threads share the products, where a BLAS leaves the processors to them."""
         size = self.rows.nbytes if self._sparse is None else self._sparse[0].size
-        return worth_sharing(size, sparse=self.is_sparse, beside=False) > 1
+        return sharing_threads(size, sparse=self.is_sparse, beside=False) > 1
 
     def form_if_due(self, steps: int) -> None:
         """Form the Gram matrix after so many steps that it might have paid from the beginning.

@@ -3,7 +3,7 @@
 NumPy and SciPy each bring an OpenBLAS with threads of its own. Those that have just worked for one
 go on spinning for a while, and hold up those of the other: going back and forth between them takes
 more time with two threads than with one. So whatever may use threads is done by SciPy's, which has
-the eigensolvers.
+the eigensolvers; but where a BLAS has one thread, or rests.
 """
 
 from __future__ import annotations

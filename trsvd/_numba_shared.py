@@ -128,14 +128,14 @@ else:
 
 
 @njit(cache=True, nogil=True)
-def _take(counters: Any) -> int:
-    """A part for this thread alone, counted over all products, or -1 where none is left."""
+def _take(counters: Any, parts: int) -> int:
+    """A part of the product for this thread alone, or -1 where none is left."""
     while True:
-        part = _load(counters, _TAKEN)
-        if part >= _load(counters, _PUBLISHED):
+        taken = _load(counters, _TAKEN)
+        if taken >= _load(counters, _PUBLISHED):
             return -1
-        if _replace(counters, _TAKEN, part, part + 1):
-            return int(part)
+        if _replace(counters, _TAKEN, taken, taken + 1):
+            return int(taken % parts)
 
 
 @njit(cache=True, nogil=True)
@@ -174,10 +174,16 @@ def _give_up(counters: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _stay(counters: Any, idle: int) -> bool:
-    """Whether a helper that has looked in vain so many times should look again."""
-    _rest(idle)
-    return idle < _PATIENCE and _load(counters, _OVER) == 0
+def _wait_for_part(counters: Any, parts: int) -> int:
+    """A part for a helper, or -1 where the run is over, or none has come for too long."""
+    for idle in range(_PATIENCE):
+        if _load(counters, _OVER) != 0:
+            break
+        part = _take(counters, parts)
+        if part >= 0:
+            return int(part)
+        _rest(idle)
+    return -1
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
@@ -194,7 +200,7 @@ def _add_up(sums: Any, W: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def _dense_part(
-    M: Any, edges: Any, way: int, V: Any, width: int, sums: Any, between: Any, counters: Any, i: int
+    M: Any, edges: Any, way: int, width: int, sums: Any, between: Any, V: Any, counters: Any, i: int
 ) -> None:
     """Part ``i`` of the product that was published."""
     j, low, high = counters[_ROW], edges[i], edges[i + 1]
@@ -216,17 +222,13 @@ def help_gram_lanczos(
     M: Any, edges: Any, way: int, width: int, sums: Any, between: Any, V: Any, counters: Any
 ) -> None:
     """Make parts of products, while `gram_lanczos` is called with the same arrays."""
-    idle = 0
-    while _stay(counters, idle):
-        part = _take(counters)
-        if part < 0:
-            idle += 1
-            continue
-        idle = 0
+    part = _wait_for_part(counters, sums.shape[0])
+    while part >= 0:
         try:
-            _dense_part(M, edges, way, V, width, sums, between, counters, part % sums.shape[0])
+            _dense_part(M, edges, way, width, sums, between, V, counters, part)
         except Exception:
             _give_up(counters)
+        part = _wait_for_part(counters, sums.shape[0])
 
 
 @njit(cache=True, nogil=True)
@@ -236,10 +238,10 @@ def _dense_product(
 ) -> None:  # fmt: skip
     parts = sums.shape[0]
     _publish(counters, parts, j, half)
-    part = _take(counters)
+    part = _take(counters, parts)
     while part >= 0:
-        _dense_part(M, edges, way, V, width, sums, between, counters, part % parts)
-        part = _take(counters)
+        _dense_part(M, edges, way, width, sums, between, V, counters, part)
+        part = _take(counters, parts)
     _wait_for_others(counters)
 
 
@@ -287,7 +289,7 @@ def gram_lanczos(
 
 @njit(cache=True, nogil=True)
 def _sparse_part(
-    data: Any, indices: Any, indptr: Any, edges: Any, V: Any, width: int, sums: Any, counters: Any,
+    data: Any, indices: Any, indptr: Any, edges: Any, width: int, sums: Any, V: Any, counters: Any,
     i: int,
 ) -> None:  # fmt: skip
     j, rows = counters[_ROW], indptr[edges[i] : edges[i + 1] + 1]
@@ -303,19 +305,13 @@ def help_sparse_gram_lanczos(
     data: Any, indices: Any, indptr: Any, edges: Any, width: int, sums: Any, V: Any, counters: Any
 ) -> None:
     """As `help_gram_lanczos`, for `sparse_gram_lanczos`."""
-    idle = 0
-    while _stay(counters, idle):
-        part = _take(counters)
-        if part < 0:
-            idle += 1
-            continue
-        idle = 0
+    part = _wait_for_part(counters, sums.shape[0])
+    while part >= 0:
         try:
-            _sparse_part(
-                data, indices, indptr, edges, V, width, sums, counters, part % sums.shape[0]
-            )
+            _sparse_part(data, indices, indptr, edges, width, sums, V, counters, part)
         except Exception:
             _give_up(counters)
+        part = _wait_for_part(counters, sums.shape[0])
 
 
 @njit(cache=True, nogil=True)
@@ -328,10 +324,10 @@ def sparse_gram_lanczos(
     for step in range(H.shape[0] // width):
         j = first + step * width
         _publish(counters, parts, j, 0)
-        part = _take(counters)
+        part = _take(counters, parts)
         while part >= 0:
-            _sparse_part(data, indices, indptr, edges, V, width, sums, counters, part % parts)
-            part = _take(counters)
+            _sparse_part(data, indices, indptr, edges, width, sums, V, counters, part)
+            part = _take(counters, parts)
         _wait_for_others(counters)
         _add_up(sums, V[j + width : j + 2 * width])
         largest = finish_block(V, j, width, H, C, step * width, floor, largest)

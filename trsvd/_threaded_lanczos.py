@@ -15,7 +15,7 @@ import numpy as np
 from trsvd._compiled import kernels, shared_kernels
 from trsvd._threads import blas_rests, threads_now, together
 
-__all__ = ["Steps", "shared_sparse_steps", "shared_steps", "worth_sharing"]
+__all__ = ["Steps", "shared_sparse_steps", "shared_steps", "sharing_threads"]
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
 # V, first, H, C, floor and largest, and the result, as of `trsvd._numba_kernels.gram_lanczos`.
@@ -27,7 +27,7 @@ _PART_BYTES, _PART_ENTRIES = 4 << 20, 1 << 16
 _LEAST_BYTES_BESIDE, _LEAST_ENTRIES_BESIDE = 24 << 20, 1 << 19
 
 
-def worth_sharing(size: int, *, sparse: bool, beside: bool) -> int:
+def sharing_threads(size: int, *, sparse: bool, beside: bool) -> int:
     """Among how many threads products are worth sharing.
 
     Parameters
@@ -58,7 +58,7 @@ def shared_steps(M: HostArray, way: int, width: int, precision: Any) -> Steps | 
     precision : dtype
         Of the vectors.
     """
-    parts = worth_sharing(M.nbytes, sparse=False, beside=not blas_rests())
+    parts = sharing_threads(M.nbytes, sparse=False, beside=not blas_rests())
     if parts == 1 or way == kernels().FORMED:
         return None
     edges = np.array([4 * (M.shape[0] // 4 * part // parts) for part in range(parts + 1)])
@@ -74,17 +74,15 @@ def shared_sparse_steps(
     data: HostArray, indices: HostArray, indptr: HostArray, n: int, width: int, precision: Any
 ) -> Steps | None:
     """As `shared_steps`, for a matrix by compressed rows with n columns."""
-    parts = worth_sharing(data.size, sparse=True, beside=not blas_rests())
+    parts = sharing_threads(data.size, sparse=True, beside=not blas_rests())
     if parts == 1:
         return None
     ends = np.searchsorted(indptr, [data.size * part // parts for part in range(1, parts)])
     edges = np.array([0, *ends.tolist(), indptr.size - 1])
     sums = np.empty((parts, width, n), precision)
     shared = shared_kernels()
-    matrix = data, indices, indptr, edges, width, sums
-    return partial(
-        _steps, shared.sparse_gram_lanczos, shared.help_sparse_gram_lanczos, matrix, parts
-    )
+    lead, assist = shared.sparse_gram_lanczos, shared.help_sparse_gram_lanczos
+    return partial(_steps, lead, assist, (data, indices, indptr, edges, width, sums), parts)
 
 
 def _steps(

@@ -1,7 +1,7 @@
 """Threads for the compiled loops, as many as the BLAS beside them has.
 
-Those of a BLAS that have just worked go on spinning for a tenth of a second, and take the processor
-from others: `one_blas_thread` keeps them from work while the compiled loops share theirs.
+Those of a BLAS that have just worked go on spinning for up to a tenth of a second, and take the
+processor from others: `one_blas_thread` keeps them from work while the compiled loops share theirs.
 """
 
 from __future__ import annotations
@@ -97,9 +97,7 @@ class _Resting:
     def enter(self) -> None:
         with self.lock:
             if self.count == 0:
-                self.before = [
-                    (library, library.get_num_threads()) for library in _blas_libraries()
-                ]
+                self.before = _blas_threads()
                 for library, had in self.before:
                     if had > 1:
                         library.set_num_threads(1)
@@ -136,6 +134,11 @@ def _blas_libraries() -> tuple[Any, ...]:
     return tuple(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
+def _blas_threads() -> list[tuple[Any, int]]:
+    """How many each may use now."""
+    return [(library, library.get_num_threads()) for library in _blas_libraries()]
+
+
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Have all BLAS libraries of the process use one thread, until the last who asks for it leaves.
@@ -162,11 +165,8 @@ def threads_now() -> int:
 
     Or where all BLAS libraries were told, by somebody else, to use fewer.
     """
-    resting = _resting.count > 0
-    libraries = (
-        _resting.before if resting else [(one, one.get_num_threads()) for one in _blas_libraries()]
-    )
-    return min(threads(), _processors(), max((had for _, had in libraries), default=threads()))
+    blas = _resting.before if _resting.count > 0 else _blas_threads()
+    return min(threads(), _processors(), max((had for _, had in blas), default=threads()))
 
 
 def _in_child() -> None:
