@@ -189,3 +189,70 @@ def test_vectors_for_a_product_of_lower_rank(shape: tuple[int, int], rng: Any) -
     assert U.shape == (shape[0], 3)
     assert np.abs(U.T @ U - np.eye(3)).max() <= _level(np.eye(shape[0]))
     assert np.abs(A @ W - U * S).max() <= _level(A)
+
+
+def _graded(dtype: str, rng: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix with values 1 to 1e-3, and its right singular vectors, in double precision."""
+    X, Y = rng.standard_normal((2, 300, 40))
+    if dtype.startswith("complex"):
+        X, Y = X + 1j * Y, Y - 1j * X
+    left, right = np.linalg.qr(X)[0], np.linalg.qr(Y[:40])[0]
+    return (left * np.geomspace(1, 1e-3, 40)) @ right.conj().T, right
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("off", [1e-5, 1e-3])
+def test_rotations_of_nearly_orthogonal_products(
+    backend: Any, monkeypatch: Any, dtype: str, off: float, rng: Any
+) -> None:
+    """In single precision by squares in double: without a QR, and orthonormal all the same."""
+    A, right = _graded(dtype, rng)
+    A, V = A.astype(dtype), np.linalg.qr(right[:, :8] + off * right[:, 8:16])[0].astype(dtype)
+    monkeypatch.setattr("trsvd._ritz.orthonormalize", None)
+    U, S, W = rayleigh_ritz(_metered(backend, A), backend.asarray(V), rng, 6)
+    U, W = backend.to_numpy(U), backend.to_numpy(W)
+    eps = float(np.finfo(dtype).eps)
+    wide = np.promote_types(dtype, np.float64)
+    for found in (U.astype(wide), W.astype(wide)):
+        assert np.abs(found.conj().T @ found - np.eye(6)).max() <= 30 * eps
+    assert np.linalg.norm(A.astype(wide) @ W - U * S, 2) <= 30 * eps
+    best = np.linalg.svd(A.astype(wide) @ V, compute_uv=False)[:6]
+    assert np.abs(S - best).max() <= 10 * eps
+
+
+@pytest.mark.parametrize("spoil", ["a short combination", "lost in squares", "nothing"])
+def test_products_that_rotations_would_spoil(backend: Any, spoil: str, rng: Any) -> None:
+    """Left vectors are orthonormal where columns nearly cancel, or one is tiny, or zero."""
+    A, right = _graded("float32", rng)
+    V = right[:, :4]
+    if spoil == "a short combination":
+        mixed = np.linalg.qr(np.array([[1.0, 1, 0, 0], [-1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))[
+            0
+        ]
+        A = A - 0.999 * (A @ V[:, :1]) @ V[:, :1].T
+        V = V @ mixed
+    else:
+        V = np.hstack([V[:, :3], right[:, -1:]])
+        A = A - (1.0 if spoil == "nothing" else 1 - 1e-5) * (A @ V[:, 3:]) @ V[:, 3:].T
+        V = V @ np.linalg.qr(np.eye(4) + 0.01 * rng.standard_normal((4, 4)))[0]
+    A, V = A.astype("f4"), V.astype("f4")
+    U, S, W = rayleigh_ritz(_metered(backend, A), backend.asarray(V), rng, 4)
+    U, W = (backend.to_numpy(X).astype(np.float64) for X in (U, W))
+    eps = float(np.finfo("f4").eps)
+    for found in (U, W):
+        assert np.abs(found.T @ found - np.eye(4)).max() <= 30 * eps
+    assert np.linalg.norm(A.astype(float) @ W - U * S, 2) <= 30 * eps
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("skew", [30, 3000, 1e6])
+def test_skew_vectors_are_made_orthonormal(backend: Any, dtype: str, skew: float, rng: Any) -> None:
+    A, right = _graded(dtype, rng)
+    eps = float(np.finfo(dtype).eps)
+    V = right[:, :8] + skew * eps * right[:, 7::-1]
+    U, _, W = rayleigh_ritz(
+        _metered(backend, A.astype(dtype)), backend.asarray(V.astype(dtype)), rng, 8, skew=True
+    )
+    for found in (backend.to_numpy(U), backend.to_numpy(W)):
+        found = found.astype(np.promote_types(dtype, np.float64))
+        assert np.abs(found.conj().T @ found - np.eye(8)).max() <= 30 * eps

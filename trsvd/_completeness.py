@@ -168,6 +168,6 @@ def _compiled_view(op: Metered, S: HostArray, tol: float) -> InMemory | None:
     if rows is None or not len(S) or coarsest is None:
         return None
     for precision in dict.fromkeys((coarsest, "float64")):
-        if S[-1] > 100 * float(np.finfo(precision).eps) ** 0.5 * S[0]:
+        if S[-1] > 20 * float(np.finfo(precision).eps) ** 0.5 * S[0]:
             return in_memory(op, rows[1], precision)
     return None

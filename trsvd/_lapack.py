@@ -194,6 +194,11 @@ def thin_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:
 
 def eigh(T: HostArray) -> tuple[HostArray, HostArray]:
     """Eigenvalues, ascending, and eigenvectors of a finite Hermitian matrix."""
+    if 0 < len(T) <= _LITTLE_WORK:
+        solve = _lapack("heevd" if T.dtype.char in "FD" else "syevd", T.dtype.char)
+        values, vectors, info = solve(T, lower=1)
+        if info == 0:
+            return values, vectors
     values, vectors = scipy.linalg.eigh(T, driver="evd", check_finite=False)
     return values, vectors
 

@@ -75,6 +75,13 @@ class Reductions:
 
     def _sum_of_squares(self, A: Array, before: float, after: float) -> float:
         xp, total = self.xp, 0.0
+        flat = self._in_a_row(A)
+        if flat is not None:
+            for part in _parts(flat):
+                wide = part.astype(np.float64, copy=False)
+                wide = wide if before * after == 1 else wide * before * after
+                total += float(np.vdot(wide, wide))
+            return total
         for panel in row_panels(A, bytes_each=_SMALL_PANEL if self.reads_are_cheap else None):
             wide = xp.astype(xp.abs(panel) if self.is_complex else panel, xp.float64, copy=False)
             wide = wide if before * after == 1 else wide * before * after
@@ -86,15 +93,23 @@ class Reductions:
 
         Where it is None (another library, strides, squares out of range) `frobenius_norm` knows.
         """
+        flat = self._in_a_row(A)
+        if flat is None:
+            return None
+        total = sum(float(np.vdot(part, part)) for part in _parts(flat))
+        return math.sqrt(total) if 1e-30 < total < 1e30 else None
+
+    def _in_a_row(self, A: Array) -> HostArray | None:
+        """All (real) numbers of a contiguous array of the host, in the order of its memory."""
         if not self.on_host or not (A.flags.c_contiguous or A.flags.f_contiguous):
             return None
         flat = A.ravel(order="K")
-        if self.is_complex:
-            flat = flat.view(flat.real.dtype)
-        # So few at a time that a BLAS takes one thread: others would go on spinning, see `_lapack`.
-        parts = (flat[i : i + _ONE_THREAD] for i in range(0, len(flat), _ONE_THREAD))
-        total = sum(float(np.vdot(part, part)) for part in parts)
-        return math.sqrt(total) if 1e-30 < total < 1e30 else None
+        return np.asarray(flat.view(flat.real.dtype) if self.is_complex else flat)
+
+
+def _parts(flat: HostArray) -> Iterator[HostArray]:
+    """So few at a time that a BLAS takes one thread: others would go on spinning, see `_lapack`."""
+    return (flat[i : i + _ONE_THREAD] for i in range(0, len(flat), _ONE_THREAD))
 
 
 def row_panels(A: Array, least: int = 1, bytes_each: int | None = None) -> Iterator[Array]:

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 
+_SINGLE = float(np.finfo(np.float32).eps)
 # Products A v with so small cosines between them, in units of eps, are left as they are.
 _ORTHOGONAL = 8
 
@@ -149,11 +150,9 @@ def rayleigh_ritz(
     """
     arrays = op.arrays
     if skew:
-        rng = np.random.default_rng(0) if rng is None else rng
-        spare = SpareVectors(arrays, rng, op.shape[1], int(V.shape[1]))
-        V, _, _ = orthonormalize(arrays, V, None, floor=0.0, spare=spare)
+        V = _straightened(arrays, V, rng)
     Y = op.matmat(V)
-    norms, orthogonal = _norms(arrays, Y, look=not coarse)
+    norms, G, orthogonal = _norms(arrays, Y, look=not coarse)
     if orthogonal:
         # The values, too, are then those of a projection: to the cosines, times s_1.
         if (norms[1:] > norms[:-1]).any():
@@ -162,6 +161,11 @@ def rayleigh_ritz(
             Y, V = (arrays.xp.take(X, places, axis=1) for X in (Y, V))
         U = Y / arrays.put(norms)
         return U[:, :k], norms[:k].astype(np.float64, copy=False), V[:, :k]
+    if G is not None and arrays.eps >= _SINGLE:
+        S, W = _rotation(G, norms)
+        if len(S):
+            U = arrays.product(Y, arrays.put(W[:, :k] / S[:k]))
+            return U, S[:k], arrays.product(V, arrays.put(W[:, :k]))
     floor = arrays.eps * float(norms.max())
     rng = np.random.default_rng(0) if rng is None else rng
     spare = SpareVectors(arrays, rng, op.shape[0], int(V.shape[1]))
@@ -172,20 +176,48 @@ def rayleigh_ritz(
     return U, S[:k], arrays.product(V, arrays.put(W[:, :k]))
 
 
-def _norms(arrays: Arrays, Y: Array, *, look: bool) -> tuple[HostArray, bool]:
-    """Norms of the columns, and whether these are orthogonal to rounding (and none is zero).
+def _straightened(arrays: Arrays, V: Array, rng: np.random.Generator | None) -> Array:
+    """Orthonormal columns near those of V, which are so to some dozen units.
+
+    A Newton step for the polar factor: off by E in ``V^H V``, it leaves ``E^2``.
+    """
+    w = int(V.shape[1])
+    E = arrays.adjoint_product(V, V) - arrays.put(np.eye(w))
+    if np.linalg.norm(arrays.get(E)) < 0.5 * arrays.eps**0.5:
+        return V - arrays.product(V, E / 2)
+    rng = np.random.default_rng(0) if rng is None else rng
+    spare = SpareVectors(arrays, rng, int(V.shape[0]), w)
+    return orthonormalize(arrays, V, None, floor=0.0, spare=spare)[0]
+
+
+def _rotation(G: HostArray, norms: HostArray) -> tuple[HostArray, HostArray]:
+    """Singular values of a Y in single precision, and right vectors, by its Gram matrix in double.
+
+    None of them where ``Y W / S`` would not be orthonormal to rounding: where squares lose the
+    least value, or columns that nearly cancel make a short one.
+    """
+    values, W = small_eigh(G)
+    if values[-1] > 1e-8 * values[0]:
+        S = np.sqrt(values)
+        if (norms @ np.abs(W) < 4 * S).all():
+            return S, W
+    return norms[:0], W[:, :0]
+
+
+def _norms(arrays: Arrays, Y: Array, *, look: bool) -> tuple[HostArray, HostArray | None, bool]:
+    """Norms of the columns, their Gram matrix, and whether they are orthogonal (and none is zero).
 
     The norms, too, by a product then: a sum down the columns loses dozens of units in float32.
     """
     if Y.shape[1] == 1 or not look:
         norms = arrays.get(arrays.column_norms(Y))
         check_finite(norms)
-        return norms, len(norms) == 1 and bool(norms[0] > 0)
+        return norms, None, len(norms) == 1 and bool(norms[0] > 0)
     G = arrays.get(arrays.adjoint_product(Y, Y)).astype(arrays.wide_dtype)
     norms = np.sqrt(G.diagonal().real)
     check_finite(norms)
     large = np.abs(G) > (_ORTHOGONAL * arrays.eps * norms) * norms[:, None]
-    return norms, np.count_nonzero(large) == len(norms)  # those with themselves
+    return norms, G, np.count_nonzero(large) == len(norms)  # those with themselves
 
 
 def residual_norms(

@@ -149,6 +149,7 @@ class _LanczosRun(Run):
     def _first_basis(self, op: Metered, start: Array | None) -> GolubKahan | GramLanczos:
         """A basis to begin with, from a block of start vectors or a random one."""
         self._last_look, self._look_at, self._unseen = (0, 0.0), 0, False
+        self._impression_at = _IMPRESSION
         width = min(self.method.block_size, op.shape[1])
         if self._leave_gram and width < self.k:
             width = 1  # blocks are for the sake of compiled steps
@@ -161,9 +162,12 @@ class _LanczosRun(Run):
             self._leave_gram = False
             two = self.two_sided
             return GolubKahan(op, block, capacity=capacity, rng=self.rng, two_sided=two)
-        self._look_at = self.iterations + (k + k // 4) // width + 5
+        first_look = (k + k // 4) // width + 5
+        self._look_at = self.iterations + first_look
         if self._from_random and isinstance(view, InMemory):
             self._unseen = k + k // 4 >= _IMPRESSION or self._would_cost_more(view)
+            if abs(width * first_look - _IMPRESSION) <= 2 * width:  # one look for both
+                self._impression_at = width * first_look
         return GramLanczos(view, block, capacity=capacity, rng=self.rng)
 
     def _capacity(self, view: Metered | Turned | InMemory) -> int:
@@ -198,7 +202,7 @@ class _LanczosRun(Run):
         size, width = self.basis.size, max(1, self.basis.width)
         most = (self.basis.capacity - size) // width
         if self._unseen:
-            most = min(most, -((size - _IMPRESSION) // width))
+            most = min(most, -((size - self._impression_at) // width))
         return max(1, min(self._look_at - self.iterations, most))
 
     @property
@@ -222,7 +226,7 @@ class _LanczosRun(Run):
             if isinstance(view, InMemory):
                 view.form_if_due(self.iterations)
             self.iterations += basis.expand_by(view, self._burst()) - 1
-            due = self._unseen and basis.size >= _IMPRESSION and not basis.exhausted
+            due = self._unseen and basis.size >= self._impression_at and not basis.exhausted
             if due and isinstance(view, InMemory):
                 self._take_impression(basis, view)
         elif not basis.halfway:
