@@ -52,6 +52,7 @@ FLOORS = [
     {
         "result",
         "stopping",
+        "_impression",
         "methods.__init__",
         "methods._protocol",
         "methods._subspace_run",
@@ -190,7 +191,7 @@ NEIGHBOURS = {
     "methods.direct": {"methods._protocol"},
     "methods.power": {"methods._protocol", "methods._subspace_run"},
     "methods.randomized": {"methods._protocol", "methods._subspace_run"},
-    "methods.trlan": {"methods._protocol"},
+    "methods.trlan": {"_impression", "methods._protocol"},
     "_validate": {"methods.__init__"},
     "_select": {"_validate", "methods.__init__"},
     "_problem": {"_select", "_validate", "methods.__init__", "result"},

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 import trsvd
 from trsvd import _completeness, _in_memory, _select
 from trsvd._compiled import kernels
+from trsvd._impression import planned_impressions
 from trsvd._in_memory import coarsest_precision, in_memory, stays_in_cache
 from trsvd._lanczos import GramLanczos
 from trsvd._problem import Problem
@@ -285,7 +286,7 @@ def test_a_sparse_matrix_is_read_by_rows_only() -> None:
 
 
 def test_what_stays_in_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_in_memory, "_THIRD_LEVEL", 8 * 50)
+    monkeypatch.setattr(_in_memory, "_CACHE", 8 * 50)
     A = np.ones((10, 10))
     assert not stays_in_cache(A)
     assert stays_in_cache(A, "float32")
@@ -316,16 +317,11 @@ def test_rows_longer_than_the_cache(
     assert left.max() <= 1e-8 * result.S[0]
 
 
-@pytest.mark.parametrize(
-    ("k", "in_cache", "expected"), [(7, False, 1), (8, True, 2), (8, False, 4), (32, False, 8)]
-)
-def test_vectors_at_a_time(
-    k: int, in_cache: bool, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    op = Problem(np.ones((40, 40)), 0, None).op
+@pytest.mark.parametrize(("k", "expected"), [(2, 1), (3, 2), (6, 4), (95, 4), (96, 8)])
+def test_vectors_at_a_time(k: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    op = Problem(np.ones((100, 100)), 0, None).op
     assert _select._block_size(op, k, 1e-3) == 1
-    monkeypatch.setattr(_select, "_SHORT_PASS", 100)
-    monkeypatch.setattr(_select, "stays_in_cache", lambda rows: in_cache)
+    monkeypatch.setattr(_in_memory, "_CACHE", 100)
     assert _select._block_size(op, k, 1e-3) == expected
     assert _select._block_size(op, k, 1e-15) == 1
 
@@ -576,3 +572,40 @@ def test_a_complement_of_which_little_is_left(count: int) -> None:
     assert values == pytest.approx(S[4:] if count else [0.0], abs=1e-6)
     assert vectors.shape == (50, 1)
     assert 2 <= op.matvecs + op.matvecs_verify <= 6
+
+
+@compiled
+def test_when_to_look_at_the_spectrum(monkeypatch: pytest.MonkeyPatch) -> None:
+    op = Problem(np.ones((200, 160), "f4"), 0, None).op
+    view = in_memory(op, False, "float32")
+    assert planned_impressions(view, 1, 1e-3, 1, 6) == ()
+    assert planned_impressions(view, 16, 1e-3, 1, 25) == (25,)  # one look for both
+    assert planned_impressions(view, 16, 1e-3, 4, 40) == (24,)
+    assert planned_impressions(view, 100, 1e-3, 4, 145) == (50,)
+    monkeypatch.setattr(_in_memory, "_CACHE", 100)
+    assert planned_impressions(view, 16, 1e-3, 1, 25) == (8, 25)
+    monkeypatch.setattr("trsvd._impression._would_cost_more", lambda *args: False)
+    assert planned_impressions(view, 16, 1e-3, 1, 25) == ()
+    assert planned_impressions(view, 20, 1e-3, 1, 30) == (24,)
+
+
+@compiled
+@pytest.mark.parametrize(("flat", "columns"), [(True, 8), (False, 24)])
+def test_a_glance_is_enough_for_random_numbers(
+    flat: bool, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spectrum without any decay is left to a dense factorization after eight columns."""
+    monkeypatch.setattr(_in_memory, "_CACHE", 100)
+    A = np.random.default_rng(1).standard_normal((400, 300)).astype("f4")
+    if not flat:
+        A = np.linalg.qr(A)[0] / np.arange(1, 301, dtype="f4")
+    method = trsvd.ThickRestartLanczos(gram=True, block_size=4)
+    op = Problem(A, 0, None).op
+    run = method.init(op, 10, tol=1e-3, start=None, rng=np.random.default_rng(0))
+    sizes = []
+    while len(sizes) < 2 and not run.hopeless:
+        run.step(op)
+        sizes.append(run.available)
+    assert run.hopeless is flat
+    assert sizes[0] == 8
+    assert sizes[-1] == columns or not flat

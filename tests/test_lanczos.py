@@ -194,3 +194,18 @@ def test_the_first_impression_of_a_spectrum(
         true = float(np.mean(S[k:] ** 2))
         assert (true / 3 < rest < 3 * true) if spectrum == "decay" else abs(rest / true - 1) < 0.3
         assert (rest > 0.22 * value**2) is (spectrum == "gaussian")
+
+
+@pytest.mark.parametrize("w", [1, 4, 8])
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_the_impression_of_many_triplets(backend: Any, power: float, w: int, rng: Any) -> None:
+    """From half as many columns: s_k between the Ritz values that stand for those beside it."""
+    A, k = np.linalg.qr(rng.standard_normal((400, 400)))[0] / np.arange(1.0, 401) ** power, 80
+    problem = Problem(backend, A)
+    basis = problem.basis(rng, w, 60)
+    while basis.size < k // 2:
+        basis.expand(problem.op)
+    _, value, rest = basis.impression(k)
+    true = float(np.mean(np.arange(k + 1.0, 401) ** (-2 * power)))
+    assert 0.6 < value * k**power < 1.6
+    assert 0.7 < rest / true < 1.4

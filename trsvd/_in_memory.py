@@ -18,8 +18,9 @@ from trsvd._threaded_lanczos import Steps, shared_sparse_steps, shared_steps, sh
 
 __all__ = ["InMemory", "coarsest_precision", "in_memory", "stays_in_cache"]
 
-# Sizes of caches, roughly: what stays in the third level is read twice in the time of two products.
-_SECOND_LEVEL, _THIRD_LEVEL = 1 << 20, 24 << 20
+# The second level of a processor's cache, roughly. What lies beyond is read once for two products
+# where that can be had: a third level is as slow as the memory on some machines.
+_CACHE = 2 << 20
 
 
 class InMemory(MatrixOperator):
@@ -164,7 +165,7 @@ def coarsest_precision(op: Metered, k: int, tol: float) -> str | None:
         return "float64"
     # A copy takes as long as some dozen steps, most of it for fresh pages: many steps have to come.
     # (And a norm of moderate size: squares stay in the range of float32.)
-    pays = k >= 20 or rows[0].size * 4 <= _SECOND_LEVEL
+    pays = k >= 20 or rows[0].size * 4 <= _CACHE // 2
     return "float32" if pays and op.norm_hint is not None else "float64"
 
 
@@ -211,7 +212,7 @@ def stays_in_cache(rows: Any, precision: str | None = None) -> bool:
     itemsize = rows.dtype.itemsize
     if precision is not None:
         itemsize = min(itemsize, np.dtype(precision).itemsize)
-    return not is_sparse(rows) and rows.size * itemsize <= _THIRD_LEVEL
+    return not is_sparse(rows) and rows.size * itemsize <= _CACHE
 
 
 def _unsigned(indices: HostArray) -> HostArray:

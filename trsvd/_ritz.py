@@ -18,6 +18,7 @@ from trsvd._operator import MatrixOperator
 from trsvd._orthonormalize import SpareVectors, orthonormalize
 
 __all__ = [
+    "SINGLE",
     "Ritz",
     "check_finite",
     "is_flat",
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 
-_SINGLE = float(np.finfo(np.float32).eps)
+SINGLE = float(np.finfo(np.float32).eps)
 # Products A v with so small cosines between them, in units of eps, are left as they are.
 _ORTHOGONAL = 8
 
@@ -161,7 +162,7 @@ def rayleigh_ritz(
             Y, V = (arrays.xp.take(X, places, axis=1) for X in (Y, V))
         U = Y / arrays.put(norms)
         return U[:, :k], norms[:k].astype(np.float64, copy=False), V[:, :k]
-    if G is not None and arrays.eps >= _SINGLE:
+    if G is not None and arrays.eps >= SINGLE:
         S, W = _rotation(G, norms)
         if len(S):
             U = arrays.product(Y, arrays.put(W[:, :k] / S[:k]))

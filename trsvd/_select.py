@@ -22,9 +22,9 @@ SMALL = 500
 _DENSE_BYTES = 1 << 31
 # Up to this min(m, n) compiled steps were measured against the Gram matrix and its eigenvectors.
 _GRAM_UP_TO = 4096
-# Largest k, as a share of min(m, n)^2 / max(m, n), that Lanczos is faster for.
-_SHARE = 0.2
-_SHORT_PASS = 8 << 20  # bytes
+# Largest k, as a share of min(m, n)^2 / max(m, n), that Lanczos is faster for; and where float32
+# does not stay in cache, to a loose tolerance (a run that will not do gives way early).
+_SHARE, _SHARE_LOOSE = 0.2, 0.35
 _TIGHT, _LOOSE = 1e-6, 1e-3  # tolerances
 _COMPILED_SPARSE = "; compiled Lanczos steps on the Gram operator keep no basis on the longer side"
 
@@ -143,7 +143,7 @@ def suits_direct(op: MatrixOperator) -> bool:
 
 
 def compiled_lanczos(
-    op: MatrixOperator, k: int, tol: float, share: float = _SHARE
+    op: MatrixOperator, k: int, tol: float, share: float | None = None
 ) -> ThickRestartLanczos | None:
     """Lanczos on the Gram operator, where compiled steps on a dense matrix cost least.
 
@@ -156,22 +156,26 @@ def compiled_lanczos(
     tol : float
         Relative accuracy asked for.
     share : float, optional
-        Largest k, as a share of ``min(m, n)^2 / max(m, n)``, that it pays for.
+        Largest k, as a share of ``min(m, n)^2 / max(m, n)``, that it pays for, if it is known.
     """
     if not _compiled_pays(op, k, tol, share):
         return None
     return ThickRestartLanczos(gram=True, block_size=_block_size(op, k, tol))
 
 
-def _compiled_pays(op: MatrixOperator, k: int, tol: float, share: float = _SHARE) -> bool:
+def _compiled_pays(op: MatrixOperator, k: int, tol: float, share: float | None = None) -> bool:
     """Whether Lanczos on the Gram operator, in compiled code, costs less than the Gram matrix.
 
     By measurements (one thread; 64 to 4096 rows and columns; s_i = 1/i, gradients and weights): the
     Gram matrix costs ``m n^2`` whatever k is, Lanczos about ``k m n``; where a spectrum turns out
     to be flat it gives way. Squares keep half of the digits.
     """
-    if not _has_compiled_steps(op, tol):
+    rows = op.rows_in_memory()
+    if rows is None or not _has_compiled_steps(op, tol):
         return False
+    if share is None:
+        few = tol < _LOOSE or rows[0].dtype.itemsize > 4 or stays_in_cache(rows[0])
+        share = _SHARE if few else _SHARE_LOOSE
     long, rank = max(op.shape), min(op.shape)
     return rank >= 192 and long < 8 * rank and k <= max(share * rank**2 / long, 1)
 
@@ -179,9 +183,10 @@ def _compiled_pays(op: MatrixOperator, k: int, tol: float, share: float = _SHARE
 def _block_size(op: MatrixOperator, k: int, tol: float) -> int:
     """Vectors to multiply at a time: more, the longer a pass waits for the memory.
 
-    From the main memory four cost twice as much as one, eight three times; they take half of the
-    passes, or a quarter. From the third level of a cache two cost a quarter more than one, but one
-    at a time its eigenproblem stays tridiagonal, which counts while a pass takes less than that.
+    Beyond the second level of a cache four cost twice as much as one, eight three times; they take
+    half of the passes, or a third (of 3 to 64 MiB, with k of 8 to 64, all is done in 0.5 to 0.85 of
+    the time of one by one with four, and with eight where k = 128). In it one at a time its
+    eigenproblem stays tridiagonal, which counts where a pass takes less than that.
 
     Sparse rows take as long to be found as to be multiplied by several vectors: sixteen cost 3.5
     times as much as one. They make 1.2 to 2 times as many products, the more the tighter the
@@ -189,17 +194,15 @@ def _block_size(op: MatrixOperator, k: int, tol: float) -> int:
     longer than to make it orthogonal to k vectors.
     """
     rows = op.rows_in_memory()
-    if rows is None or k < 8 or not _has_compiled_steps(op, tol):
+    if rows is None or k < 3 or not _has_compiled_steps(op, tol):
         return 1
     if is_sparse(rows[0]):
         if k < 32 or tol < _TIGHT or rows[0].size < k * min(op.shape):
             return 1
         return 8 if k < 64 and tol >= _LOOSE else 16
-    if rows[0].nbytes <= _SHORT_PASS:
-        return 1
     if stays_in_cache(rows[0]):
-        return 2
-    return 8 if k >= 32 else 4
+        return 1
+    return 2 if k < 6 else 4 if k < 96 else 8
 
 
 def _has_compiled_steps(op: MatrixOperator, tol: float) -> bool:

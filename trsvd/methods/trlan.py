@@ -11,19 +11,15 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._golub_kahan import GolubKahan
+from trsvd._impression import is_hopeless, planned_impressions
 from trsvd._in_memory import InMemory, coarsest_precision, in_memory, stays_in_cache
 from trsvd._lanczos import GramLanczos
 from trsvd._metered import Metered, Turned
-from trsvd._ritz import Ritz, is_flat, rayleigh_ritz
+from trsvd._ritz import SINGLE, Ritz, rayleigh_ritz
 from trsvd.methods._protocol import Run, pad_block
 
 __all__ = ["ThickRestartLanczos"]
 
-# Columns from random vectors that show roughly how the singular values are spread.
-_IMPRESSION = 24
-# Lanczos steps for each triplet where the spectrum is flat, about.
-_STEPS_EACH = 12
-_SINGLE = float(np.finfo(np.float32).eps)
 # Rounding in squares leaves so many units times s_1 / s_k of a relative residual.
 _SQUARES = 0.35
 
@@ -148,8 +144,8 @@ class _LanczosRun(Run):
 
     def _first_basis(self, op: Metered, start: Array | None) -> GolubKahan | GramLanczos:
         """A basis to begin with, from a block of start vectors or a random one."""
-        self._last_look, self._look_at, self._unseen = (0, 0.0), 0, False
-        self._impression_at = _IMPRESSION
+        self._last_look, self._look_at = (0, 0.0), 0
+        self._impressions: tuple[int, ...] = ()  # columns at which to look at the spectrum
         width = min(self.method.block_size, op.shape[1])
         if self._leave_gram and width < self.k:
             width = 1  # blocks are for the sake of compiled steps
@@ -165,9 +161,7 @@ class _LanczosRun(Run):
         first_look = (k + k // 4) // width + 5
         self._look_at = self.iterations + first_look
         if self._from_random and isinstance(view, InMemory):
-            self._unseen = k + k // 4 >= _IMPRESSION or self._would_cost_more(view)
-            if abs(width * first_look - _IMPRESSION) <= 2 * width:  # one look for both
-                self._impression_at = width * first_look
+            self._impressions = planned_impressions(view, k, self.tol, width, width * first_look)
         return GramLanczos(view, block, capacity=capacity, rng=self.rng)
 
     def _capacity(self, view: Metered | Turned | InMemory) -> int:
@@ -201,8 +195,8 @@ class _LanczosRun(Run):
             return 1
         size, width = self.basis.size, max(1, self.basis.width)
         most = (self.basis.capacity - size) // width
-        if self._unseen:
-            most = min(most, -((size - self._impression_at) // width))
+        if self._impressions:
+            most = min(most, -((size - self._impressions[0]) // width))
         return max(1, min(self._look_at - self.iterations, most))
 
     @property
@@ -223,10 +217,10 @@ class _LanczosRun(Run):
         basis = self.basis
         if isinstance(basis, GramLanczos):
             view = self._view(op)
-            if isinstance(view, InMemory):
+            if isinstance(view, InMemory) and basis.width == 1:
                 view.form_if_due(self.iterations)
             self.iterations += basis.expand_by(view, self._burst()) - 1
-            due = self._unseen and basis.size >= self._impression_at and not basis.exhausted
+            due = self._impressions and basis.size >= self._impressions[0] and not basis.exhausted
             if due and isinstance(view, InMemory):
                 self._take_impression(basis, view)
         elif not basis.halfway:
@@ -240,22 +234,12 @@ class _LanczosRun(Run):
 
     def _take_impression(self, basis: GramLanczos, view: InMemory) -> None:
         """Whether squares will do, and Lanczos steps, by what a few tell of the spectrum."""
-        self._unseen, k = False, self.k
-        top, value, rest = basis.impression(k)
-        self._too_coarse = bool(0.5 * _SQUARES * basis.arrays.eps * top > self.tol * value)
-        self.hopeless = is_flat(rest, value) and self._would_cost_more(view)
-
-    def _would_cost_more(self, view: InMemory) -> bool:
-        """Whether Lanczos would take longer than the Gram matrix where a spectrum is flat.
-
-        By operations: those of Lanczos steps are made at a third of the rate of the others. (Where
-        squares in float32 do not suit the tolerance, doubles take twice as long.)
-        """
-        n, m = sorted(view.shape)
-        steps = _STEPS_EACH * self.k * 4 * m * n
-        gram = m * n**2 + 4 * n**3
-        slower = 2 if view.arrays.eps >= _SINGLE > self.tol / 20 else 1
-        return not view.is_sparse and 3 * steps > slower * gram
+        k, self._impressions = self.k, self._impressions[1:]
+        seen, glance = basis.impression(k), bool(self._impressions)
+        self.hopeless = is_hopeless(view, k, self.tol, seen, glance=glance)
+        if not glance:
+            top, value, _ = seen
+            self._too_coarse = bool(0.5 * _SQUARES * basis.arrays.eps * top > self.tol * value)
 
     def _refine(self, op: Metered) -> None:
         """Begin anew with squares in double precision, or without where they were."""
@@ -382,7 +366,7 @@ class _LanczosRun(Run):
         arrays = op.arrays
         V = self.basis.right_vectors(k)
         eps = self.basis.arrays.eps
-        skew, coarse = eps >= _SINGLE, eps > arrays.eps
+        skew, coarse = eps >= SINGLE, eps > arrays.eps
         U, S, V = rayleigh_ritz(view, arrays.like(V), self.rng, k, skew=skew, coarse=coarse)
         if isinstance(self.basis, GramLanczos) and k:
             # A value is off by eps s_1^2 over itself; one that squares do not show is below their
