@@ -416,8 +416,8 @@ def _compared(
         products = ours.facts.get("matvecs")
         if products is not None and not task.cell.batch:
             total = products + ours.facts.get("matvecs_verify", 0)
-            least = ceilings.least(task.one, total, ours.facts.get("passes", 0))
-            record["ceiling"] = least / _seconds(ours)
+            passes = ours.facts.get("passes", 0)
+            record["ceiling"] = ceilings.share(task.one, total, passes, _seconds(ours))
         own = [one for one in raced if one.role in {"own", "trsvd"} and one.name != "one at a time"]
         best = min(own, key=_seconds)
         record["pick"] = {"best": best.name, "ratio": _seconds(ours) / _seconds(best)}

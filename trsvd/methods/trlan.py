@@ -53,7 +53,8 @@ class ThickRestartLanczos:
     Notes
     -----
     Cost: ``2 block_size`` products a step; a cap on them can end a run halfway through one. Memory:
-    ``basis_size * (m + n)`` numbers.
+    ``basis_size * (m + n)`` numbers. With ``gram`` and a large matrix of the host the products are
+    shared by threads of this package, while BLAS libraries of the process are held at one thread.
 
     References
     ----------
