@@ -7,7 +7,8 @@ from those behind, and a dense factorization is done before.
 from __future__ import annotations
 
 from trsvd._in_memory import InMemory, stays_in_cache
-from trsvd._ritz import SINGLE, is_flat
+from trsvd._kinds import SINGLE
+from trsvd._ritz import is_flat
 
 __all__ = ["is_hopeless", "planned_impressions"]
 

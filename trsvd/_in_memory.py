@@ -9,7 +9,7 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._compiled import kernels
-from trsvd._kinds import is_sparse
+from trsvd._kinds import SINGLE, is_sparse
 from trsvd._lapack import add_gram
 from trsvd._metered import Metered, Turned
 from trsvd._operator import MatrixOperator
@@ -158,10 +158,9 @@ def coarsest_precision(op: Metered, k: int, tol: float) -> str | None:
     rows = op.rows_in_memory() if kernels() is not None else None
     if rows is None:
         return None
-    single = float(np.finfo(np.float32).eps)
-    if op.arrays.eps >= single:
-        return "float32" if tol >= 20 * single else "float64"
-    if tol < 400 * single:
+    if op.arrays.eps >= SINGLE:
+        return "float32" if tol >= 20 * SINGLE else "float64"
+    if tol < 400 * SINGLE:
         return "float64"
     # A copy takes as long as some dozen steps, most of it for fresh pages: many steps have to come.
     # (And a norm of moderate size: squares stay in the range of float32.)

@@ -10,6 +10,7 @@ import numpy as np
 
 __all__ = [
     "COMPUTE",
+    "SINGLE",
     "converted",
     "describe",
     "dtype_name",
@@ -18,6 +19,8 @@ __all__ = [
     "split_power",
 ]
 
+# Rounding unit of float32.
+SINGLE = float(np.finfo(np.float32).eps)
 # What each dtype is computed in.
 COMPUTE = {
     "bool": "float64",

@@ -207,8 +207,8 @@ class GramLanczos:
 
         By Gauss quadrature: seen from random vectors, each Ritz value stands for as many singular
         values as its vector has weight in them (G. Golub and G. Meurant, Matrices, Moments and
-        Quadrature with Applications, 2010), s_k lies between those beside it. Half as many columns
-        as k do, and two dozen. Only before a restart.
+        Quadrature with Applications, 2010); s_k lies between those beside it. It takes
+        at least k / 2 columns, and two dozen. Only before a restart.
         """
         S, Q = self._eigh()
         width = self._begun_with
@@ -217,8 +217,8 @@ class GramLanczos:
         counts = np.cumsum(shares)
         at = min(int(np.searchsorted(counts, k)), len(S) - 1)
         behind = np.append(max(counts[at] - k, 0.0), shares[at + 1 :])
-        least = np.log(np.maximum(S, np.finfo(float).tiny))
-        value = math.exp(np.interp(k, counts - shares / 2, least))
+        logs = np.log(np.maximum(S, np.finfo(float).tiny))
+        value = math.exp(np.interp(k, counts - shares / 2, logs))
         return float(S[0]), value, float(behind @ S[at:] ** 2) / max(rank - k, 1)
 
     def right_vectors(self, k: int) -> Array:

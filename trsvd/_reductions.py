@@ -74,19 +74,18 @@ class Reductions:
         return math.sqrt(total) * before * scale * after
 
     def _sum_of_squares(self, A: Array, before: float, after: float) -> float:
-        xp, total = self.xp, 0.0
-        flat = self._in_a_row(A)
-        if flat is not None:
-            for part in _parts(flat):
-                wide = part.astype(np.float64, copy=False)
-                wide = wide if before * after == 1 else wide * before * after
-                total += float(np.vdot(wide, wide))
-            return total
-        for panel in row_panels(A, bytes_each=_SMALL_PANEL if self.reads_are_cheap else None):
-            wide = xp.astype(xp.abs(panel) if self.is_complex else panel, xp.float64, copy=False)
+        xp, flat = self.xp, self._in_a_row(A)
+        if flat is None:
+            parts = row_panels(A, bytes_each=_SMALL_PANEL if self.reads_are_cheap else None)
+        else:
+            parts = _parts(flat, _ONE_THREAD // 2)
+        sums = []
+        for part in parts:
+            real = xp.abs(part) if flat is None and self.is_complex else part
+            wide = xp.astype(real, xp.float64, copy=False)
             wide = wide if before * after == 1 else wide * before * after
-            total += float(xp.sum(wide * wide))
-        return total
+            sums.append(float(xp.sum(wide * wide) if flat is None else np.vdot(wide, wide)))
+        return math.fsum(sums)
 
     def rough_norm(self, A: Array) -> float | None:
         """``||A||_F`` to four digits at least, at the speed of memory; None where it is not known.
@@ -96,7 +95,7 @@ class Reductions:
         flat = self._in_a_row(A)
         if flat is None:
             return None
-        total = sum(float(np.vdot(part, part)) for part in _parts(flat))
+        total = sum(float(np.vdot(part, part)) for part in _parts(flat, _ONE_THREAD))
         return math.sqrt(total) if 1e-30 < total < 1e30 else None
 
     def _in_a_row(self, A: Array) -> HostArray | None:
@@ -107,9 +106,9 @@ class Reductions:
         return np.asarray(flat.view(flat.real.dtype) if self.is_complex else flat)
 
 
-def _parts(flat: HostArray) -> Iterator[HostArray]:
+def _parts(flat: HostArray, step: int) -> Iterator[HostArray]:
     """So few at a time that a BLAS takes one thread: others would go on spinning, see `_lapack`."""
-    return (flat[i : i + _ONE_THREAD] for i in range(0, len(flat), _ONE_THREAD))
+    return (flat[i : i + step] for i in range(0, len(flat), step))
 
 
 def row_panels(A: Array, least: int = 1, bytes_each: int | None = None) -> Iterator[Array]:

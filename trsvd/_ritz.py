@@ -12,13 +12,13 @@ from functools import cached_property
 import numpy as np
 
 from trsvd._arrays import Array, Arrays, HostArray
+from trsvd._kinds import SINGLE
 from trsvd._lapack import eigh, thin_svd, tridiagonal_eigh
 from trsvd._metered import Metered
 from trsvd._operator import MatrixOperator
 from trsvd._orthonormalize import SpareVectors, orthonormalize
 
 __all__ = [
-    "SINGLE",
     "Ritz",
     "check_finite",
     "is_flat",
@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 
-SINGLE = float(np.finfo(np.float32).eps)
 # Products A v with so small cosines between them, in units of eps, are left as they are.
 _ORTHOGONAL = 8
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from trsvd._arrays import HostArray
+from trsvd._kinds import SINGLE
 
 __all__ = ["FEW", "are_moderate", "in_single", "lost_to_squares", "resolved"]
 
-_SINGLE = float(np.finfo(np.float32).eps)
 _DOUBLE = float(np.finfo(np.float64).eps)
-_LOOSE = 100 * _SINGLE
+_LOOSE = 100 * SINGLE
 # LAPACK's vectors of so few rows are less skew, and to mend that takes as long as all the rest.
 FEW = 128
 
@@ -34,7 +34,7 @@ def in_single(eps: float, tol: float) -> bool:
 
     They are tried then; `resolved` tells afterwards whether they did.
     """
-    return tol >= (8 * _SINGLE if eps >= _SINGLE else _LOOSE)
+    return tol >= (8 * SINGLE if eps >= SINGLE else _LOOSE)
 
 
 def resolved(S: HostArray, norms: Any, tol: float, eps: float, *, double: bool) -> Any:
@@ -66,11 +66,11 @@ def resolved(S: HostArray, norms: Any, tol: float, eps: float, *, double: bool) 
     # s_1. Residuals see the rest.
     with np.errstate(divide="ignore", invalid="ignore"):
         many = np.maximum((norms / first) ** 2, 1.0)
-        misjudged = (5 + 0.2 * many ** (1 / 3) * (first / last)) * _SINGLE
-        return (last > 10 * _SINGLE**0.5 * first) & (tol >= 1.1 * misjudged)
+        misjudged = (5 + 0.2 * many ** (1 / 3) * (first / last)) * SINGLE
+        return (last > 10 * SINGLE**0.5 * first) & (tol >= 1.1 * misjudged)
 
 
 def lost_to_squares(S: HostArray, *, double: bool) -> Any:
     """About how much the sum of the values misses, relative, since squares misjudge them."""
-    eps = _DOUBLE if double else _SINGLE
+    eps = _DOUBLE if double else SINGLE
     return 4 * eps * S[..., 0] ** 2 / (S[..., -1] * S.mean(axis=-1))

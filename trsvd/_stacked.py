@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trsvd._arrays import Array, Arrays, HostArray
-from trsvd._kinds import converted
+from trsvd._kinds import SINGLE, converted
 from trsvd._ritz import check_finite
 from trsvd._squares import FEW, in_single, lost_to_squares, resolved
 
@@ -177,7 +177,7 @@ class Stack:
         """By the Gram matrices of all, and one Rayleigh-Ritz step."""
         arrays = self.arrays
         V = arrays.gram_eigh_of_stack(A, width, double=double)
-        rounded = not double and arrays.eps < float(np.finfo(np.float32).eps)
+        rounded = not double and arrays.eps < SINGLE
         # (They are orthonormal to some dozen units only.)
         if rounded or (width > 1 and (not double or A.shape[2] > FEW)):
             V = arrays.xp.linalg.qr(V)[0]

@@ -8,14 +8,13 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from trsvd._arrays import Array, HostArray
+from trsvd._kinds import SINGLE
 from trsvd._metered import Metered
 from trsvd._ritz import Ritz, check_finite, rayleigh_ritz
 from trsvd._squares import FEW, in_single, lost_to_squares, resolved
 from trsvd.methods._protocol import Run
 
 __all__ = ["Direct"]
-
-_SINGLE = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +67,7 @@ class _DirectRun(Run):
             route = "gram" if 4 * k <= n else "svd"
         self.route = route
         # (A norm of moderate size: squares stay in the range of float32.)
-        moderate = op.arrays.eps >= _SINGLE or op.norm_hint is not None
+        moderate = op.arrays.eps >= SINGLE or op.norm_hint is not None
         self.double = not (moderate and in_single(op.arrays.eps, tol))
         self._triplets: tuple[Array, HostArray, Array] | None = None
         self._dense: Array | None = None
@@ -106,7 +105,7 @@ class _DirectRun(Run):
         arrays = op.arrays
         G = arrays.gram(A, double=self.double)
         V = arrays.gram_eigh(G, self.k)
-        rounded = not self.double and arrays.eps < _SINGLE
+        rounded = not self.double and arrays.eps < SINGLE
         op.verifying = True
         skew = rounded or self.rank > FEW
         self._triplets = rayleigh_ritz(op, V, None, self.k, skew=skew, coarse=rounded)

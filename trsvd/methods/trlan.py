@@ -13,9 +13,10 @@ from trsvd._arrays import Array, HostArray
 from trsvd._golub_kahan import GolubKahan
 from trsvd._impression import is_hopeless, planned_impressions
 from trsvd._in_memory import InMemory, coarsest_precision, in_memory, stays_in_cache
+from trsvd._kinds import SINGLE
 from trsvd._lanczos import GramLanczos
 from trsvd._metered import Metered, Turned
-from trsvd._ritz import SINGLE, Ritz, rayleigh_ritz
+from trsvd._ritz import Ritz, rayleigh_ritz
 from trsvd.methods._protocol import Run, pad_block
 
 __all__ = ["ThickRestartLanczos"]
