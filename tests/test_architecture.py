@@ -64,6 +64,7 @@ FLOORS = [
         "_select",
         "_problem",
         "_completeness",
+        "_second_look",
         "_spectrum_check",
         "_drive",
         "_batch",
@@ -199,6 +200,7 @@ NEIGHBOURS = {
     "_spectrum_check": {"methods.__init__", "result", "stopping"},
     "_drive": {
         "_completeness",
+        "_second_look",
         "_spectrum_check",
         "_problem",
         "_select",

@@ -29,7 +29,7 @@ from array_api_compat import device as device_of
 
 from trsvd._factorizations import Factorizations
 from trsvd._kinds import COMPUTE, converted, describe, dtype_name, is_sparse
-from trsvd._lapack import product, wide_product
+from trsvd._lapack import compiled_product, product, wide_product
 from trsvd._memory import check_room
 
 Array = Any
@@ -141,6 +141,11 @@ class Arrays(Factorizations):
     def keeping(self) -> Arrays:
         """The same, handing out vectors in the compute dtype."""
         return Arrays.of_dtype(self.xp, self.device, self.dtype)
+
+    @cached_property
+    def in_double(self) -> Arrays:
+        """The same in double precision."""
+        return Arrays.of_dtype(self.xp, self.device, getattr(self.xp, self.wide_dtype.name))
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         out = dtype_name(self.out_dtype)
@@ -333,6 +338,17 @@ class Arrays(Factorizations):
     def product(self, A: Array, X: Array) -> Array:
         """``A @ X`` for a narrow X."""
         return product(A, X) if self.on_host else A @ X
+
+    def product_with_narrower(self, A: Array, X: Array) -> Array:
+        """``A @ X`` for an A of less precision than these arrays, which X has.
+
+        (What a single vector has beyond that of A may get lost.)
+        """
+        one = self.on_host and X.shape[1] == 1
+        Y = compiled_product(A, X.astype(A.dtype), self.host_dtype) if one else None
+        if Y is not None:
+            return Y
+        return self.xp.concat([self.product(self.like(P), X) for P in self.panels(A)], axis=0)
 
     def wide_product(self, U: Array, Vh: Array) -> Array:
         """``U @ Vh`` for a narrow U and a flat Vh."""

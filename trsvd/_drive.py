@@ -18,6 +18,7 @@ from trsvd._errors import ConvergenceWarning, NotConverged, Status
 from trsvd._kinds import describe, dtype_name
 from trsvd._problem import Problem, State
 from trsvd._ritz import Ritz, residual_norms
+from trsvd._second_look import second_look
 from trsvd._spectrum_check import check_fits, check_spectrum
 from trsvd._threads import one_blas_thread
 from trsvd._validate import check_cap
@@ -274,7 +275,7 @@ def _answer(driver: _Driver, method: Method, *, exactly: bool) -> SVDResult:
         as_good_as_can_be = ended is Status.ROUNDING_FLOOR and isinstance(stop, Residual)
         if ended is not None and request.gives_way and not as_good_as_can_be:
             raise GaveWay
-        outcome = _examine(problem, driver)
+        outcome = _examine(problem, driver, ended)
         if outcome is None:
             if request.gives_way:
                 raise GaveWay
@@ -360,7 +361,7 @@ def _restarted(driver: _Driver, method: Method, outcome: _Outcome, missed: Array
     return _Driver(problem, run, stop, k, driver.limit, driver.cap, driver.request)
 
 
-def _examine(problem: Problem, driver: _Driver) -> _Outcome | None:
+def _examine(problem: Problem, driver: _Driver, ended: Status | None) -> _Outcome | None:
     """The triplets as they stand, with residuals from products; None if there are too few."""
     run, op, k = driver.run, problem.op, driver.k
     if not isinstance(driver.stop, (Residual, Gap)) and run.available:
@@ -376,6 +377,11 @@ def _examine(problem: Problem, driver: _Driver) -> _Outcome | None:
         return _Outcome((U, S, V), np.full(k, np.nan))
     op.verifying = True
     residuals = residual_norms(op, U, S, V, exact=run.exact_side)
+    if np.isfinite(residuals).all():
+        last = run.exact or ended is Status.ROUNDING_FLOOR
+        better = second_look(op, (U, S, V), residuals, driver.stop.tol, last=last)
+        if better is not None:
+            (U, S, V), residuals = better
     op.verifying = False
     if not np.isfinite(residuals).all():
         msg = (

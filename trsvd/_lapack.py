@@ -21,6 +21,7 @@ from trsvd._threads import blas_rests, threads
 __all__ = [
     "add_gram",
     "cholesky_inverse",
+    "compiled_product",
     "dot",
     "eigh",
     "leading_eigenvectors",
@@ -123,16 +124,23 @@ def _with_one_vector(A: HostArray, X: HostArray) -> HostArray:
 
     Long sums of float32 are made in float64: one after the other they lose dozens of units.
     """
+    long = A.shape[1] > _LONG_SUM
+    Y = compiled_product(A, X, np.float64) if long else compiled_product(A, X, A.dtype)
+    return dot(A, X) if Y is None else Y.astype(A.dtype, copy=False)
+
+
+def compiled_product(A: HostArray, X: HostArray, dtype: Any) -> HostArray | None:
+    """``A @ X`` for one vector, summed in a dtype; None where there are no loops for these."""
     compiled = kernels() if A.dtype.char in "fd" else None
     if compiled is None or not (A.flags.c_contiguous or A.flags.f_contiguous):
-        return dot(A, X)
+        return None
     x = np.ascontiguousarray(X[:, 0])
-    y = np.empty(A.shape[0], np.float64 if A.shape[1] > _LONG_SUM else A.dtype)
+    y = np.empty(A.shape[0], dtype)
     if A.flags.c_contiguous:
         compiled.product(A, x, y)
     else:
         compiled.adjoint_product(A.T, x, y)
-    return y.astype(A.dtype, copy=False)[:, None]
+    return y[:, None]
 
 
 def _by_columns(A: HostArray, B: HostArray) -> HostArray:

@@ -75,6 +75,15 @@ class Metered(MatrixOperator):
         norm = self.op.frobenius_norm(scale * self._before)
         return None if norm is None else norm * self._after
 
+    def in_double(self) -> Metered | None:
+        """The same with products in double precision, and with books of its own."""
+        wide = self.op.in_double()
+        if wide is None:
+            return None
+        twin = Metered(wide, None)
+        twin.set_scale(self.scale_exponent)
+        return twin
+
     def rows_in_memory(self) -> tuple[Array, bool] | None:
         """That of the operator, where it is not scaled."""
         return self.op.rows_in_memory() if self.scale_exponent == 0 else None

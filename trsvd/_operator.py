@@ -94,6 +94,10 @@ class MatrixOperator(ABC):
         rows = self.rows_in_memory()
         return None if rows is None else (rows[0], not rows[1])
 
+    def in_double(self) -> MatrixOperator | None:
+        """The same with products in double precision; None where the entries are not at hand."""
+        return None
+
     def dense(self) -> Array:
         """The matrix as an array; costs min(m, n) products where entries are not at hand."""
         m, n = self.shape
@@ -138,8 +142,26 @@ class _ArrayMatrix(MatrixOperator):
         rows = self._A.T if turned else self._A
         return (rows, turned) if rows.flags.c_contiguous else None
 
+    def in_double(self) -> MatrixOperator:
+        return _ArrayInDouble(self._A, self.arrays.in_double)
+
     def dense(self) -> Array:
         return self._A
+
+
+class _ArrayInDouble(MatrixOperator):
+    """A dense array, multiplied in a wider dtype than it has."""
+
+    def __init__(self, A: Array, arrays: Arrays) -> None:
+        self.arrays, self._A = arrays, A
+        self.shape = (int(A.shape[0]), int(A.shape[1]))
+
+    def matmat(self, X: Array) -> Array:
+        return self.arrays.product_with_narrower(self._A, X)
+
+    def rmatmat(self, X: Array) -> Array:
+        conj = self.arrays.conj
+        return conj(self.arrays.product_with_narrower(self._A.T, conj(X)))
 
 
 class _SparseMatrix(MatrixOperator):
@@ -176,6 +198,11 @@ class _SparseMatrix(MatrixOperator):
 
     def rough_norm(self) -> float | None:
         return self.arrays.rough_norm(self._A.data[:, None]) if self._A.nnz else None
+
+    def in_double(self) -> MatrixOperator:
+        arrays = self.arrays.in_double
+        arrays.check_room(self._A.nnz, "the entries in double precision")
+        return _SparseMatrix(self._A.astype(arrays.host_dtype))
 
     def dense(self) -> Array:
         m, n = self.shape

@@ -75,17 +75,17 @@ class Reductions:
 
     def _sum_of_squares(self, A: Array, before: float, after: float) -> float:
         xp, flat = self.xp, self._in_a_row(A)
-        if flat is None:
-            parts = row_panels(A, bytes_each=_SMALL_PANEL if self.reads_are_cheap else None)
-        else:
-            parts = _parts(flat, _ONE_THREAD // 2)
         sums = []
-        for part in parts:
+        for part in self.panels(A) if flat is None else _parts(flat, _ONE_THREAD // 2):
             real = xp.abs(part) if flat is None and self.is_complex else part
             wide = xp.astype(real, xp.float64, copy=False)
             wide = wide if before * after == 1 else wide * before * after
             sums.append(float(xp.sum(wide * wide) if flat is None else np.vdot(wide, wide)))
         return math.fsum(sums)
+
+    def panels(self, A: Array) -> Iterator[Array]:
+        """Panels of rows, to be converted one after the other."""
+        return row_panels(A, bytes_each=_SMALL_PANEL if self.reads_are_cheap else None)
 
     def rough_norm(self, A: Array) -> float | None:
         """``||A||_F`` to four digits at least, at the speed of memory; None where it is not known.

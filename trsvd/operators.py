@@ -68,6 +68,11 @@ class AdjointOperator(MatrixOperator):
         """The rows of ``A``."""
         return self.A.rows_in_memory()
 
+    def in_double(self) -> MatrixOperator | None:
+        """The same with products in double precision; None where that of ``A`` is not known."""
+        wide = self.A.in_double()
+        return None if wide is None else AdjointOperator(wide)
+
     def dense(self) -> Array:
         """``A^H`` as an array."""
         return self.arrays.adjoint(self.A.dense())

@@ -1,0 +1,157 @@
+"""Residuals that single precision measures wrongly, and triplets that it makes so.
+
+Truth is double precision on the host.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+import trsvd
+from trsvd._metered import Metered
+from trsvd._second_look import second_look
+from trsvd.operators import AdjointOperator, SumOperator, as_operator
+
+EPS = 2.0**-23
+
+
+def _true_residuals(A: np.ndarray, U: np.ndarray, S: np.ndarray, V: np.ndarray) -> np.ndarray:
+    """Relative to s_1."""
+    A, U, S, V = (x.astype(np.result_type(x.dtype, np.float64)) for x in (A, U, S, V))
+    left = np.linalg.norm(A @ V - U * S, axis=0)
+    right = np.linalg.norm(A.conj().T @ U - V * S, axis=0)
+    return np.maximum(left, right) / S[0]
+
+
+def _matrix(kind: str, shape: tuple[int, int], rng: Any) -> np.ndarray:
+    if kind == "ones":
+        A = np.ones(shape)
+    elif kind == "signs":
+        A = np.outer(*(rng.choice([-1.0, 1.0], side) for side in shape))
+    else:  # half of the rows are 1 where the others are 0
+        A = np.zeros(shape)
+        A[::2] = rng.random(shape[1]) < 0.8
+        A[1::2] = 1 - A[0]
+    return A.astype("float32")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kind", ["ones", "signs", "two rows"])
+@pytest.mark.parametrize("k", [1, 2, 5])
+@pytest.mark.parametrize("shape", [(300, 700), (1735, 1100)])
+def test_sums_that_round_all_the_same_way(
+    backend: Any, shape: tuple[int, int], k: int, kind: str, order: str, rng: Any
+) -> None:
+    """The default tolerance is met, and residuals are those that there are."""
+    A = np.asarray(_matrix(kind, shape, rng), order=order)  # type: ignore[call-overload]
+    result = trsvd.svds(backend.asarray(A), k, rng=0)
+    assert result.converged
+    U, S, V = (backend.to_numpy(x) for x in (result.U, result.S, result.Vh.T))
+    true = _true_residuals(A, U, S, V)
+    assert true.max() <= EPS**0.75
+    # (What is called noise stands in the module.)
+    noise = (4 * k**0.5 + 1) * EPS
+    assert true.max() <= 1.5 * np.linalg.norm(result.residuals) + noise
+
+
+def _triplets(A: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    U, S, Vh = np.linalg.svd(A.astype(np.result_type(A.dtype, np.float64)), full_matrices=False)
+    return U[:, :k].astype(A.dtype), S[:k], Vh[:k].conj().T.astype(A.dtype)
+
+
+def _of_dtype(dtype: str, rng: Any, shape: tuple[int, int] = (300, 40)) -> np.ndarray:
+    A = rng.standard_normal(shape)
+    if dtype.startswith("complex"):
+        A = A + 1j * rng.standard_normal(shape)
+    return (A / np.arange(1, shape[1] + 1)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("wrong", ["too small", "too large"])
+@pytest.mark.parametrize("scale", [1.0, 2.0**100])
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_wrong_residuals_are_seen_and_mended(
+    backend: Any, wrong: str, dtype: str, scale: float, adjoint: bool, rng: Any
+) -> None:
+    A = _of_dtype(dtype, rng)
+    U, S, V = _triplets(A, 5)
+    if adjoint:
+        U, V = V, U
+    given = as_operator(backend.asarray((A * np.float32(scale)).astype(dtype)))
+    op = Metered(AdjointOperator(given) if adjoint else given, float(np.abs(A).max()) * scale)
+    S = S * scale * 2.0**op.scale_exponent
+    told = np.full(5, (1.0 if wrong == "too small" else 80.0) * EPS * S[0])
+    if wrong == "too small":
+        S = S * (1 + 40 * EPS)
+    found = second_look(op, (backend.asarray(U), S, backend.asarray(V)), told, 50 * EPS)
+    assert found is not None
+    (U, S, V), residuals = found
+    assert backend.owns(U)
+    assert backend.owns(V)
+    U, V = backend.to_numpy(U), backend.to_numpy(V)
+    assert U.dtype == V.dtype == np.dtype(dtype)
+    S = S / (scale * 2.0**op.scale_exponent)
+    true = _true_residuals(A.conj().T if adjoint else A, U, S, V)
+    assert true.max() <= 2 * EPS
+    assert residuals / (S[0] * scale * 2.0**op.scale_exponent) == pytest.approx(true, rel=1e-3)
+
+
+def test_the_last_look_does_what_can_be_done(backend: Any, rng: Any) -> None:
+    """Where residuals miss the tolerance and are as they were measured."""
+    A = _of_dtype("float32", rng)
+    U, S, V = _triplets(A, 5)
+    U = (U * (1 + 40 * EPS)).astype("float32")
+    residuals = _true_residuals(A, U, S, V) * S[0]
+    op = Metered(as_operator(backend.asarray(A)), 1.0)
+    triplets = (backend.asarray(U), S, backend.asarray(V))
+    assert second_look(op, triplets, residuals, 20 * EPS) is None
+    found = second_look(op, triplets, residuals, 20 * EPS, last=True)
+    assert found is not None
+    assert found[1].max() <= 2 * EPS * S[0]
+
+
+def test_a_sparse_matrix_is_looked_at_as_well(rng: Any) -> None:
+    A = scipy.sparse.random(400, 300, 0.1, format="csr", dtype=np.float32, random_state=0)
+    U, S, V = _triplets(A.toarray(), 3)
+    op = Metered(as_operator(A), 1.0)
+    assert second_look(op, (U, S, V), np.full(3, EPS * S[0]), 50 * EPS) is None
+    assert op.matvecs + op.matvecs_verify == 2
+    found = second_look(op, (U, 1.00001 * S, V), np.full(3, EPS * S[0]), 50 * EPS)
+    assert found is not None
+    assert found[0][1] == pytest.approx(S, rel=EPS)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_right_residuals_are_left_alone(backend: Any, dtype: str, rng: Any) -> None:
+    A = _of_dtype(dtype, rng)
+    U, S, V = _triplets(A, 5)
+    V[:, 2] += np.asarray(30 * EPS * rng.standard_normal(40) / 40**0.5, dtype)
+    residuals = _true_residuals(A, U, S, V) * S[0]
+    op = Metered(as_operator(backend.asarray(A)), 1.0)
+    triplets = (backend.asarray(U), S, backend.asarray(V))
+    assert second_look(op, triplets, residuals, 50 * EPS) is None
+    assert op.matvecs + op.matvecs_verify == 2
+
+
+@pytest.mark.parametrize(
+    "why", ["double", "loose", "short", "nothing", "zero", "no entries", "centred sums"]
+)
+def test_where_there_is_nothing_to_look_at(why: str, rng: Any) -> None:
+    """No product is made where none is needed, or none can be made in double precision."""
+    shape = (200, 40) if why == "short" else (300, 40)
+    A = _of_dtype("float64" if why == "double" else "float32", rng, shape)
+    U, S, V = _triplets(A, 0 if why == "nothing" else 5)
+    S = 0 * S if why == "zero" else 1.1 * S
+    tol = 1e-3 if why == "loose" else 1e-6
+    made: Any = A
+    if why == "no entries":
+        made = scipy.sparse.linalg.aslinearoperator(A)
+    if why == "centred sums":
+        made = AdjointOperator(AdjointOperator(SumOperator(A)))
+    op = Metered(as_operator(made), 1.0)
+    assert second_look(op, (U, S, V), np.full(len(S), EPS), tol) is None
+    assert op.matvecs + op.matvecs_verify == 0
