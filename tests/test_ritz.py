@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from trsvd._metered import Metered
-from trsvd._ritz import Ritz, rayleigh_ritz, residual_norms, small_eigh, small_svd
+from trsvd._ritz import (
+    Ritz,
+    rayleigh_ritz,
+    residual_blocks,
+    residual_norms,
+    small_eigh,
+    small_svd,
+)
 from trsvd.operators import as_operator
 
 FACTOR = 10  # for the number of backward stable operations, each (m + n) eps ||A||
@@ -119,7 +126,8 @@ def test_residual_norms_are_the_larger_side(backend: Any, dtype: str, rng: Any) 
     S[3] += 0.3
     op = _metered(backend, A)
     put = backend.asarray
-    residuals = residual_norms(op, put(U.astype(dtype)), S, put(V.astype(dtype)))
+    blocks = residual_blocks(op, put(U.astype(dtype)), S, put(V.astype(dtype)))
+    residuals = residual_norms(op.arrays, blocks)
     left = np.linalg.norm(A @ V - U * S, axis=0)
     right = np.linalg.norm(A.conj().T @ U - V * S, axis=0)
     assert residuals.dtype == np.float64
@@ -166,7 +174,9 @@ def test_residuals_of_the_sides_that_are_not_known(exact: str | None, rng: Any) 
     left = np.linalg.norm(A @ V - U * S[:2], axis=0)
     right = np.linalg.norm(A.T @ U - V * S[:2], axis=0)
     expected = {None: np.maximum(left, right), "left": right, "right": left}[exact]
-    found = residual_norms(op, U, S[:2], V, exact=exact)
+    blocks = residual_blocks(op, U, S[:2], V, exact=exact)
+    assert [block is None for block in blocks] == [exact == "left", exact == "right"]
+    found = residual_norms(op.arrays, blocks)
     # Sums of eight terms of the size of s_1 at most.
     np.testing.assert_allclose(found, expected, atol=20 * np.finfo(float).eps * S[0])
     assert op.matvecs == (4 if exact is None else 2)

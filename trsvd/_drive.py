@@ -17,7 +17,7 @@ from trsvd._completeness import check_completeness
 from trsvd._errors import ConvergenceWarning, NotConverged, Status
 from trsvd._kinds import describe, dtype_name
 from trsvd._problem import Problem, State
-from trsvd._ritz import Ritz, residual_norms
+from trsvd._ritz import Ritz, residual_blocks, residual_norms
 from trsvd._second_look import second_look
 from trsvd._spectrum_check import check_fits, check_spectrum
 from trsvd._threads import one_blas_thread
@@ -200,6 +200,11 @@ class _Driver:
         self.run.aim_at(self.strict.tol)
         return True
 
+    @property
+    def at_the_floor(self) -> bool:
+        """Whether residuals that are too large now stay so."""
+        return self.run.exact or self.strict.tol < 0.1 * self.problem.eps
+
     def verdict(self, good: bool, ended: Status | None) -> Status | None:
         """How the run ended, by the residuals from products; None to go on.
 
@@ -214,7 +219,7 @@ class _Driver:
         if self.run.escalate():
             self.decline = _Decline(self.problem.eps)  # another way, which may begin anew
             return None
-        if self.run.exact or self.strict.tol < 0.1 * self.problem.eps:
+        if self.at_the_floor:
             return Status.ROUNDING_FLOOR
         if self.run.finished or isinstance(self.strict, Gap):
             return Status.MAX_ITERATIONS
@@ -376,12 +381,12 @@ def _examine(problem: Problem, driver: _Driver, ended: Status | None) -> _Outcom
     if isinstance(driver.stop, Gap):
         return _Outcome((U, S, V), np.full(k, np.nan))
     op.verifying = True
-    residuals = residual_norms(op, U, S, V, exact=run.exact_side)
-    if np.isfinite(residuals).all():
-        last = run.exact or ended is Status.ROUNDING_FLOOR
-        better = second_look(op, (U, S, V), residuals, driver.stop.tol, last=last)
-        if better is not None:
-            (U, S, V), residuals = better
+    blocks = residual_blocks(op, U, S, V, exact=run.exact_side)
+    residuals = residual_norms(op.arrays, blocks)
+    last = driver.at_the_floor or ended is Status.ROUNDING_FLOOR
+    better = second_look(op, (U, S, V), blocks, residuals, driver.stop.tol, last=last)
+    if better is not None:
+        (U, S, V), residuals = better
     op.verifying = False
     if not np.isfinite(residuals).all():
         msg = (

@@ -23,6 +23,7 @@ __all__ = [
     "check_finite",
     "is_flat",
     "rayleigh_ritz",
+    "residual_blocks",
     "residual_norms",
     "small_eigh",
     "small_svd",
@@ -220,23 +221,26 @@ def _norms(arrays: Arrays, Y: Array, *, look: bool) -> tuple[HostArray, HostArra
     return norms, G, np.count_nonzero(large) == len(norms)  # those with themselves
 
 
-def residual_norms(
+def residual_blocks(
     op: Metered, U: Array, S: HostArray, V: Array, *, exact: str | None = None
-) -> HostArray:
-    """``max(||A v_i - s_i u_i||, ||A^H u_i - s_i v_i||)``, by 2 k products with A.
+) -> tuple[Array | None, Array | None]:
+    """``A V - U S`` and ``A^H U - V S``, by 2 k products with A.
 
-    Or by k of them, where one side was made of a product with the other: ``exact`` names it.
+    Or by k of them, where one side was made of a product with the other: ``exact`` names it, and
+    None stands for it.
     """
-    arrays = op.arrays
-    s = arrays.put(S)[None, :]
-    left = right = None
-    if exact != "left":
-        left = arrays.column_norms(op.matmat(V) - U * s)
-    if exact != "right":
-        right = arrays.column_norms(op.rmatmat(U) - V * s)
-    if left is None or right is None:
-        return arrays.get(right if left is None else left).astype(np.float64)
-    return np.maximum(*_both(arrays, left, right))
+    s = op.arrays.put(S)[None, :]
+    left = op.matmat(V) - U * s if exact != "left" else None
+    right = op.rmatmat(U) - V * s if exact != "right" else None
+    return left, right
+
+
+def residual_norms(arrays: Arrays, blocks: tuple[Array | None, Array | None]) -> HostArray:
+    """``max(||A v_i - s_i u_i||, ||A^H u_i - s_i v_i||)`` of `residual_blocks`."""
+    norms = [arrays.column_norms(block) for block in blocks if block is not None]
+    if len(norms) == 1:
+        return arrays.get(norms[0]).astype(np.float64)
+    return np.maximum(*_both(arrays, *norms))
 
 
 def _both(arrays: Arrays, left: Array, right: Array) -> tuple[HostArray, HostArray]:

@@ -15,60 +15,79 @@ import numpy as np
 from trsvd._arrays import Array, HostArray
 from trsvd._kinds import SINGLE
 from trsvd._metered import Metered
-from trsvd._ritz import rayleigh_ritz, residual_norms
+from trsvd._ritz import rayleigh_ritz, residual_blocks, residual_norms
 
 __all__ = ["second_look"]
 
-# Beyond this many units nothing is lost, and sums of so few numbers lose less than any that count.
+# Beyond so many units nothing is lost, and sums of so few numbers lose less than any that count.
 _UNITS, _SHORT = 256, 256
-
 Triplets = tuple[Array, HostArray, Array]
+Blocks = tuple[Array | None, Array | None]
 
 
 def second_look(
-    op: Metered, triplets: Triplets, residuals: HostArray, tol: float, *, last: bool = False
+    op: Metered,
+    triplets: Triplets,
+    blocks: Blocks,
+    residuals: HostArray,
+    tol: float,
+    *,
+    last: bool = False,
 ) -> tuple[Triplets, HostArray] | None:
-    """Triplets and residuals (absolute, as those given) from products in double precision.
+    """Triplets and the norms of their residuals from products in double precision.
 
     None where those given are right, or where nothing tells. Takes one product with A and one with
-    its adjoint, and 3 k more where they are not right; or where they miss the tolerance, relative
-    to s_1, and nothing else is going to make them better: ``last``.
+    its adjoint, and 3 k more where they are not right; or where they miss the tolerance and nothing
+    else is going to make them better.
+
+    Parameters
+    ----------
+    op : Metered
+        The matrix.
+    triplets : tuple
+        U, S and V.
+    blocks : tuple
+        Of `residual_blocks`, as single precision has them.
+    residuals : array of shape (k,)
+        Their norms.
+    tol : float
+        What the norms are to be, relative to s_1.
+    last : bool
+        Whether this is what will be handed out.
     """
-    U, S, V = triplets
+    S = triplets[1]
     single, long = op.arrays.eps >= SINGLE, max(op.shape) > _SHORT
     if not single or not long or tol > _UNITS * SINGLE or not len(S) or S[0] == 0:
         return None
-    wide = op.in_double()
+    wide = op.in_double() if np.isfinite(residuals).all() else None
     if wide is None:
         return None
-    missed = float(residuals.max()) > tol * S[0]
-    if not (last and missed):
+    if not last or residuals.max() <= tol * S[0]:
         op.count(2, 1)
-        if not _are_wrong(wide, triplets, residuals, missed=missed):
+        usual = (4 + 2 * math.sqrt(len(S))) * SINGLE * S[0]
+        if _error(wide, triplets, blocks) <= usual:
             return None
-    arrays, out = wide.arrays, op.arrays
-    U, S, V = rayleigh_ritz(wide, arrays.like(V), None, len(S), skew=True)
-    U, V = out.like(U), out.like(V)
     op.count(3 * len(S), 3)
-    return (U, S, V), residual_norms(wide, arrays.like(U), S, arrays.like(V))
+    arrays, out = wide.arrays, op.arrays
+    U, S, V = rayleigh_ritz(wide, arrays.like(triplets[2]), None, len(S), skew=True)
+    U, V = out.like(U), out.like(V)
+    again = residual_blocks(wide, arrays.like(U), S, arrays.like(V))
+    return (U, S, V), residual_norms(arrays, again)
 
 
-def _are_wrong(wide: Metered, triplets: Triplets, residuals: HostArray, *, missed: bool) -> bool:
-    """Whether residuals are larger than was measured, or smaller where they missed a tolerance."""
-    seen, S = _of_a_combination(wide, triplets), triplets[1]
-    noise = 4 * math.sqrt(len(S)) * SINGLE * S[0]
-    larger = seen > 1.5 * float(np.linalg.norm(residuals)) + noise
-    return bool(larger or (missed and seen < 0.5 * float(residuals.max())))
-
-
-def _of_a_combination(wide: Metered, triplets: Triplets) -> float:
-    """The residual of ``sum +-v_i``, of one side or the other: about those of all together."""
+def _error(wide: Metered, triplets: Triplets, blocks: Blocks) -> float:
+    """By how much the residual of ``sum +-v_i``, of one side or the other, is another one."""
     arrays = wide.arrays
     U, S, V = triplets
     signs = np.where(np.arange(len(S)) % 2, -1.0, 1.0)[:, None]
     c, sc = arrays.put(signs), arrays.put(signs * S[:, None])
     U, V = arrays.like(U), arrays.like(V)
-    left = wide.matmat(arrays.product(V, c)) - arrays.product(U, sc)
-    right = wide.rmatmat(arrays.product(U, c)) - arrays.product(V, sc)
-    norms = [arrays.get(arrays.column_norms(X)) for X in (left, right)]
-    return float(np.max(norms))
+    true = (
+        wide.matmat(arrays.product(V, c)) - arrays.product(U, sc),
+        wide.rmatmat(arrays.product(U, c)) - arrays.product(V, sc),
+    )
+    errors = [
+        r if block is None else r - arrays.product(arrays.like(block), c)
+        for r, block in zip(true, blocks, strict=True)
+    ]
+    return max(float(arrays.get(arrays.column_norms(error))[0]) for error in errors)
