@@ -63,7 +63,7 @@ def _triplets(A: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return U[:, :k].astype(A.dtype), S[:k], Vh[:k].conj().T.astype(A.dtype)
 
 
-def _of_dtype(dtype: str, rng: Any, shape: tuple[int, int] = (300, 40)) -> np.ndarray:
+def _of_dtype(dtype: str, rng: Any, shape: tuple[int, int] = (600, 40)) -> np.ndarray:
     A = rng.standard_normal(shape)
     if dtype.startswith("complex"):
         A = A + 1j * rng.standard_normal(shape)
@@ -146,7 +146,7 @@ def test_a_side_without_a_residual_is_looked_at(backend: Any, exact: str, rng: A
 def test_a_sparse_matrix_is_looked_at_as_well(backend: Any) -> None:
     if backend.name != "numpy":
         pytest.skip("sparse matrices of scipy")
-    A = scipy.sparse.random(400, 300, 0.1, format="csr", dtype=np.float32, random_state=0)
+    A = scipy.sparse.random(600, 300, 0.1, format="csr", dtype=np.float32, random_state=0)
     U, S, V = _triplets(A.toarray(), 3)
     op = Metered(as_operator(A), 1.0)
     assert _look(backend, op, U, S, V, 50 * EPS) is None
@@ -175,7 +175,7 @@ def test_where_there_is_nothing_to_look_at(backend: Any, why: str, rng: Any) -> 
     """No product is made where none is needed, or none can be made in double precision."""
     if why == "no entries" and backend.name != "numpy":
         pytest.skip("an operator of scipy")
-    shape = (200, 40) if why == "short" else (300, 40)
+    shape = (512, 40) if why == "short" else (600, 40)
     A = _of_dtype("float64" if why == "double" else "float32", rng, shape)
     U, S, V = _triplets(A, 0 if why == "nothing" else 5)
     S = 0 * S if why == "zero" else 1.00001 * S

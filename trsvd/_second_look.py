@@ -20,7 +20,7 @@ from trsvd._ritz import rayleigh_ritz, residual_blocks, residual_norms
 __all__ = ["second_look"]
 
 # Beyond so many units nothing is lost, and sums of so few numbers lose less than any that count.
-_UNITS, _SHORT = 256, 256
+_UNITS, _SHORT = 256, 512
 Triplets = tuple[Array, HostArray, Array]
 Blocks = tuple[Array | None, Array | None]
 
