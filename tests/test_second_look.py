@@ -130,6 +130,23 @@ def test_the_last_look_does_what_can_be_done(backend: Any, rng: Any) -> None:
     assert found[1].max() <= 2 * EPS * S[0]
 
 
+@pytest.mark.parametrize("kind", ["full", "checkerboard"])
+@pytest.mark.parametrize("method", [None, "rsvd", "direct"])
+@pytest.mark.parametrize("shape", [(500, 100), (300, 280), (257, 257)])
+def test_short_sums_to_a_few_units(
+    backend: Any, shape: tuple[int, int], method: str | None, kind: str
+) -> None:
+    """What is made of at most 512 numbers of one sign loses less, and too much for these."""
+    A = np.full(shape, 0.37, "float32")
+    if kind == "checkerboard":
+        A *= np.outer((-1.0) ** np.arange(shape[0]), (-1.0) ** np.arange(shape[1])).astype("f4")
+    result = trsvd.svds(backend.asarray(A), 2, tol=1e-6, method=method, rng=0)
+    U, S, V = (backend.to_numpy(x) for x in (result.U, result.S, result.Vh.T))
+    assert result.converged
+    # (Where nothing is made anew: what the look lets pass.)
+    assert _true_residuals(A, U, S, V).max() <= 1e-6 + (4 + 2 * 2**0.5) * EPS
+
+
 @pytest.mark.parametrize("exact", ["left", "right"])
 def test_a_side_without_a_residual_is_looked_at(backend: Any, exact: str, rng: Any) -> None:
     """What a product in single precision gave is not exact, whatever the next one would say."""
@@ -141,6 +158,17 @@ def test_a_side_without_a_residual_is_looked_at(backend: Any, exact: str, rng: A
     blocks = residual_blocks(op, U, S, V, exact=exact)
     residuals = residual_norms(op.arrays, blocks)
     assert second_look(op, (U, S, V), blocks, residuals, 50 * EPS) is not None
+
+
+@pytest.mark.parametrize("tol", [10 * EPS, 50 * EPS])
+def test_of_short_sums_only_few_units_are_looked_at(backend: Any, tol: float, rng: Any) -> None:
+    """But in the end, where the tolerance would be missed."""
+    A = _of_dtype("float32", rng, (512, 40))
+    U, S, V = _triplets(A, 5)
+    S = S * (1 + 40 * EPS)
+    op = Metered(as_operator(backend.asarray(A)), 1.0)
+    assert (_look(backend, op, U, S, V, tol, 0.1) is not None) == (tol < 20 * EPS)
+    assert _look(backend, op, U, S, V, tol, 3.0, last=True) is not None
 
 
 def test_a_sparse_matrix_is_looked_at_as_well(backend: Any) -> None:

@@ -19,8 +19,8 @@ from trsvd._ritz import rayleigh_ritz, residual_blocks, residual_norms
 
 __all__ = ["second_look"]
 
-# Beyond so many units nothing is lost, and sums of so few numbers lose less than any that count.
-_UNITS, _SHORT = 256, 512
+# Beyond so many units nothing is lost; and sums of so few numbers lose less than so many.
+_UNITS, _SHORT, _FEW_UNITS = 256, 512, 20
 Triplets = tuple[Array, HostArray, Array]
 Blocks = tuple[Array | None, Array | None]
 
@@ -56,13 +56,15 @@ def second_look(
         Whether this is what will be handed out.
     """
     S = triplets[1]
-    single, long = op.arrays.eps >= SINGLE, max(op.shape) > _SHORT
-    if not single or not long or tol > _UNITS * SINGLE or not len(S) or S[0] == 0:
+    if op.arrays.eps < SINGLE or tol > _UNITS * SINGLE or not len(S) or S[0] == 0:
+        return None
+    missed = last and residuals.max() > tol * S[0]
+    if not missed and max(op.shape) <= _SHORT and tol >= _FEW_UNITS * SINGLE:
         return None
     wide = op.in_double() if np.isfinite(residuals).all() else None
     if wide is None:
         return None
-    if not last or residuals.max() <= tol * S[0]:
+    if not missed:
         op.count(2, 1)
         usual = (4 + 2 * math.sqrt(len(S))) * SINGLE * S[0]
         if _error(wide, triplets, blocks) <= usual:
