@@ -218,3 +218,15 @@ def test_where_there_is_nothing_to_look_at(backend: Any, why: str, rng: Any) -> 
     blocks, residuals = (V, V), np.full(len(S), np.nan if why == "NaN" else EPS)
     assert second_look(op, (U, S, V), blocks, residuals, tol) is None
     assert op.matvecs + op.matvecs_verify == 0
+
+
+@pytest.mark.parametrize("cut", ["callback", "max_matvecs"])
+def test_a_run_that_was_cut_off_is_handed_out_as_it_stands(cut: str, rng: Any) -> None:
+    """No product more is put into triplets that somebody compares by their products."""
+    A = _of_dtype("float32", rng, (600, 200))
+    how: Any = {"callback": lambda info: info.matvecs >= 40} if cut == "callback" else {}
+    if cut == "max_matvecs":
+        how = {"max_matvecs": 40}
+    with pytest.warns(trsvd.ConvergenceWarning):
+        result = trsvd.svds(A, 3, tol=1e-9, method="rsvd", rng=0, **how)
+    assert result.matvecs_verify <= 2 * 3 + 2

@@ -152,7 +152,11 @@ def test_ranks_below_k_are_computed_together(k, backend, rng, no_single):
 
 
 def test_both_residuals_are_measured(rng):
-    """Of a full SVD neither holds by construction, and LAPACK's rounding counts like any other."""
+    """Of a full SVD neither holds by construction, and LAPACK's rounding counts like any other.
+
+    (What misses a tolerance of a unit is made anew in double precision, one by one; rounded to
+    float32, half a unit comes back.)
+    """
     host = rng.random((40, 12, 10)).astype("float32")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", trsvd.ConvergenceWarning)
@@ -162,7 +166,8 @@ def test_both_residuals_are_measured(rng):
         both = (A @ V - U * S, A.T @ U - V * S)
         true = np.maximum(*(np.linalg.norm(X, axis=0) for X in both)) / S[0]
         assert np.all(true <= residuals + 1.3e-7)
-    assert not result.converged
+    assert result.converged
+    assert result.residuals.max() <= 1.3e-7
 
 
 def test_large_matrices_go_one_by_one(rng, spectrum_matrix):

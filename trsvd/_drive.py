@@ -383,7 +383,8 @@ def _examine(problem: Problem, driver: _Driver, ended: Status | None) -> _Outcom
     op.verifying = True
     blocks = residual_blocks(op, U, S, V, exact=run.exact_side)
     residuals = residual_norms(op.arrays, blocks)
-    last = driver.at_the_floor or ended is Status.ROUNDING_FLOOR
+    # (A run that was cut off is handed out as it stands.)
+    last = ended is Status.ROUNDING_FLOOR or (ended is None and driver.at_the_floor)
     better = second_look(op, (U, S, V), blocks, residuals, driver.stop.tol, last=last)
     if better is not None:
         (U, S, V), residuals = better
