@@ -55,7 +55,7 @@ def test_sums_that_round_all_the_same_way(
     true = _true_residuals(A, U, S, V)
     assert true.max() <= EPS**0.75
     usual = (4 + 2 * k**0.5) * EPS
-    assert true.max() <= np.linalg.norm(result.residuals) + 1.5 * usual
+    assert true.max() <= np.linalg.norm(result.residuals) + usual
 
 
 def _triplets(A: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -207,7 +207,7 @@ def test_where_there_is_nothing_to_look_at(backend: Any, why: str, rng: Any) -> 
     A = _of_dtype("float64" if why == "double" else "float32", rng, shape)
     U, S, V = _triplets(A, 0 if why == "nothing" else 5)
     S = 0 * S if why == "zero" else 1.00001 * S
-    tol = 1e-3 if why == "loose" else 1e-4 * 0.2
+    tol = 1e-3 if why == "loose" else 2e-5
     made: Any = backend.asarray(A)
     if why == "no entries":
         made = scipy.sparse.linalg.aslinearoperator(A)

@@ -124,8 +124,7 @@ def _with_one_vector(A: HostArray, X: HostArray) -> HostArray:
 
     Long sums of float32 are made in float64: one after the other they lose dozens of units.
     """
-    long = A.shape[1] > _LONG_SUM
-    Y = compiled_product(A, X, np.float64) if long else compiled_product(A, X, A.dtype)
+    Y = compiled_product(A, X, np.float64 if A.shape[1] > _LONG_SUM else A.dtype)
     return dot(A, X) if Y is None else Y.astype(A.dtype, copy=False)
 
 

@@ -19,8 +19,9 @@ from trsvd._ritz import rayleigh_ritz, residual_blocks, residual_norms
 
 __all__ = ["second_look"]
 
-# Beyond so many units nothing is lost; and sums of so few numbers lose less than so many.
-_UNITS, _SHORT, _FEW_UNITS = 256, 512, 20
+# Units of rounding that long sums may lose; and what short ones, of so few numbers, may.
+_UNITS, _SHORT, _UNITS_OF_SHORT = 256, 512, 20
+
 Triplets = tuple[Array, HostArray, Array]
 Blocks = tuple[Array | None, Array | None]
 
@@ -53,13 +54,13 @@ def second_look(
     tol : float
         What the norms are to be, relative to s_1.
     last : bool
-        Whether this is what will be handed out.
+        Whether residuals that are too large now stay so.
     """
     S = triplets[1]
     if op.arrays.eps < SINGLE or tol > _UNITS * SINGLE or not len(S) or S[0] == 0:
         return None
     missed = last and residuals.max() > tol * S[0]
-    if not missed and max(op.shape) <= _SHORT and tol >= _FEW_UNITS * SINGLE:
+    if not missed and max(op.shape) <= _SHORT and tol >= _UNITS_OF_SHORT * SINGLE:
         return None
     wide = op.in_double() if np.isfinite(residuals).all() else None
     if wide is None:
