@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 import trsvd
 from trsvd import _completeness, _in_memory, _select
+from trsvd._arrays import Arrays
 from trsvd._compiled import kernels
 from trsvd._impression import planned_impressions
 from trsvd._in_memory import coarsest_precision, in_memory, stays_in_cache
@@ -108,10 +109,10 @@ def test_a_gram_matrix_takes_over_in_the_middle(dtype: str, by_columns: bool) ->
     basis = GramLanczos(view, view.arrays.gaussian(rng, 30, 1), capacity=20, rng=rng)
     basis.expand_by(view, 5)
     assert view.form_if_due(0) is None
-    assert view._gram is None
+    assert view.gram is None
     view.form_if_due(5)
-    assert view._gram is not None
-    assert view._gram.dtype == np.float64
+    assert view.gram is not None
+    assert view.gram.dtype == np.float64
     basis.expand_by(view, 10)
     check(A, basis, "float64")
 
@@ -584,7 +585,7 @@ def test_when_to_look_at_the_spectrum(monkeypatch: pytest.MonkeyPatch) -> None:
     assert planned_impressions(view, 100, 1e-3, 4, 145) == (50,)
     monkeypatch.setattr(_in_memory, "_CACHE", 100)
     assert planned_impressions(view, 16, 1e-3, 1, 25) == (8, 25)
-    monkeypatch.setattr("trsvd._impression._would_cost_more", lambda *args: False)
+    monkeypatch.setattr("trsvd._impression._would_cost_more", lambda *args, **how: False)
     assert planned_impressions(view, 16, 1e-3, 1, 25) == ()
     assert planned_impressions(view, 20, 1e-3, 1, 30) == (24,)
 
@@ -608,3 +609,92 @@ def test_a_glance_is_enough_for_random_numbers(
         sizes.append(run.available)
     assert run.hopeless is flat
     assert sizes == looks
+
+
+def graded(m: int, n: int, dtype: str, power: float = 1.0, seed: int = 0) -> np.ndarray:
+    """Singular values ``i^-power``."""
+    rng = np.random.default_rng(seed)
+    U = np.linalg.qr(rng.standard_normal((m, n)))[0]
+    V = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    return ((U * np.arange(1.0, n + 1) ** -power) @ V.T).astype(dtype)
+
+
+@compiled
+@pytest.mark.parametrize("tol", [1e-2, 1e-4, 3e-6, None])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("way", ["rows", "columns"])
+def test_a_gram_matrix_is_formed_at_once(way: str, dtype: str, tol: float | None) -> None:
+    """Where the fewest steps would cost as much: by rows of either side, in either precision."""
+    A = graded(800, 200, dtype)
+    A = np.asfortranarray(A) if way == "columns" else A
+    exact = np.linalg.svd(A.astype(float), compute_uv=False)
+    wanted = np.finfo(dtype).eps ** 0.75 if tol is None else tol
+    for G in (A, A.T):
+        choice = trsvd.select_method(G, 20, tol)
+        assert choice.method.name == "trlan"
+        assert "Gram matrix" in choice.reason
+        found = trsvd.svds(G, 20, tol=tol, rng=0)
+        assert found.method == choice.method
+        assert found.converged
+        assert np.abs(found.S - exact[:20]).max() <= wanted * exact[0]
+        # The 200 products that it takes, and those that the triplets are made with.
+        assert found.matvecs == 200 + 20
+        assert found.completeness.kind == "probable"
+        assert np.linalg.norm(found.Vh @ found.Vh.T - np.eye(20), 2) <= 100 * np.finfo(dtype).eps
+
+
+@compiled
+def test_a_formed_gram_matrix_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To LAPACK, where the spectrum turns out to be flat: formed once, and counted once."""
+    A = np.random.default_rng(0).standard_normal((800, 200)).astype(np.float32)
+    found = trsvd.svds(A, 20, tol=1e-4, rng=0)
+    assert found.method == trsvd.Direct()
+    assert found.completeness.kind == "exact"
+    assert found.matvecs == 200
+    formed = []
+    real = Arrays.gram
+    monkeypatch.setattr(Arrays, "gram", lambda *args, **how: formed.append(1) or real(*args, **how))
+    again = trsvd.svds(A, 20, tol=1e-4, rng=0)
+    assert not formed
+    assert np.array_equal(again.S, found.S)
+    by_itself = trsvd.svds(A, 20, tol=1e-4, method="direct")
+    assert formed
+    assert np.abs(by_itself.S - found.S).max() <= 1e-6 * found.S[0]
+
+
+@compiled
+def test_products_that_are_counted_are_not_spent_on_a_gram_matrix() -> None:
+    A = graded(800, 200, "float32")
+    method = trsvd.ThickRestartLanczos(gram=True)
+    found = trsvd.svds(A, 20, tol=1e-4, rng=0, method=method, max_matvecs=150)
+    assert found.converged
+    assert found.matvecs <= 150
+    seen: list[int] = []
+    found = trsvd.svds(A, 20, tol=1e-4, rng=0, callback=lambda info: seen.append(info.matvecs))
+    assert found.converged
+    assert np.all(np.diff(seen) == 2)
+
+
+@compiled
+def test_steps_with_a_formed_gram_matrix_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They make no products that could be counted; LAPACK takes over from a run without an end."""
+    A = np.random.default_rng(0).standard_normal((800, 200)).astype(np.float32)
+    monkeypatch.setattr(trlan, "is_hopeless", lambda *args, **how: False)
+    monkeypatch.setattr(trlan, "_PATIENCE", 30)
+    found = trsvd.svds(A, 20, tol=1e-4, rng=0)
+    assert found.method == trsvd.Direct()
+    assert found.converged
+
+
+@compiled
+def test_missed_copies_are_found_with_a_formed_gram_matrix() -> None:
+    """One vector meets one copy of a multiple value; the check meets the others."""
+    rng = np.random.default_rng(5)
+    S = np.concatenate([np.full(6, 2.0), 1 / np.arange(1.0, 195)])
+    U = np.linalg.qr(rng.standard_normal((800, 200)))[0]
+    V = np.linalg.qr(rng.standard_normal((200, 200)))[0]
+    A = ((U * S) @ V.T).astype(np.float32)
+    for seed in range(10):
+        found = trsvd.svds(A, 16, tol=1e-4, rng=seed)
+        assert found.converged
+        assert np.abs(found.S - S[:16]).max() <= 1e-4 * S[0]

@@ -13,7 +13,7 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._golub_kahan import GolubKahan
-from trsvd._in_memory import InMemory, coarsest_precision, in_memory
+from trsvd._in_memory import InMemory, coarsest_precision, for_one_vector
 from trsvd._metered import Metered
 from trsvd._orthonormalize import SpareVectors, level_of, orthonormalize
 from trsvd._ritz import small_eigh
@@ -163,11 +163,10 @@ def _compiled_view(op: Metered, S: HostArray, tol: float) -> InMemory | None:
 
     Values squared and back are known to ``sqrt(eps) s_1``.
     """
-    rows = op.rows_in_memory()
     coarsest = coarsest_precision(op, len(S), tol)
-    if rows is None or not len(S) or coarsest is None:
+    if not len(S) or coarsest is None:
         return None
     for precision in dict.fromkeys((coarsest, "float64")):
         if S[-1] > 20 * float(np.finfo(precision).eps) ** 0.5 * S[0]:
-            return in_memory(op, rows[1], precision)
+            return for_one_vector(op, precision)
     return None

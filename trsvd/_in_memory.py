@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,20 @@ from trsvd._operator import MatrixOperator
 from trsvd._reductions import row_panels
 from trsvd._threaded_lanczos import Steps, shared_sparse_steps, shared_steps, sharing_threads
 
-__all__ = ["InMemory", "coarsest_precision", "in_memory", "stays_in_cache"]
+__all__ = [
+    "InMemory",
+    "coarsest_precision",
+    "for_one_vector",
+    "formed_gram",
+    "in_memory",
+    "is_worth_forming",
+    "stays_in_cache",
+]
 
 # The second level of a processor's cache, roughly. What lies beyond is read once for two products
 # where that can be had: a third level is as slow as the memory on some machines.
 _CACHE = 2 << 20
+_BLOCK = 128  # rows and columns that are transposed at a time
 
 
 class InMemory(MatrixOperator):
@@ -41,13 +51,27 @@ class InMemory(MatrixOperator):
     def __init__(self, op: Metered | Turned, rows: Any, precision: str, across: bool) -> None:
         self.op, self.shape, self.turned = op, op.shape, isinstance(op, Turned)
         self.arrays = replace(op.arrays, dtype_name=precision)
-        wide = np.dtype(precision).itemsize
-        self.rows = rows.astype(precision) if rows.dtype.itemsize > wide else rows
-        self.across = across
-        self._gram: HostArray | None = None
-        self._sparse: tuple[HostArray, HostArray, HostArray] | None = None  # data and places
-        if is_sparse(rows):
-            self._sparse = self.rows.data, _unsigned(rows.indices), _unsigned(rows.indptr)
+        self.across, self.is_sparse = across, is_sparse(rows)
+        self._given = rows
+        self.gram: HostArray | None = None  # in the precision of the vectors, once it is formed
+
+    @property
+    def stays_in_cache(self) -> bool:
+        """Whether two passes over it take about as long as one that is made in panels."""
+        return stays_in_cache(self._given, self.arrays.dtype_name)
+
+    @cached_property
+    def rows(self) -> Any:
+        """The matrix as it is multiplied by; copied where it is in a higher precision."""
+        rows, dtype = self._given, self.arrays.host_dtype
+        return rows.astype(dtype) if rows.dtype.itemsize > dtype.itemsize else rows
+
+    @cached_property
+    def _sparse(self) -> tuple[HostArray, HostArray, HostArray] | None:
+        """Entries and places of a sparse matrix."""
+        if not self.is_sparse:
+            return None
+        return self.rows.data, _unsigned(self._given.indices), _unsigned(self._given.indptr)
 
     def matmat(self, X: Array) -> Array:
         """``A @ X``, counted."""
@@ -68,38 +92,34 @@ class InMemory(MatrixOperator):
 
         In no more memory than the matrix has, or 64 MiB.
         """
-        n, entries = self.shape[1], self.rows.size
-        if self._sparse is not None:
+        n, entries = self.shape[1], self._given.size
+        room = max(1 << 26, entries * self._given.dtype.itemsize)
+        if self.is_sparse:
             entries *= 8  # by time: an entry of a sparse matrix takes that of several
-        room = max(1 << 26, self.rows.size * self.rows.dtype.itemsize)
         return int(min(entries // (2 * n), room // (n * self.arrays.host_dtype.itemsize)))
-
-    @property
-    def is_sparse(self) -> bool:
-        """Whether the matrix is sparse."""
-        return self._sparse is not None
 
     @property
     def shares_products(self) -> bool:
         """Whether threads share the products, where a BLAS leaves the processors to them."""
-        size = self.rows.nbytes if self._sparse is None else self._sparse[0].size
+        size = self.rows.size if self.is_sparse else self.rows.nbytes
         return sharing_threads(size, sparse=self.is_sparse, beside=False) > 1
 
-    def form_if_due(self, steps: int) -> None:
+    def form_if_due(self, steps: float) -> None:
         """Form the Gram matrix after so many steps that it might have paid from the beginning.
 
         By it a step takes ``2 n^2`` operations instead of ``4 m n``; it takes ``m n^2``, at about
         twice the rate where A stays in cache, and four times where a step waits for the memory.
         """
         m, n = self.shape
-        if self._sparse is not None or self._gram is not None or 2 * n > m:
+        if self.is_sparse or self.gram is not None or 2 * n > m:
             return
-        if steps * (10 if stays_in_cache(self.rows) else 18) * (1 - n / (2 * m)) < n:
+        if steps * (10 if self.stays_in_cache else 18) * (1 - n / (2 * m)) < n:
             return
+        self.op.count(n, 1)
         G = np.zeros((n, n), dtype=self.arrays.host_dtype, order="F")
-        for panel in row_panels(self.rows.T if self.across else self.rows, least=n):
+        for panel in row_panels(self._given.T if self.across else self._given, least=n):
             G = add_gram(panel.astype(G.dtype, copy=False), G)
-        self._gram = np.ascontiguousarray(np.tril(G) + np.tril(G, -1).T)
+        self.gram = _filled(G.T)
 
     def lanczos(
         self,
@@ -111,7 +131,7 @@ class InMemory(MatrixOperator):
         floor: float,
         largest: float,
     ) -> int:
-        """Lanczos steps; see `trsvd._numba_kernels.gram_lanczos`. Counts their products."""
+        """Lanczos steps; see `trsvd._numba_kernels.gram_lanczos`. Counts their products with A."""
         compiled = kernels()
         rest = (H, C, floor, largest)
         shared = self._shared_steps(width)
@@ -121,14 +141,15 @@ class InMemory(MatrixOperator):
             made = compiled.sparse_gram_lanczos(*self._sparse, V, first, width, *rest)
         else:
             made = compiled.gram_lanczos(*self._matrix(width), V, first, width, *rest)
-        self.op.count(2 * made * width, 2 * made)
+        if width > 1 or self.gram is None:
+            self.op.count(2 * made * width, 2 * made)
         return int(made)
 
     def _matrix(self, width: int) -> tuple[HostArray, int]:
         """What is multiplied by, and in which way."""
         compiled = kernels()
-        if width == 1 and self._gram is not None:
-            return self._gram, compiled.FORMED
+        if width == 1 and self.gram is not None:
+            return self.gram, compiled.FORMED
         return self.rows, compiled.ACROSS if self.across else compiled.FUSED
 
     def _shared_steps(self, width: int) -> Steps | None:
@@ -164,7 +185,7 @@ def coarsest_precision(op: Metered, k: int, tol: float) -> str | None:
         return "float64"
     # A copy takes as long as some dozen steps, most of it for fresh pages: many steps have to come.
     # (And a norm of moderate size: squares stay in the range of float32.)
-    pays = k >= 20 or rows[0].size * 4 <= _CACHE // 2
+    pays = k >= 20 or rows[0].size * 4 <= _CACHE // 2 or is_worth_forming(op, k, tol)
     return "float32" if pays and op.norm_hint is not None else "float64"
 
 
@@ -196,6 +217,61 @@ def in_memory(op: Metered, turned: bool, precision: str | None) -> InMemory | No
         found = InMemory(Turned(op) if turned else op, rows[0], precision, across)
         op.copies[turned, precision] = found
     return found
+
+
+def for_one_vector(op: Metered, precision: str) -> InMemory | None:
+    """`in_memory` as one vector at a time is multiplied fastest by: with a formed Gram matrix."""
+    view: InMemory | None = op.copies.get((False, precision))
+    if view is not None and view.gram is not None:
+        return view
+    rows = op.rows_in_memory()
+    return None if rows is None else in_memory(op, rows[1], precision)
+
+
+def formed_gram(op: Metered, precision: str) -> HostArray | None:
+    """The Gram matrix of ``op`` (n x n), where Lanczos steps have formed it."""
+    view = op.copies.get((False, precision))
+    return None if view is None or view.gram is None else view.gram.T
+
+
+def is_worth_forming(op: MatrixOperator, k: int, tol: float) -> bool:
+    """Whether Lanczos steps are best made with a Gram matrix that is formed at once.
+
+    By measurements: it takes ``m n^2`` operations whatever k is, steps with A itself about
+    ``k m n``, but at another rate.
+
+    Parameters
+    ----------
+    op : MatrixOperator
+        A matrix.
+    k : int
+        Number of triplets.
+    tol : float
+        Relative residual that they are to meet.
+    """
+    rows = op.rows_in_memory()
+    if rows is None or is_sparse(rows[0]):
+        return False
+    m, n = max(op.shape), min(op.shape)
+    if stays_in_cache(rows[0]):
+        share = 0.2
+    elif rows[0].dtype.itemsize > 4:
+        share = 0.08
+    else:
+        share = 0.3 if tol >= 1e-3 else 0.2
+    return m >= 2 * n and k > share * n**2 / m
+
+
+def _filled(G: HostArray) -> HostArray:
+    """A symmetric matrix of which the upper triangle was there, and zeros below it: in place.
+
+    By blocks: to go through a matrix by columns takes ten times as long.
+    """
+    for first in range(0, len(G), _BLOCK):
+        rows, rest = slice(first, first + _BLOCK), slice(first + _BLOCK, None)
+        G[rest, rows] = G[rows, rest].T
+        G[rows, rows] += np.triu(G[rows, rows], 1).T
+    return G
 
 
 def stays_in_cache(rows: Any, precision: str | None = None) -> bool:

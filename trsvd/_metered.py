@@ -88,9 +88,10 @@ class Metered(MatrixOperator):
         """That of the operator, where it is not scaled."""
         return self.op.rows_in_memory() if self.scale_exponent == 0 else None
 
-    def scaled_dense(self) -> Array:
-        """``scale * A`` as an array; counts min(m, n) products."""
-        self.count(min(self.shape), 1)
+    def scaled_dense(self, *, counted: bool = True) -> Array:
+        """``scale * A`` as an array; counts min(m, n) products where it is to be multiplied by."""
+        if counted:
+            self.count(min(self.shape), 1)
         dense = self.op.dense()
         return dense if self.scale_exponent == 0 else dense * self._before * self._after
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from trsvd._arrays import is_array
 from trsvd._compiled import kernels
-from trsvd._in_memory import stays_in_cache
+from trsvd._in_memory import is_worth_forming, stays_in_cache
 from trsvd._kinds import is_sparse
 from trsvd._operator import MatrixOperator, as_operator
 from trsvd._validate import check_cap, check_k, check_tol
@@ -25,6 +25,8 @@ _GRAM_UP_TO = 4096
 # Largest k, as a share of min(m, n)^2 / max(m, n), that Lanczos is faster for; and where float32
 # does not stay in cache, to a loose tolerance (a run that will not do gives way early).
 _SHARE, _SHARE_LOOSE = 0.2, 0.35
+# And, as a share of min(m, n), where it has a Gram matrix that is worth forming.
+_SHARE_FORMED = 0.11
 _TIGHT, _LOOSE = 1e-6, 1e-3  # tolerances
 _COMPILED_SPARSE = "; compiled Lanczos steps on the Gram operator keep no basis on the longer side"
 
@@ -107,6 +109,12 @@ def select_method(
         )
     share = k / rank
     lanczos = compiled_lanczos(op, k, tol) if dense else None
+    if lanczos is not None and is_worth_forming(op, k, tol):
+        return Selection(
+            lanczos,
+            f"k = {k} of a {m} x {n} matrix, rows in memory: compiled Lanczos steps with the Gram "
+            "matrix of the smaller side cost least",
+        )
     if lanczos is not None:
         return Selection(
             lanczos,
@@ -173,11 +181,15 @@ def _compiled_pays(op: MatrixOperator, k: int, tol: float, share: float | None =
     rows = op.rows_in_memory()
     if rows is None or not _has_compiled_steps(op, tol):
         return False
+    long, rank = max(op.shape), min(op.shape)
+    if rank < 192 or long >= 8 * rank:
+        return False
+    if is_worth_forming(op, k, tol) and k <= _SHARE_FORMED * rank:
+        return True
     if share is None:
         few = tol < _LOOSE or rows[0].dtype.itemsize > 4 or stays_in_cache(rows[0])
         share = _SHARE if few else _SHARE_LOOSE
-    long, rank = max(op.shape), min(op.shape)
-    return rank >= 192 and long < 8 * rank and k <= max(share * rank**2 / long, 1)
+    return k <= max(share * rank**2 / long, 1)
 
 
 def _block_size(op: MatrixOperator, k: int, tol: float) -> int:
@@ -200,7 +212,7 @@ def _block_size(op: MatrixOperator, k: int, tol: float) -> int:
         if k < 32 or tol < _TIGHT or rows[0].size < k * min(op.shape):
             return 1
         return 8 if k < 64 and tol >= _LOOSE else 16
-    if stays_in_cache(rows[0]):
+    if stays_in_cache(rows[0]) or is_worth_forming(op, k, tol):
         return 1
     return 2 if k < 6 else 4 if k < 96 else 8
 

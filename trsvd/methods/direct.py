@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from trsvd._arrays import Array, HostArray
+from trsvd._in_memory import formed_gram
 from trsvd._kinds import SINGLE
 from trsvd._metered import Metered
 from trsvd._ritz import Ritz, check_finite, rayleigh_ritz
@@ -81,7 +82,8 @@ class _DirectRun(Run):
         return self.rank if self._triplets is not None else 0
 
     def step(self, op: Metered) -> None:
-        A = self._dense if self._dense is not None else op.scaled_dense()
+        formed = self.route == "gram" and self._formed(op) is not None
+        A = self._dense if self._dense is not None else op.scaled_dense(counted=not formed)
         if op.norm_hint is None:  # a norm says that all entries are finite
             check_finite(np.asarray(op.arrays.max_abs(A)))
         self._dense = A if self.route == "gram" else None
@@ -103,7 +105,9 @@ class _DirectRun(Run):
     def _by_gram(self, op: Metered, A: Array) -> bool:
         """Triplets by the Gram matrix; whether it tells the k-th value from those behind it."""
         arrays = op.arrays
-        G = arrays.gram(A, double=self.double)
+        G = self._formed(op)
+        if G is None:
+            G = arrays.gram(A, double=self.double)
         V = arrays.gram_eigh(G, self.k)
         rounded = not self.double and arrays.eps < SINGLE
         op.verifying = True
@@ -117,6 +121,10 @@ class _DirectRun(Run):
             return False
         self.lost = float(lost_to_squares(S, double=self.double))
         return True
+
+    def _formed(self, op: Metered) -> HostArray | None:
+        """The Gram matrix, where Lanczos steps that gave way have left it."""
+        return formed_gram(op, "float64" if self.double else "float32")
 
     @property
     def exact_side(self) -> str | None:

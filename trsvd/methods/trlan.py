@@ -12,7 +12,13 @@ import numpy as np
 from trsvd._arrays import Array, HostArray
 from trsvd._golub_kahan import GolubKahan
 from trsvd._impression import is_hopeless, planned_impressions
-from trsvd._in_memory import InMemory, coarsest_precision, in_memory, stays_in_cache
+from trsvd._in_memory import (
+    InMemory,
+    coarsest_precision,
+    in_memory,
+    is_worth_forming,
+    stays_in_cache,
+)
 from trsvd._kinds import SINGLE
 from trsvd._lanczos import GramLanczos
 from trsvd._metered import Metered, Turned
@@ -23,6 +29,8 @@ __all__ = ["ThickRestartLanczos"]
 
 # Rounding in squares leaves so many units times s_1 / s_k of a relative residual.
 _SQUARES = 0.35
+# Steps with a formed Gram matrix before a run is given up, at least.
+_PATIENCE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +143,9 @@ class _LanczosRun(Run):
             method.reorthogonalize == "one-sided" or (self.may_repair and m >= 2 * n)
         )
         self.precision = coarsest_precision(op, k, tol) if method.gram else None
-        self.turned = _rows_are_long(op, method, k, self.precision)
+        self.forms = self.precision is not None and method.block_size == 1
+        self.forms = self.forms and is_worth_forming(op, k, tol)
+        self.turned = not self.forms and _rows_are_long(op, method, k, self.precision)
         if self.turned and start is not None:
             start = op.matmat(start)
         self.meets_all_copies = start is None and method.block_size >= k
@@ -163,7 +173,9 @@ class _LanczosRun(Run):
         first_look = (k + k // 4) // width + (5 if width == 1 else 3)
         self._look_at = self.iterations + first_look
         if self._from_random and isinstance(view, InMemory):
-            self._impressions = planned_impressions(view, k, self.tol, width, width * first_look)
+            self._impressions = planned_impressions(
+                view, k, self.tol, width, width * first_look, formed=self.forms
+            )
         return GramLanczos(view, block, capacity=capacity, rng=self.rng)
 
     def _capacity(self, view: Metered | Turned | InMemory) -> int:
@@ -180,7 +192,7 @@ class _LanczosRun(Run):
         return found or (Turned(op) if self.turned else op)
 
     def shares_products(self, op: Metered) -> bool:
-        if not isinstance(self.basis, GramLanczos):
+        if self.forms or not isinstance(self.basis, GramLanczos):
             return False
         view = self._view(op)
         return isinstance(view, InMemory) and view.shares_products
@@ -219,9 +231,11 @@ class _LanczosRun(Run):
         basis = self.basis
         if isinstance(basis, GramLanczos):
             view = self._view(op)
-            if isinstance(view, InMemory) and basis.width == 1:
-                view.form_if_due(self.iterations)
+            if isinstance(view, InMemory) and basis.width == 1 and not self.single_steps:
+                view.form_if_due(math.inf if self.forms else self.iterations)
             self.iterations += basis.expand_by(view, self._burst()) - 1
+            # (No products are left to count: LAPACK would have been done.)
+            self.hopeless |= self.forms and self.iterations > max(_PATIENCE, basis.shape[1] // 2)
             due = self._impressions and basis.size >= self._impressions[0] and not basis.exhausted
             if due and isinstance(view, InMemory):
                 self._take_impression(basis, view)
