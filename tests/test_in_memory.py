@@ -698,3 +698,12 @@ def test_missed_copies_are_found_with_a_formed_gram_matrix() -> None:
         found = trsvd.svds(A, 16, tol=1e-4, rng=seed)
         assert found.converged
         assert np.abs(found.S - S[:16]).max() <= 1e-4 * S[0]
+
+
+@compiled
+def test_squares_of_a_formed_gram_matrix_do_near_the_bound() -> None:
+    """Single precision is not given up for a bound that was measured for other steps."""
+    A = graded(1536, 384, "float32", power=1.17)
+    tight = trsvd.svds(A, 42, tol=3e-6, rng=0)
+    assert tight.converged
+    assert tight.matvecs == 384 + 42  # nothing was begun anew

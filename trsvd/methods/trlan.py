@@ -27,8 +27,9 @@ from trsvd.methods._protocol import Run, pad_block
 
 __all__ = ["ThickRestartLanczos"]
 
-# Rounding in squares leaves so many units times s_1 / s_k of a relative residual.
-_SQUARES = 0.35
+# Rounding in squares leaves so many units times s_1 / s_k of a relative residual; and in those of a
+# Gram matrix that is formed. (Where it leaves more, residuals show it.)
+_SQUARES, _SQUARES_FORMED = 0.35, 0.25
 # Steps with a formed Gram matrix before a run is given up, at least.
 _PATIENCE = 100
 
@@ -145,6 +146,7 @@ class _LanczosRun(Run):
         self.precision = coarsest_precision(op, k, tol) if method.gram else None
         self.forms = self.precision is not None and method.block_size == 1
         self.forms = self.forms and is_worth_forming(op, k, tol)
+        self._squares = _SQUARES_FORMED if self.forms else _SQUARES
         self.turned = not self.forms and _rows_are_long(op, method, k, self.precision)
         if self.turned and start is not None:
             start = op.matmat(start)
@@ -255,7 +257,8 @@ class _LanczosRun(Run):
         self.hopeless = is_hopeless(view, k, self.tol, seen, glance=glance)
         if not glance:
             top, value, _ = seen
-            self._too_coarse = bool(0.5 * _SQUARES * basis.arrays.eps * top > self.tol * value)
+            level = 0.5 * self._squares * basis.arrays.eps
+            self._too_coarse = bool(level * top > self.tol * value)
 
     def _refine(self, op: Metered) -> None:
         """Begin anew with squares in double precision, or without where they were."""
@@ -328,7 +331,7 @@ class _LanczosRun(Run):
             return False
         if not k > 0 or ritz.residuals[k - 1] > 0.3 * S[k - 1]:
             return False
-        return bool(_SQUARES * basis.arrays.eps * S[0] > self.tol * S[k - 1])
+        return bool(self._squares * basis.arrays.eps * S[0] > self.tol * S[k - 1])
 
     def _plan_next_look(self, ritz: Ritz) -> None:
         """Look again when the residuals, going down as they did, may have arrived.
