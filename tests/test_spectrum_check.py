@@ -139,3 +139,33 @@ def test_copies_at_a_loose_tolerance(k, copies, rest, sparse):
         assert np.abs(result.S - 1).max() <= (2 * k) ** 0.5 * 1e-2
         usual.append(svds(A, k, tol=1e-2, verify=False, rng=seed).S[-1])
     assert min(usual) < 1 - (2 * k) ** 0.5 * 1e-2
+
+
+@pytest.mark.parametrize(
+    ("largest", "low", "tol"), [(1e5, 1e-3, 1e-3), (1e6, 1e-2, 1e-5), (1e3, 0.5, 1e-3)]
+)
+@pytest.mark.parametrize("verify", [True, 0.1, "exact"])
+@pytest.mark.parametrize("method", [None, "trlan"])
+def test_certificates_hold_where_the_tolerance_exceeds_the_values(
+    largest: float, low: float, tol: float, verify: bool | float | str, method: str | None
+) -> None:
+    """What tol grants in absolute terms is far above s_k here, and the certificate says so."""
+    rng = np.random.default_rng(1)
+    s = np.where(np.arange(120) < 60, 1.0, low)
+    s[0] = largest
+    Q = np.linalg.qr(rng.standard_normal((360, 120)))[0]
+    A = (Q * s) @ np.linalg.qr(rng.standard_normal((120, 120)))[0]
+    result = svds(A, 15, tol=tol, method=method, verify=verify, rng=0)
+    known = result.completeness
+    S = result.S
+    assert result.converged
+    limit = (1 + known.eta) * (S[-1] + known.slack * S[0])
+    assert np.all(s[:15] <= np.maximum(S, limit) + 1e-13 * largest)  # (rounding is left)
+    if known.kind == "probable" or (verify == "exact" and known.slack):
+        assert known.slack >= tol
+        assert "s_1" in str(known)
+
+
+def test_a_certificate_without_slack_is_as_short_as_it_was() -> None:
+    A = np.diag([3.0, 2.0, 1.0])
+    assert str(svds(A, 2, method="direct").completeness) == "exact"

@@ -429,3 +429,12 @@ def test_a_missed_value_that_counts_as_zero_is_none():
     assert stop.missed(S, 2, 1e-3)
     assert stop.missed(S, 2, 1.5)
     assert not stop.missed(np.zeros(0), 0, 0.0)
+
+
+def test_an_error_at_the_rounding_level_is_refused() -> None:
+    """Triplets in single precision leave some rounding units, however many there are."""
+    A = np.random.default_rng(0).standard_normal((40, 30)) * 0.5 ** np.arange(30)
+    for method in (None, "direct"):
+        with pytest.raises(ValueError, match="rounding level"):
+            svds_to_tolerance(A.astype(np.float32), 1e-7, method=method)
+    assert len(svds_to_tolerance(A, 1e-7).S) < 30

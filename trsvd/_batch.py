@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -137,7 +137,8 @@ class _Work:
         def rank(known: Completeness) -> tuple[int, float]:
             return _KINDS.index(known.kind), -known.eta
 
-        self.completeness = min(self.completeness, other, key=rank)
+        slack = max(self.completeness.slack, other.slack)
+        self.completeness = replace(min(self.completeness, other, key=rank), slack=slack)
 
 
 def _together(flat: Array, k: int, tol: float, method: Method | None, request: Request) -> bool:

@@ -86,7 +86,7 @@ def check_completeness(
     # A random vector has a component of about 1 / sqrt(n) along each singular vector: a looser
     # residual than that can be met before the leading one has grown.
     if run.meets_all_copies and stop.tol <= _FAILURE_PROBABILITY / math.sqrt(n):
-        return Completeness("random start"), None
+        return Completeness("random start", slack=stop.slack), None
     # The theorem on the largest value is one on the run itself, where it is all that is wanted.
     if k == 1 and run.random_steps >= _LEAST_STEPS and isinstance(stop, Residual):
         eta = certified_eta(n, run.random_steps, _FAILURE_PROBABILITY)
@@ -118,9 +118,9 @@ def check_completeness(
             vectors = op.rmatmat(vectors)
         return Completeness("unchecked"), vectors
     if exhausted:
-        return Completeness("exact"), None
+        return Completeness("exact", slack=stop.slack), None
     eta = certified_eta(n, steps, _FAILURE_PROBABILITY)
-    return Completeness("probable", eta, _FAILURE_PROBABILITY), None
+    return Completeness("probable", eta, _FAILURE_PROBABILITY, stop.slack), None
 
 
 def _compiled_complement(

@@ -64,8 +64,9 @@ def check_spectrum(
         rest = rest - arrays.product(arrays.product(rest, V), arrays.adjoint(V))
     _, values, Vh = arrays.svd(rest)
     largest = max(float(S[0]) if len(S) else 0.0, float(values[0]))
-    noise = max(op.shape) * arrays.eps * largest
+    rounding = max(op.shape) * arrays.eps
+    noise = rounding * largest
     missing = [s for s in values if s > noise and stop.missed(S * unit, len(S), (s - noise) * unit)]
     if not missing:
-        return Completeness("exact"), None
+        return Completeness("exact", slack=stop.slack + rounding), None
     return Completeness("unchecked"), arrays.adjoint(Vh[: len(missing), :])

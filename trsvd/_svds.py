@@ -80,9 +80,10 @@ def svds(
     verify : bool, float or "exact", default True
         Whether converged triplets are checked for missed singular values: True with a stated
         probability, as far as a tenth of the products goes; a number eta so that none above
-        ``(1 + eta) s_k`` is missed, with that probability; "exact" by all singular values of what
-        they leave, for which A is formed (a ValueError where min(m, n) > 8192). Residuals are
-        always computed from products with A.
+        ``(1 + eta) (s_k + tol s_1)`` is missed, with that probability; "exact" by all singular
+        values of what they leave, none above ``s_k + tol s_1``, for which A is formed (a
+        ValueError where min(m, n) > 8192). What lies within tol of s_k is never looked for: where
+        small values matter, ask for a smaller tol. Residuals are always computed from products.
 
     Returns
     -------
@@ -191,8 +192,9 @@ def svds_to_tolerance(
     Raises
     ------
     ValueError
-        If eps is not between 0 and 1, or so small that ``||A||_F^2 - sum s_i^2`` has no digits
-        left and the method is not direct.
+        If eps is not between 0 and 1, at most ten rounding units of the dtype that is computed in
+        (triplets of that dtype cannot leave less), or so small that ``||A||_F^2 - sum s_i^2`` has
+        no digits left and the method is not direct.
 
     Examples
     --------
@@ -206,6 +208,12 @@ def svds_to_tolerance(
         msg = f"eps={eps}; the relative error must be between 0 and 1"
         raise ValueError(msg)
     tol = check_tol(tol, problem.eps)
+    if eps <= 10 * problem.eps:
+        msg = (
+            f"eps={eps:g} is at the rounding level of this dtype ({problem.eps:.1e}): triplets in "
+            "it cannot leave so little of A; ask for a larger eps, or convert A to a wider dtype"
+        )
+        raise ValueError(msg)
     norm = problem.op.frobenius_norm()
     resolvable = 4 * problem.eps**0.5
     chosen = None if method is None and state is None else problem.method_for(method, 1, tol, None)
@@ -265,7 +273,8 @@ def svds_above(
     -------
     SVDResult
         With as many triplets as are wanted; none (shapes (m, 0), (0,), (0, n)) if no singular value
-        is above the threshold.
+        is above the threshold. Computed values carry rounding errors of up to ``max(m, n) eps s_1``
+        (eps of the dtype that is computed in): a threshold below that counts such errors too.
 
     Examples
     --------

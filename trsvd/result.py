@@ -28,21 +28,31 @@ class Completeness:
         of it would allow. ``"probable"``: a random vector in the complement of the triplets was
         iterated and met nothing larger. ``"unchecked"``: nothing was checked.
     eta : float
-        With ``"probable"``: a missed singular value of at least ``(1 + eta) s_k`` would have been
-        found...
+        With ``"probable"``: a missed singular value of at least ``(1 + eta) (s_k + slack s_1)``
+        would have been found...
     failure_probability : float
         ... but with this probability, over the random vector.
+    slack : float
+        What a missed singular value may exceed ``s_k`` by, relative to ``s_1``: the tolerance that
+        was asked for, where it decides what counts as missed; 0 where nothing is granted. Where
+        ``s_k`` is smaller than ``slack s_1`` itself, little is known about it: ask for a smaller
+        ``tol``.
     """
 
     kind: str
     eta: float = 0.0
     failure_probability: float = 0.0
+    slack: float = 0.0
 
     def __str__(self) -> str:
-        if self.kind != "probable":
+        if self.kind != "probable" and not self.slack:
             return self.kind
+        limit = f"s_k + {self.slack:.1e} s_1" if self.slack else "s_k"
+        if self.kind != "probable":
+            return f"{self.kind}: no missed singular value above {limit}"
+        limit = f"({limit})" if self.slack else limit
         return (
-            f"probable: no missed singular value above {1 + self.eta:.3g} s_k "
+            f"probable: no missed singular value above {1 + self.eta:.3g} {limit} "
             f"(failure probability {self.failure_probability:.1g})"
         )
 

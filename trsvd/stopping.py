@@ -45,6 +45,11 @@ class Stop(Protocol):
         """Relative accuracy that a method should be able to reach."""
         ...
 
+    @property
+    def slack(self) -> float:
+        """What a missed value may exceed the last by, relative to the largest."""
+        ...
+
     def judge(self, ritz: Ritz, rank: int) -> Verdict:
         """Whether the wanted triplets are there."""
         ...
@@ -72,6 +77,11 @@ class _WithTolerance:
         """Relative accuracy that a method should be able to reach."""
         return self.tol
 
+    @property
+    def slack(self) -> float:
+        """What a missed value may exceed the last by, relative to the largest."""
+        return max(self.tol, 1e-14)
+
     def accepts(self, residuals: HostArray) -> bool:
         """Whether every residual is at most tol."""
         return bool((residuals <= self.tol).all())
@@ -91,7 +101,7 @@ class Residual(_WithTolerance):
 
     def missed(self, S: HostArray, k: int, s: float) -> bool:
         """Whether ``s`` is larger than the k-th."""
-        return bool(s > S[k - 1] + max(self.tol, 1e-14) * S[0])
+        return bool(s > S[k - 1] + self.slack * S[0])
 
 
 @dataclass(frozen=True)
@@ -132,9 +142,9 @@ class Values(_WithTolerance):
 
     def missed(self, S: HostArray, k: int, s: float) -> bool:
         """Whether ``s`` is larger than the last, or would be wanted among the others."""
-        if k and s > S[k - 1] + max(self.tol, 1e-14) * S[0]:
+        if k and s > S[k - 1] + self.slack * S[0]:
             return True
-        if s <= max(self.tol, 1e-14) * max(s, S[0] if len(S) else s):
+        if s <= self.slack * max(s, S[0] if len(S) else s):
             return False
         place = int(np.searchsorted(-S[:k], -s))
         merged = np.insert(S[:k], place, s * (1 - 10 * max(self.tol, 1e-15)))
@@ -176,7 +186,7 @@ class Energy(_WithTolerance):
 
     def missed(self, S: HostArray, k: int, s: float) -> bool:
         """Whether ``s`` is larger than the last, so that fewer triplets might have done."""
-        return k > 0 and bool(s > S[k - 1] + max(self.tol, 1e-14) * S[0])
+        return k > 0 and bool(s > S[k - 1] + self.slack * S[0])
 
 
 @dataclass(frozen=True)
@@ -198,6 +208,11 @@ class Gap:
     def aim(self) -> float:
         """Relative accuracy that a method should be able to reach."""
         return self.gap
+
+    @property
+    def slack(self) -> float:
+        """What a missed value may exceed the last by, relative to the largest: at most this."""
+        return self.k * self.gap
 
     def estimate(self, ritz: Ritz) -> float:
         """The relative gap of what would be extracted now.
