@@ -1089,7 +1089,7 @@ def test_settings_are_kept_in_all_their_digits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{}", gzip.compress(b"{}", mtime=0), gzip.compress(b"x" * 99)[:20]]
+    "content", [b"", b"{}", gzip.compress(b"{}", mtime=0), gzip.compress(b"x" * 99, mtime=0)[:20]]
 )
 def test_a_compressed_file_of_something_else_is_refused(tmp_path, content):
     path = tmp_path / "race.json.gz"
