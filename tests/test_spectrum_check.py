@@ -147,8 +147,8 @@ def test_copies_at_a_loose_tolerance(k, copies, rest, sparse):
 @pytest.mark.parametrize("verify", [True, 0.1, "exact"])
 @pytest.mark.parametrize("method", [None, "trlan"])
 def test_certificates_hold_where_the_tolerance_exceeds_the_values(
-    largest: float, low: float, tol: float, verify: bool | float | str, method: str | None
-) -> None:
+    largest, low, tol, verify, method
+):
     """What tol grants in absolute terms is far above s_k here, and the certificate says so."""
     rng = np.random.default_rng(1)
     s = np.where(np.arange(120) < 60, 1.0, low)
@@ -166,6 +166,6 @@ def test_certificates_hold_where_the_tolerance_exceeds_the_values(
         assert "s_1" in str(known)
 
 
-def test_a_certificate_without_slack_is_as_short_as_it_was() -> None:
+def test_a_certificate_without_slack_is_as_short_as_it_was():
     A = np.diag([3.0, 2.0, 1.0])
     assert str(svds(A, 2, method="direct").completeness) == "exact"

@@ -431,7 +431,7 @@ def test_a_missed_value_that_counts_as_zero_is_none():
     assert not stop.missed(np.zeros(0), 0, 0.0)
 
 
-def test_an_error_at_the_rounding_level_is_refused() -> None:
+def test_an_error_at_the_rounding_level_is_refused():
     """Triplets in single precision leave some rounding units, however many there are."""
     A = np.random.default_rng(0).standard_normal((40, 30)) * 0.5 ** np.arange(30)
     for method in (None, "direct"):

@@ -207,13 +207,13 @@ def svds_to_tolerance(
     if not 0 < check_number("eps", eps) < 1:
         msg = f"eps={eps}; the relative error must be between 0 and 1"
         raise ValueError(msg)
-    tol = check_tol(tol, problem.eps)
     if eps <= 10 * problem.eps:
         msg = (
             f"eps={eps:g} is at the rounding level of this dtype ({problem.eps:.1e}): triplets in "
             "it cannot leave so little of A; ask for a larger eps, or convert A to a wider dtype"
         )
         raise ValueError(msg)
+    tol = check_tol(tol, problem.eps)
     norm = problem.op.frobenius_norm()
     resolvable = 4 * problem.eps**0.5
     chosen = None if method is None and state is None else problem.method_for(method, 1, tol, None)

@@ -282,12 +282,13 @@ class _Triplets:
         return ""
 
     def is_covered(self, completeness: Completeness) -> bool:
-        """Whether all that is missing is at most ``(1 + eta) s_k``, as the certificate says."""
+        """Whether all that is missing is at most what the certificate leaves open."""
         if completeness.kind != "probable":
             return False
         k, s = len(self.S), self.truth.s
         bound = self.bound * self.unit
-        reach = (1 + completeness.eta) * float(self.S[-1]) + bound
+        limit = float(self.S[-1]) + completeness.slack * float(self.S[0])
+        reach = (1 + completeness.eta) * limit + bound
         return bool(np.all(s[:k] <= np.maximum(self.S + bound, reach)))
 
 

@@ -45,11 +45,10 @@ class Completeness:
     slack: float = 0.0
 
     def __str__(self) -> str:
-        if self.kind != "probable" and not self.slack:
-            return self.kind
         limit = f"s_k + {self.slack:.1e} s_1" if self.slack else "s_k"
         if self.kind != "probable":
-            return f"{self.kind}: no missed singular value above {limit}"
+            known = f": no missed singular value above {limit}" if self.slack else ""
+            return self.kind + known
         limit = f"({limit})" if self.slack else limit
         return (
             f"probable: no missed singular value above {1 + self.eta:.3g} {limit} "
