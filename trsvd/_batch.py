@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from trsvd._arrays import Array, Arrays, HostArray, is_array
 from trsvd._drive import Request
-from trsvd._errors import ConvergenceWarning, NotConverged, Status
+from trsvd._errors import NotConverged, Status, warn_caller
 from trsvd._problem import check_start, size_of_start
 from trsvd._select import select_method
 from trsvd._squares import are_moderate
@@ -252,7 +251,7 @@ def _report(
         msg += "; a batch has no state: compute that one by itself to go on with it"
     if request.on_failure == "raise":
         raise NotConverged(msg, answer)
-    warnings.warn(msg, ConvergenceWarning, stacklevel=4)
+    warn_caller(msg)
 
 
 def _named(place: int, ahead: tuple[int, ...]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import scipy.sparse
@@ -15,7 +14,7 @@ from trsvd._compat_arguments import (
     check_count,
     generator,
 )
-from trsvd._errors import ConvergenceWarning, NotConverged
+from trsvd._errors import NotConverged, warn_caller
 from trsvd._kinds import is_sparse
 from trsvd._svds import svds
 from trsvd.methods import RandomizedSVD
@@ -107,7 +106,7 @@ def randomized_svd(
         check_choice("n_iter", n_iter, ("auto",))
     if is_sparse(M) and M.format in ("lil", "dok"):
         msg = f"Calculating SVD of a {type(M).__name__} is expensive. CSR format is more efficient."
-        warnings.warn(msg, scipy.sparse.SparseEfficiencyWarning, stacklevel=2)
+        warn_caller(msg, scipy.sparse.SparseEfficiencyWarning)
     method = RandomizedSVD(
         oversampling=check_count("n_oversamples", n_oversamples),
         power_iterations=None if isinstance(n_iter, str) else check_count("n_iter", n_iter),
@@ -123,6 +122,6 @@ def randomized_svd(
         )
     except NotConverged as error:
         msg = f"{error} (n_iter={n_iter!r}; 'auto' iterates until tol)"
-        warnings.warn(msg, ConvergenceWarning, stacklevel=2)
+        warn_caller(msg)
         U, S, Vh = error.result
     return U, S, Vh

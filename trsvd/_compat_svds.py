@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,7 @@ import scipy.sparse.linalg
 from trsvd._arrays import Array, Arrays
 from trsvd._compat_arguments import Asked, check_svds
 from trsvd._compat_smallest import smallest
-from trsvd._errors import ConvergenceWarning, NotConverged
+from trsvd._errors import NotConverged, warn_caller
 from trsvd._select import select_method
 from trsvd._svds import svds as _svds
 from trsvd.methods import Direct, Method, ThickRestartLanczos
@@ -140,7 +139,7 @@ def svds(
     except NotConverged as error:
         if asked.solver != "lobpcg":
             raise NoConvergence(str(error), error.result) from None
-        warnings.warn(str(error), ConvergenceWarning, stacklevel=2)
+        warn_caller(str(error))
         U, S, Vh = error.result
     flip = asked.op.xp.flip
     S = flip(S, axis=0)

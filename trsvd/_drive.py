@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import numpy as np
 
 from trsvd._arrays import Array, HostArray
 from trsvd._completeness import check_completeness
-from trsvd._errors import ConvergenceWarning, NotConverged, Status
+from trsvd._errors import NotConverged, Status, warn_caller
 from trsvd._kinds import describe, dtype_name
 from trsvd._problem import Problem, State
 from trsvd._ritz import Ritz, residual_blocks, residual_norms
@@ -432,5 +431,5 @@ def _finish(
         )
         if on_failure == "raise":
             raise NotConverged(msg, result)
-        warnings.warn(msg, ConvergenceWarning, stacklevel=5)
+        warn_caller(msg)
     return result

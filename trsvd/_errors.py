@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trsvd.result import SVDResult
 
-__all__ = ["AdjointError", "ConvergenceWarning", "NotConverged", "Status"]
+__all__ = ["AdjointError", "ConvergenceWarning", "NotConverged", "Status", "warn_caller"]
 
 
 class Status(enum.Enum):
@@ -67,3 +69,23 @@ class NotConverged(RuntimeError):  # noqa: N818 - the name says what happened
 
 class AdjointError(ValueError):
     """``rmatmat`` of an operator is not the adjoint of its ``matmat``."""
+
+
+def warn_caller(message: str, category: type[Warning] = ConvergenceWarning) -> None:
+    """Warn at the line outside of trsvd that called into it.
+
+    Parameters
+    ----------
+    message : str
+        Text of the warning.
+    category : type, optional
+        Class of the warning.
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _is_own(frame.f_globals):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _is_own(names: dict[str, Any]) -> bool:
+    return str(names.get("__name__", "")).partition(".")[0] == "trsvd"

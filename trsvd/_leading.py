@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from trsvd._arrays import Array, Arrays, HostArray
 from trsvd._drive import GaveWay, Request, solve
-from trsvd._errors import ConvergenceWarning, Status
+from trsvd._errors import Status, warn_caller
 from trsvd._probable import FAILURE, probable_bound
 from trsvd._problem import Problem
 from trsvd._select import compiled_lanczos, suits_direct
@@ -186,7 +185,7 @@ def judged(pairs: LeadingPairs, gap: float | None) -> LeadingPairs:
         f"the gap is {pairs.gap:.2e}, {pairs.gap_kind}, and {gap:.2e} was asked for: rounding in "
         f"{pairs.arrays.dtype_name} and values that count as zero do not allow less"
     )
-    warnings.warn(msg, ConvergenceWarning, stacklevel=5)
+    warn_caller(msg)
     return replace(pairs, status=Status.ROUNDING_FLOOR)
 
 

@@ -8,7 +8,6 @@ from what the polynomials do to singular values (`_polar_bounds`).
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,7 @@ import numpy as np
 
 from trsvd._arrays import Array, Arrays, is_array
 from trsvd._ball import Options
-from trsvd._errors import ConvergenceWarning, Status
+from trsvd._errors import Status, warn_caller
 from trsvd._kinds import dtype_name, is_sparse
 from trsvd._leading import rounding_of
 from trsvd._lmo_result import DenseTerm, LMOResult
@@ -150,7 +149,7 @@ def _by_iteration(
             f"{options.gap:.2e} was asked for; give it more steps, or take trsvd.PolarExpress or "
             "method='exact'"
         )
-        warnings.warn(msg, ConvergenceWarning, stacklevel=8)
+        warn_caller(msg)
     return result
 
 
