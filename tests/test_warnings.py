@@ -10,6 +10,7 @@ import pytest
 import trsvd
 from trsvd import ConvergenceWarning, compat, optim
 
+
 def flat(shape=(120, 90), seed=0):
     return np.random.default_rng(seed).standard_normal(shape)
 
