@@ -28,6 +28,7 @@ from trsvd._drive import _Decline, _Driver
 from trsvd._golub_kahan import GolubKahan
 from trsvd._hard_cases import CASES
 from trsvd._problem import Problem
+from trsvd._ritz import rayleigh_ritz
 from trsvd.stopping import Residual, Values
 from trsvd.testing import matrix_with_spectrum
 
@@ -561,3 +562,38 @@ def test_a_small_rest_of_the_norm_certifies_no_threshold(rng):
 class CountingOperatorWithNorm(CountingOperator):
     def frobenius_norm(self):
         return np.linalg.norm(self.A)
+
+
+@pytest.mark.parametrize("method", ["power", "rsvd", "krylov", "trlan"])
+def test_exactly_as_many_values_above_a_threshold_as_allowed(method):
+    """A block of max_k columns never saw the next value: `MAX_K` was false."""
+    s = np.array([4, 3, 2.5, 2, 1, 0.5, 0.4, 0.3, 0.2, 0.1] + [0.05] * 50)
+    A = CountingOperator(np.diag(s))
+    result = svds_above(A, 1.5, max_k=4, method=method, tol=1e-6, rng=0)
+    assert result.converged
+    assert len(result.S) == 4
+    with pytest.warns(ConvergenceWarning, match="max_k"):
+        assert svds_above(A, 1.5, max_k=3, method=method, tol=1e-6, rng=0).status.name == "MAX_K"
+
+
+def test_values_are_counted_once_more_when_they_are_known_better():
+    """Values by the Gram matrix, known to sqrt(eps) s_1, were above the threshold; those that came
+    back after the Rayleigh-Ritz step with the matrix were zero.
+    """
+    A = CountingOperator(np.diag([1.0] * 8 + [1e-7] * 6 + [0.0] * 12))
+    for seed in range(10):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            method = trsvd.ThickRestartLanczos(gram=True)
+            result = svds_above(A, 1e-9, method=method, tol=1e-5, rng=seed)
+        assert (result.S > 1e-9).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_a_product_that_is_zero_is_not_orthogonal_to_others(dtype):
+    """One zero column and one pair that is not orthogonal counted like orthogonal columns."""
+    A = np.zeros((20, 3), dtype)
+    A[:2, :2] = [[1, 1], [0, 1]]
+    U, S, _ = rayleigh_ritz(Problem(A, 0, None).op, np.eye(3, dtype=dtype), None, 3)
+    assert np.isfinite(U).all()
+    assert np.allclose(S, np.linalg.svd(A, compute_uv=False), atol=1e-6)

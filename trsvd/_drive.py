@@ -162,16 +162,18 @@ class _Driver:
         unit = self.problem.unit
         verdict = self.strict.judge(ritz.times(unit), self.problem.rank)
         self.k = min(verdict.k, self.limit)
-        if verdict.k > self.limit:
+        # With no more values at hand than the limit, the next one is not known to be wanted.
+        known = len(ritz.S) > self.limit
+        if verdict.k > self.limit and known:
             residuals = ritz.residuals[: self.limit]
-            enough = len(residuals) == self.limit
-            self.truncated = enough and bool(np.all(residuals <= self.strict.tol * ritz.S[0]))
+            self.truncated = bool(np.all(residuals <= self.strict.tol * ritz.S[0]))
             if self.truncated or self.target >= self.limit:
                 return self.truncated
         elif verdict.done:
             return True
         if verdict.k > self.target:
-            self.target = min(self.limit, max(verdict.k, self.target + self.target // 2))
+            most = self.limit if known else self.limit + 1
+            self.target = min(most, max(verdict.k, self.target + self.target // 2))
             self.run.retarget(self.target)
         return False
 
@@ -401,13 +403,16 @@ def _examine(problem: Problem, driver: _Driver, ended: Status | None) -> _Outcom
     if better is not None:
         (U, S, V), residuals = better
     op.verifying = False
+    if isinstance(driver.stop, Values):  # which was judged by values before extraction
+        driver.k = k = driver.stop.count(S * problem.unit)
+        (U, S, V), residuals = (U[:, :k], S[:k], V[:, :k]), residuals[:k]
     if not np.isfinite(residuals).all():
         msg = (
             "a product with A (or its adjoint) returned NaN or inf when the triplets were checked; "
             "find it in A, or scale A down"
         )
         raise ValueError(msg)
-    return _Outcome((U, S, V), residuals / S[0] if S[0] > 0 else residuals)
+    return _Outcome((U, S, V), residuals / S[0] if k and S[0] > 0 else residuals)
 
 
 def _finish(

@@ -219,7 +219,8 @@ def _norms(arrays: Arrays, Y: Array, *, look: bool) -> tuple[HostArray, HostArra
     norms = np.sqrt(G.diagonal().real)
     check_finite(norms)
     large = np.abs(G) > (_ORTHOGONAL * arrays.eps * norms) * norms[:, None]
-    return norms, G, np.count_nonzero(large) == len(norms)  # those with themselves
+    alone = np.count_nonzero(large) == len(norms)  # each with itself
+    return norms, G, alone and bool(norms.all())
 
 
 def orthogonality_loss(arrays: Arrays, U: Array, V: Array) -> float:
