@@ -87,8 +87,10 @@ def judge_above(
             return Finding(Outcome.WRONG, f"says MAX_K with {k} of {limit} triplets, none follows")
     if not result.converged:
         return found
-    # (A value is rounded to its dtype after it was compared.)
-    if count(S * (1 + 2 * float(np.finfo(np.asarray(result.S).dtype).eps))) < k:
+    # A threshold below the rounding level counts rounding errors too; and a value is rounded to its
+    # dtype after it was compared.
+    blur = (slack.rounding * unit(truth)) * np.ones(k)
+    if all(count(values) < k for values in (S, S + blur, np.maximum(S - blur, 0.0))):
         return Finding(Outcome.WRONG, f"returns values that are not wanted: {result.S}")
     if k == len(s):
         return found

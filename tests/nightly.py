@@ -18,8 +18,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, HypothesisProvider
 from random_structure import Problem, examine, problems
 from structured_matrices import KINDS
+
+# The usual backend draws most examples as variations of one before; here each is independent.
+AVAILABLE_PROVIDERS["independent"] = HypothesisProvider
 
 
 def run_chunk(
@@ -31,6 +35,7 @@ def run_chunk(
     @seed(base * 1_000_003 + number)
     @settings(
         max_examples=size,
+        backend="independent",
         deadline=None,
         database=None,
         print_blob=False,

@@ -242,7 +242,7 @@ few_levels = st.one_of(
 @st.composite
 def equal_blocks(draw: Any) -> Description:
     rows, columns = draw(st.integers(1, 12)), draw(st.integers(1, 12))
-    return "equal", rows, columns, draw(st.integers(1, min(14, MOST // max(rows, columns))))
+    return "equal", rows, columns, draw(st.integers(2, min(14, MOST // max(rows, columns))))
 
 
 @st.composite
@@ -263,7 +263,7 @@ def graphs(draw: Any) -> Description:
     ends, count = GRAPHS[name](Random(0, np.dtype(float)), *chosen)
     if not len(ends):  # a single node; without an edge there is no incidence matrix
         form = "adjacency"
-    return "graph", name, chosen, form, draw(st.integers(1, max(1, min(9, MOST // count))))
+    return "graph", name, chosen, form, draw(st.integers(1, max(1, min(9, MOST // max(count, len(ends))))))
 
 
 @st.composite
