@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
 from checks import (
@@ -21,12 +22,13 @@ from checks import (
 )
 
 import trsvd
-from trsvd import svds, svds_above, svds_to_tolerance
+from trsvd import ConvergenceWarning, svds, svds_above, svds_to_tolerance
+from trsvd._completeness import check_completeness
 from trsvd._drive import _Decline, _Driver
 from trsvd._golub_kahan import GolubKahan
 from trsvd._hard_cases import CASES
 from trsvd._problem import Problem
-from trsvd.stopping import Residual
+from trsvd.stopping import Residual, Values
 from trsvd.testing import matrix_with_spectrum
 
 
@@ -438,3 +440,124 @@ def test_vectors_that_squares_left_too_coarse_are_gone_on_from(dtype, rng):
     assert isinstance(run.basis, GolubKahan)
     cosines = np.linalg.svd(before.T @ run.basis.right_vectors(3), compute_uv=False)
     assert cosines.min() > 0.99
+
+
+def blocks(shape, size, copies, seed):
+    """A matrix with ``copies`` equal diagonal blocks: each singular value that many times."""
+    block = np.random.default_rng(seed).standard_normal((size, size))
+    A = np.zeros(shape)
+    A[: size * copies, : size * copies] = scipy.linalg.block_diag(*[block] * copies)
+    return A
+
+
+def assert_orthonormal(result):
+    for vectors in (result.U, result.Vh.conj().T):
+        bound = orthonormality_bound(vectors.shape, vectors.dtype)
+        assert orthonormality(vectors) <= bound
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("shape", "size", "copies"),
+    [((140, 66), 8, 8), ((66, 140), 8, 8), ((200, 90), 6, 15), ((80, 80), 10, 8)],
+)
+@pytest.mark.parametrize("sides", ["auto", "one-sided", "two-sided"])
+def test_equal_blocks_cost_the_left_basis_its_orthogonality(sides, shape, size, copies, seed):
+    """A Krylov space meets one copy of each value, breaks down and goes on from a random vector.
+    Moderate remainders multiplied the loss of the left basis step by step, up to linear dependence:
+    a `FloatingPointError`, `ROUNDING_FLOOR`, or a false `AdjointError`.
+    """
+    A = blocks(shape, size, copies, seed)
+    method = trsvd.ThickRestartLanczos(reorthogonalize=sides)
+    result = svds(A, size, method=method, rng=seed)
+    assert result.converged
+    assert_orthonormal(result)
+    exact = np.linalg.svd(A, compute_uv=False)[:size]
+    assert np.abs(result.S - exact).max() <= 1e-11 * exact[0]
+
+
+@pytest.mark.parametrize("tol", [0.1, 1e-3, None])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("rank", [20, 60, 110])
+def test_all_triplets_of_a_matrix_of_lower_rank_were_not_orthonormal(rank, dtype, tol):
+    """k = min(m, n) > rank: U was off by 1.0, CONVERGED and "exact"."""
+    rng = np.random.default_rng(rank)
+    m, n = 120, 250
+    A = np.zeros((m, n), complex)
+    U = np.linalg.qr(rng.standard_normal((m, rank)) + 1j * rng.standard_normal((m, rank)))[0]
+    A[:, rng.permutation(n)[:rank]] = U * rng.uniform(0.1, 1, rank)
+    A = (A if dtype.startswith("complex") else A.real).astype(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        result = svds(scipy.sparse.csr_array(A), m, method="trlan", tol=tol, rng=0)
+    assert_orthonormal(result)
+
+
+def test_vectors_are_measured_before_they_are_returned(monkeypatch, rng):
+    """A method that loses orthogonality is corrected by a Rayleigh-Ritz step."""
+    A = geometric(90, 60)
+    extract = GolubKahan.extract
+
+    def skewed(self, k):
+        U, S, V = extract(self, k)
+        return U @ (np.eye(k) + 1e-6), S, V @ (np.eye(k) - 1e-6)
+
+    monkeypatch.setattr(GolubKahan, "extract", skewed)
+    result = svds(A, 5, method="trlan", rng=0)
+    assert result.converged
+    assert_orthonormal(result)
+    assert np.abs(result.S - 0.8 ** np.arange(5)).max() <= 1e-13
+
+
+@pytest.mark.parametrize("kind", ["sparse", "operator"])
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("decay", [1.0, 0.9])
+def test_a_threshold_just_below_the_largest_value_found_nothing(decay, seed, kind):
+    """The first Ritz value plus its residual was below the threshold, which says nothing of larger
+    values: no triplets, CONVERGED, after two products.
+    """
+    A = np.random.default_rng(seed).standard_normal((300, 250)) * decay ** np.arange(250)
+    exact = np.linalg.svd(A, compute_uv=False)
+    matrix = scipy.sparse.csr_array(A) if kind == "sparse" else CountingOperator(A)
+    for max_k in (1, 3, None):
+        result = svds_above(matrix, (exact[0] + exact[1]) / 2, max_k=max_k, rng=seed)
+        assert result.converged
+        assert len(result.S) == 1
+        nothing = svds_above(matrix, 1.01 * exact[0], max_k=max_k, rng=seed)
+        assert nothing.converged
+        assert len(nothing.S) == 0
+
+
+@pytest.mark.parametrize("method", ["trlan", "krylov", "rsvd", "power"])
+@pytest.mark.parametrize("copies", [12, 29])
+def test_more_equal_values_above_a_threshold_than_a_block_is_wide(method, copies):
+    """Block Krylov returned 20 of 29: that its block was as wide as the values found are many does
+    not say that there are no others, and "random start" spared the check.
+    """
+    s = np.concatenate([np.ones(copies), np.full(150 - copies, 0.3)])
+    A = matrix_with_spectrum(200, 150, s, rng=0)
+    result = svds_above(CountingOperator(A), 0.5, method=method, tol=1e-6, rng=0)
+    assert result.converged
+    assert len(result.S) == copies
+    assert result.completeness.kind != "random start"
+
+
+def test_a_small_rest_of_the_norm_certifies_no_threshold(rng):
+    """What is left of the norm is less than the last value found, and more than the threshold."""
+    s = np.array([10.0, 9.0, 8.0, 7.0, 6.0, 2.0, 0.1])
+    A = matrix_with_spectrum(90, 80, np.concatenate([s, np.full(73, 1e-3)]), rng=0)
+    problem = Problem(CountingOperatorWithNorm(A), 0, None)
+    run = trsvd.ThickRestartLanczos().init(problem.op, 5, tol=1e-8, start=None, rng=problem.rng)
+    U, S, Vh = np.linalg.svd(A)
+    found = (U[:, :5], S[:5], Vh[:5].T)
+    for stop, kind in ((Residual(5, 1e-8), "norm"), (Values(lambda S: S > 1.0, 1e-8), "unchecked")):
+        known, missed = check_completeness(
+            problem.op, run, found, stop, problem.unit, lambda: problem.rng, 1
+        )
+        assert known.kind == kind
+        assert (missed is not None) == (kind == "unchecked")
+
+
+class CountingOperatorWithNorm(CountingOperator):
+    def frobenius_norm(self):
+        return np.linalg.norm(self.A)

@@ -26,7 +26,6 @@ from checks import (
 
 import trsvd
 from trsvd import ConvergenceWarning, NotConverged, Status, svds
-from trsvd._golub_kahan import GolubKahan
 
 
 def matrix(m, n, dtype="float64", seed=0, decay=0.8):
@@ -1160,23 +1159,3 @@ def test_a_left_basis_that_is_no_longer_orthogonal_is_made_so(rng, spectrum_matr
     eps = float(np.finfo(float).eps)
     assert np.abs(result.U.T @ result.U - np.eye(20)).max() <= 260 * eps
     assert np.abs(result.S - s[:20]).max() <= 260 * eps
-
-
-def test_a_left_basis_that_is_lost_is_begun_anew(monkeypatch, rng, spectrum_matrix):
-    s = 0.9 ** np.arange(80)
-    A = spectrum_matrix(120, 80, s, "float64", rng)
-    real, lost = GolubKahan.compress, []
-
-    def compress(self, *args, **options):
-        if len(lost) < 2:
-            lost.append(self)
-            msg = "the left basis lost its rank"
-            raise FloatingPointError(msg)
-        return real(self, *args, **options)
-
-    monkeypatch.setattr(GolubKahan, "compress", compress)
-    result = svds(A, 5, method=trsvd.ThickRestartLanczos(basis_size=10), tol=1e-10, rng=0)
-    assert len(lost) == 2
-    assert result.status.converged
-    assert np.abs(result.S - s[:5]).max() <= 1e-10 * 5**0.5
-    assert result.completeness.kind != "random start"

@@ -19,11 +19,10 @@ from trsvd._orthonormalize import SpareVectors, level_of, orthonormalize
 from trsvd._ritz import small_eigh
 from trsvd.methods import Run
 from trsvd.result import Completeness
-from trsvd.stopping import Residual, Stop
+from trsvd.stopping import FAILURE_PROBABILITY, Residual, Stop
 
 __all__ = ["check_completeness", "certified_eta", "steps_for"]
 
-_FAILURE_PROBABILITY = 1e-3
 _ETA = 0.1
 _LEAST_STEPS = 8
 
@@ -81,21 +80,26 @@ def check_completeness(
     k, n = len(S), op.shape[1]
     if run.exact or k == n:
         return Completeness("exact"), None
-    if k and _rest_is_small(op, S):
-        return Completeness("norm"), None
+    leading = isinstance(stop, Residual)  # which says nothing of the values behind these k
+
+    def is_settled(s: float) -> bool:
+        return s < S[-1] if leading else not stop.missed(S * unit, k, s * unit)
+
+    if _rest_is_small(op, S, is_settled):
+        return Completeness("norm", slack=0.0 if leading else stop.slack), None
     # A random vector has a component of about 1 / sqrt(n) along each singular vector: a looser
     # residual than that can be met before the leading one has grown.
-    if run.meets_all_copies and stop.tol <= _FAILURE_PROBABILITY / math.sqrt(n):
+    if leading and run.meets_all_copies and stop.tol <= FAILURE_PROBABILITY / math.sqrt(n):
         return Completeness("random start", slack=stop.slack), None
     # The theorem on the largest value is one on the run itself, where it is all that is wanted.
-    if k == 1 and run.random_steps >= _LEAST_STEPS and isinstance(stop, Residual):
-        eta = certified_eta(n, run.random_steps, _FAILURE_PROBABILITY)
+    if leading and k == 1 and run.random_steps >= _LEAST_STEPS:
+        eta = certified_eta(n, run.random_steps, FAILURE_PROBABILITY)
         if asked is None or eta <= asked:
-            return Completeness("probable", eta, _FAILURE_PROBABILITY), None
+            return Completeness("probable", eta, FAILURE_PROBABILITY), None
     # A stream of its own: with the seed of an earlier call the run may have met these vectors.
     rng = np.random.default_rng([int(source().integers(1 << 62)), k])
     width = min(width, n - k)
-    steps = steps_for(n, asked or _ETA, _FAILURE_PROBABILITY)
+    steps = steps_for(n, asked or _ETA, FAILURE_PROBABILITY)
     if asked is None:
         steps = min(steps, max(_LEAST_STEPS, op.matvecs // 20))
     view = _compiled_view(op, S, stop.tol) if width == 1 and k + steps < n else None
@@ -119,8 +123,8 @@ def check_completeness(
         return Completeness("unchecked"), vectors
     if exhausted:
         return Completeness("exact", slack=stop.slack), None
-    eta = certified_eta(n, steps, _FAILURE_PROBABILITY)
-    return Completeness("probable", eta, _FAILURE_PROBABILITY, stop.slack), None
+    eta = certified_eta(n, steps, FAILURE_PROBABILITY)
+    return Completeness("probable", eta, FAILURE_PROBABILITY, stop.slack), None
 
 
 def _compiled_complement(
@@ -146,16 +150,20 @@ def _compiled_complement(
     return np.sqrt(np.maximum(values[:1], 0)), V[k : k + made].T @ Q[:, :1].astype(V.dtype)
 
 
-def _rest_is_small(op: Metered, S: HostArray) -> bool:
-    """Whether what is left of the norm is less than s_k: then nothing larger can be in it."""
-    found, last = float(np.sum(S**2)), float(S[-1]) ** 2
-    hint = op.norm_hint  # to four digits: mostly enough, and it is there already
-    if hint is not None and 0.9998 * hint**2 - found > last:
-        return False
-    if hint is not None and 1.0002 * hint**2 - found < last:
-        return True
+def _rest_is_small(op: Metered, S: HostArray, is_settled: Callable[[float], bool]) -> bool:
+    """True if no singular value that what is left of the norm has room for would be missed."""
+    found, hint = float(np.sum(S**2)), op.norm_hint
+
+    def settles(energy: float) -> bool:
+        return is_settled(math.sqrt(max(energy - found, 0.0)))
+
+    if hint is not None:  # to four digits, which is mostly enough, and costs nothing
+        if not settles(0.9998 * hint**2):
+            return False
+        if settles(1.0002 * hint**2):
+            return True
     norm = op.frobenius_norm()
-    return norm is not None and (1 + 10 * op.arrays.eps) * norm**2 - found < last
+    return norm is not None and settles((1 + 10 * op.arrays.eps) * norm**2)
 
 
 def _compiled_view(op: Metered, S: HostArray, tol: float) -> InMemory | None:

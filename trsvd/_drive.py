@@ -16,7 +16,13 @@ from trsvd._completeness import check_completeness
 from trsvd._errors import NotConverged, Status, warn_caller
 from trsvd._kinds import describe, dtype_name
 from trsvd._problem import Problem, State
-from trsvd._ritz import Ritz, residual_blocks, residual_norms
+from trsvd._ritz import (
+    Ritz,
+    orthogonality_loss,
+    rayleigh_ritz,
+    residual_blocks,
+    residual_norms,
+)
 from trsvd._second_look import second_look
 from trsvd._spectrum_check import check_fits, check_spectrum
 from trsvd._threads import one_blas_thread
@@ -29,6 +35,9 @@ __all__ = ["Callback", "GaveWay", "OnFailure", "Request", "Verify", "solve"]
 
 # Handed to a method that draws no random numbers, so that none is made for each call.
 _NOT_USED = np.random.default_rng(0)
+
+# Units of rounding, times the root of the length, that vectors may be off orthonormal by.
+_SKEW = 8
 
 Callback = Callable[[Info], bool | None]
 OnFailure = Literal["return", "raise"]
@@ -377,10 +386,14 @@ def _examine(problem: Problem, driver: _Driver, ended: Status | None) -> _Outcom
         none = (problem.arrays.zeros(rows, 0) for rows in op.shape)
         return _Outcome((next(none), np.zeros(0), next(none)), np.zeros(0))
     U, S, V = run.extract(op, k)
+    op.verifying, exact_side = True, run.exact_side
+    if not orthogonality_loss(op.arrays, U, V) <= _SKEW * problem.eps * math.sqrt(max(op.shape)):
+        U, S, V = rayleigh_ritz(op, V, problem.rng, k, skew=True)
+        exact_side = "left"
     if isinstance(driver.stop, Gap):
+        op.verifying = False
         return _Outcome((U, S, V), np.full(k, np.nan))
-    op.verifying = True
-    blocks = residual_blocks(op, U, S, V, exact=run.exact_side)
+    blocks = residual_blocks(op, U, S, V, exact=exact_side)
     residuals = residual_norms(op.arrays, blocks)
     # (A run that was cut off is handed out as it stands.)
     last = ended is Status.ROUNDING_FLOOR or (ended is None and driver.at_the_floor)

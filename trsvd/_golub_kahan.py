@@ -21,6 +21,8 @@ product too, which B alone does not.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import scipy.linalg
 
@@ -66,7 +68,9 @@ class GolubKahan:
     ) -> None:
         arrays = op.arrays
         m, n = op.shape
-        self.arrays, self.shape, self.two_sided = arrays, op.shape, two_sided
+        self.arrays, self.shape = arrays, op.shape
+        # One-sided, each step reads numbers of the device, which costs more than it saves.
+        self.two_sided = two_sided or not arrays.reads_are_cheap
         self.capacity = min(capacity, n)
         width = int(start.shape[1])
         arrays.check_room(
@@ -80,6 +84,7 @@ class GolubKahan:
         self._open = 0  # columns of U that A^H has not been applied to
         self.S_locked = np.zeros(0)
         self.loss = 0.0
+        self._loss = arrays.eps  # estimated for the last block of U, where one-sided
         if locked is not None:
             self.U.append(locked[0])
             self.V.append(locked[2])
@@ -158,11 +163,13 @@ class GolubKahan:
             H = arrays.adjoint(self._coupling)
             Y = Y - self.arrays.product(self.U.view(j - H.shape[0]), H)
             Q, _, R = orthonormalize(arrays, Y, None, floor=floor, spare=self.spare_m)
-            if not self._independent(R):
-                # What is left of a small remainder, or stands in for it, is orthogonal to U only
-                # by being made so.
+            if self._loss_after(H, R) > arrays.eps**0.5:
                 Q, more, R = orthonormalize(arrays, Y, basis, floor=floor, spare=self.spare_m)
-                H = self._padded(H, j) + more
+                # The columns of U are orthonormal to sqrt(eps): two projections leave eps.
+                Q, again, rest = orthonormalize(arrays, Q, basis, floor=0.0, spare=self.spare_m)
+                H = self._padded(H, j) + more + arrays.product(again, R)
+                R = arrays.product(rest, R)
+                self._loss = arrays.eps
         self._open = int(Q.shape[1])
         self.U.append(Q)
         self._pending.append((H, R))
@@ -193,17 +200,19 @@ class GolubKahan:
         self._coupling = C
         self._pending.append((C, back))
 
-    def _independent(self, R: Array) -> bool:
-        """Whether no direction of a block nearly vanished; False where looking means waiting.
+    def _loss_after(self, H: Array, R: Array) -> float:
+        """Estimate the cosines between a new block and the columns of U before it.
 
-        Dividing by a remainder r multiplies what is not orthogonal in it by ``||A|| / r``.
+        With V orthonormal, ``U^H (A W - U_last H) = (I - U^H U_last) H`` up to rounding: the
+        loss of the last block is multiplied by ``||H|| / r``, r the least singular value of R.
         """
-        if not self.arrays.reads_are_cheap:
-            return False
-        R = self.arrays.get(R)
+        H, R = self.arrays.get(H), self.arrays.get(R)
         check_finite(R)
-        smallest = np.linalg.norm(R, ord=-2)
-        return bool(smallest > self.arrays.eps**0.25 * float(self.anorm))
+        least = float(np.linalg.norm(R, ord=-2))
+        rounding = self.arrays.eps * float(self.anorm)
+        carried = self._loss * float(np.linalg.norm(H))
+        self._loss = (carried + rounding) / least if least else math.inf
+        return self._loss
 
     def _padded(self, H: Array, rows: int) -> Array:
         """Coefficients in the last columns of U as coefficients in all ``rows`` of them."""
@@ -277,11 +286,7 @@ class GolubKahan:
         U = self.U.view()
         G = self.arrays.get(self.arrays.adjoint_product(U, U)).astype(self.B.dtype)
         self.loss = float(np.abs(G - np.eye(len(G))).max())
-        try:
-            T = np.linalg.cholesky(G).conj().T
-        except np.linalg.LinAlgError:
-            msg = "the left basis lost its independence; use reorthogonalize='two-sided'"
-            raise FloatingPointError(msg) from None
+        T = np.linalg.cholesky(G).conj().T
         return np.linalg.inv(T)
 
     def _form(self) -> tuple[HostArray, HostArray, HostArray | None]:
@@ -392,6 +397,7 @@ class GolubKahan:
         self._coupling = put(self.C)
         self._kept = self.size
         self._restarts += 1
+        self._loss = self.arrays.eps
 
     def lock(self, level: float) -> None:
         """Take leading triplets whose couplings are at most ``level`` out of the iteration.

@@ -23,6 +23,7 @@ __all__ = [
     "check_finite",
     "is_flat",
     "rayleigh_ritz",
+    "orthogonality_loss",
     "residual_blocks",
     "residual_norms",
     "small_eigh",
@@ -219,6 +220,13 @@ def _norms(arrays: Arrays, Y: Array, *, look: bool) -> tuple[HostArray, HostArra
     check_finite(norms)
     large = np.abs(G) > (_ORTHOGONAL * arrays.eps * norms) * norms[:, None]
     return norms, G, np.count_nonzero(large) == len(norms)  # those with themselves
+
+
+def orthogonality_loss(arrays: Arrays, U: Array, V: Array) -> float:
+    """The largest entry of ``U^H U - I`` and ``V^H V - I``, in modulus; one transfer."""
+    products = [arrays.adjoint_product(X, X) for X in (U, V)]
+    G = arrays.get(arrays.xp.stack(products))
+    return float(np.abs(G - np.eye(G.shape[-1])).max(initial=0.0))
 
 
 def residual_blocks(

@@ -37,6 +37,10 @@ class Completeness:
         was asked for, where it decides what counts as missed; 0 where nothing is granted. Where
         ``s_k`` is smaller than ``slack s_1`` itself, little is known about it: ask for a smaller
         ``tol``.
+
+    Notes
+    -----
+    For a result of `svds_above` the threshold takes the place of ``s_k``.
     """
 
     kind: str

@@ -16,7 +16,10 @@ import numpy as np
 from trsvd._arrays import HostArray
 from trsvd._ritz import Ritz
 
-__all__ = ["Energy", "Gap", "Residual", "Stop", "Values", "Verdict"]
+__all__ = ["FAILURE_PROBABILITY", "Energy", "Gap", "Residual", "Stop", "Values", "Verdict"]
+
+# Probability with which a random start, or a random check, may miss a singular value.
+FAILURE_PROBABILITY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,15 @@ class Values(_WithTolerance):
             if k < rank:
                 return Verdict(False, k + 1)
             return Verdict(_good(S, residuals, k, self.tol), k)
-        # The next Ritz value is a lower bound; at its upper end it must not be wanted either.
+        # A larger value may be hidden: a Ritz vector of residual r has a component of at most r / d
+        # along the vectors of a value that is larger by d, and one of 1e-3 / sqrt(n) or more by
+        # its random start, except with probability 1e-3.
+        certain = FAILURE_PROBABILITY / math.sqrt(rank)
         raised = S.copy()
-        raised[k] = min(S[k] + residuals[k], S[k - 1]) if k else S[k] + residuals[k]
-        settled = residuals[k] <= self.tol * S[0] or self.count(raised) == k
+        raised[k] = S[k] + residuals[k] / certain
+        if k:
+            raised[k] = min(raised[k], S[k - 1])
+        settled = residuals[k] <= min(self.tol, certain) * S[0] or self.count(raised) == k
         return Verdict(settled and _good(S, residuals, k, self.tol), k)
 
     def missed(self, S: HostArray, k: int, s: float) -> bool:

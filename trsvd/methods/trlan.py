@@ -229,7 +229,7 @@ class _LanczosRun(Run):
             self.basis = GolubKahan(op, V, capacity=capacity, rng=self.rng, two_sided=True)
             self._leave_gram = False
         if self.basis.full:
-            self._restart(op)
+            self._compress()
         basis = self.basis
         if isinstance(basis, GramLanczos):
             view = self._view(op)
@@ -265,16 +265,6 @@ class _LanczosRun(Run):
         self._leave_gram = self.precision != "float32"
         self.precision, self._too_coarse = "float64", False
         self.basis = self._first_basis(op, None)
-
-    def _restart(self, op: Metered) -> None:
-        try:
-            self._compress()
-        except FloatingPointError:
-            # One-sided orthogonalization lost the left basis: begin anew from the right one.
-            self.basis = GolubKahan(
-                op, self.basis.right_vectors(self.k), capacity=self.basis.capacity, rng=self.rng
-            )
-            self._from_random = False
 
     def _compress(self) -> None:
         basis, self._from_random = self.basis, False
@@ -373,11 +363,7 @@ class _LanczosRun(Run):
     def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
         if isinstance(self.basis, GramLanczos):
             return self._ritz_with_product(op, k)
-        try:
-            return self.basis.extract(k)
-        except FloatingPointError:
-            # One-sided orthogonalization lost the left basis; the right one is whole.
-            return self._ritz_with_product(op, k)
+        return self.basis.extract(k)
 
     def _ritz_with_product(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
         turned = self.turned and isinstance(self.basis, GramLanczos)
