@@ -191,7 +191,8 @@ def test_judge_of_a_certificate_that_leaves_room():
     probable = trsvd.Completeness("probable", 0.1, 1e-3)
     few = dataclasses.replace(forged(result, [0, 1]), completeness=probable)
     assert judge_above(TRUTH, few, wanted, None, 5).outcome is Outcome.WRONG
-    near = Truth.of(np.diag([4.0, 2.0, 1.0, 1.6, 0.5]))
+    B = np.diag([4.0, 2.0, 1.6, 1.0, 0.5])
+    near, few = Truth.of(B), dataclasses.replace(svds(B, 2), completeness=probable)
     assert judge_above(near, few, wanted, None, 5).outcome is Outcome.CERTIFICATE
     exact = dataclasses.replace(few, completeness=trsvd.Completeness("exact"))
     assert judge_above(near, exact, wanted, None, 5).outcome is Outcome.WRONG
