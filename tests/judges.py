@@ -52,8 +52,8 @@ def judge_above(
 ) -> Finding:
     """Judge an answer of `svds_above`.
 
-    Converged: every value is wanted, and the next exact one, made smaller by what tolerance and
-    certificate leave open, is not. Stopped at max_k: the next one, made larger, is wanted.
+    Converged: every value is wanted, and the next exact one is not, with room for what tolerance
+    and certificate leave open. Stopped at max_k: more values are wanted, with the same room.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def judge_above(
         Most triplets that were asked for.
     """
     S = np.ldexp(np.asarray(result.S, dtype=np.float64), -truth.exponent)
-    k, s, eta = len(S), truth.s, 0.0
+    k, s = len(S), truth.s
     found = judge_result(truth, result, np.asarray, k, tol)
     slack = Slack.of(truth, np.asarray(result.U).dtype, k, tol)
     if found.outcome in {Outcome.WRONG, Outcome.NAN}:
@@ -77,12 +77,13 @@ def judge_above(
     if k > limit:
         return Finding(Outcome.WRONG, f"{k} triplets, at most {limit} asked for")
 
+    doubt = (slack.tol + slack.value) * unit(truth)
+
     def count(values: np.ndarray) -> int:
         mask = wanted(np.ldexp(values, truth.exponent))
         return len(values) if mask.all() else int(np.argmin(mask))
 
     if result.status is trsvd.Status.MAX_K:
-        doubt = (slack.tol + slack.value) * unit(truth)
         most = max(count(values) for values in (s, s + doubt, np.maximum(s - doubt, 0.0)))
         if k < limit or most <= limit:
             return Finding(Outcome.WRONG, f"says MAX_K with {k} of {limit} triplets, none follows")
@@ -95,14 +96,17 @@ def judge_above(
         return Finding(Outcome.WRONG, f"returns values that are not wanted: {result.S}")
     if k == len(s):
         return found
-    if result.completeness.kind == "probable":
-        eta = result.completeness.eta
-    next_one = s[k] - (slack.tol + slack.value) * unit(truth)
-    if count(np.append(S, max(min(next_one, S[-1] if k else math.inf), 0.0))) <= k:
+    last = float(S[-1]) if k else math.inf
+
+    def is_wanted(following: float) -> bool:
+        around = np.clip([following - doubt, following, following + doubt], 0.0, last)
+        return all(count(np.append(S, value)) > k for value in around)
+
+    if not is_wanted(s[k]):
         return found
-    next_one = s[k] / (1 + eta) - (slack.tol + slack.value) * unit(truth)
+    eta = result.completeness.eta if result.completeness.kind == "probable" else 0.0
     said = f"s_{k + 1} = {s[k] / unit(truth):.6g} s_1 is wanted and missed; {result.completeness}"
-    if count(np.append(S, max(min(next_one, S[-1] if k else math.inf), 0.0))) <= k:
+    if not is_wanted(s[k] / (1 + eta)):
         return Finding(Outcome.CERTIFICATE, said)
     return Finding(Outcome.WRONG, said)
 
