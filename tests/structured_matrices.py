@@ -241,14 +241,15 @@ few_levels = st.one_of(
 
 @st.composite
 def equal_blocks(draw: Any) -> Description:
-    rows, columns = draw(st.integers(1, 12)), draw(st.integers(1, 12))
-    return "equal", rows, columns, draw(st.integers(2, min(14, MOST // max(rows, columns))))
+    copies = draw(st.one_of(st.integers(2, 3), st.integers(2, 14)))
+    side = st.one_of(st.integers(1, min(9, MOST // copies)), st.integers(1, MOST // copies))
+    return "equal", draw(side), draw(side), copies
 
 
 @st.composite
 def graphs(draw: Any) -> Description:
     name = draw(st.sampled_from(list(GRAPHS)))
-    side = st.integers(1, 9)
+    side = st.integers(1, 11)
     sizes = {
         "path": st.tuples(st.integers(1, MOST)),
         "cycle": st.tuples(st.integers(1, MOST)),
