@@ -543,6 +543,20 @@ def test_more_equal_values_above_a_threshold_than_a_block_is_wide(method, copies
     assert result.completeness.kind != "random start"
 
 
+@pytest.mark.parametrize("tol", [0.1, 0.01])
+@pytest.mark.parametrize("verify", [True, "exact"])
+def test_equal_values_above_a_threshold_at_a_loose_tolerance(verify, tol):
+    """A missed value was made smaller by 10 tol of itself before it was compared: 7 of 48 values
+    came back at tol = 0.1, "exact", although they exceed the threshold by far more than tol s_1.
+    """
+    A = np.zeros((53, 52))
+    A[:48, :48] = np.eye(48)
+    for seed in range(3):
+        result = svds_above(A, 0.8, method="trlan", tol=tol, verify=verify, rng=seed)
+        assert result.converged
+        assert len(result.S) == 48
+
+
 def test_a_small_rest_of_the_norm_certifies_no_threshold(rng):
     """What is left of the norm is less than the last value found, and more than the threshold."""
     s = np.array([10.0, 9.0, 8.0, 7.0, 6.0, 2.0, 0.1])

@@ -152,11 +152,10 @@ class Values(_WithTolerance):
         """Whether ``s`` is larger than the last, or would be wanted among the others."""
         if k and s > S[k - 1] + self.slack * S[0]:
             return True
-        if s <= self.slack * max(s, S[0] if len(S) else s):
+        lowered = s - self.slack * S.max(initial=s)
+        if lowered <= 0:
             return False
-        place = int(np.searchsorted(-S[:k], -s))
-        merged = np.insert(S[:k], place, s * (1 - 10 * max(self.tol, 1e-15)))
-        merged = np.sort(merged)[::-1]
+        merged = np.sort(np.append(S[:k], lowered))[::-1]
         return self.count(merged) > k
 
 
