@@ -67,6 +67,7 @@ class GolubKahan:
         arrays = op.arrays
         m, n = op.shape
         self.arrays, self.shape, self.two_sided = arrays, op.shape, two_sided
+        self.rounding = op.rounding
         self.capacity = min(capacity, n)
         width = int(start.shape[1])
         arrays.check_room(
@@ -196,14 +197,16 @@ class GolubKahan:
     def _independent(self, R: Array) -> bool:
         """Whether no direction of a block nearly vanished; False where looking means waiting.
 
-        Dividing by a remainder r multiplies what is not orthogonal in it by ``||A|| / r``.
+        Dividing by a remainder r multiplies what is not orthogonal in it by ``||A|| / r``, and
+        rounding errors of the product by ``1 / r``.
         """
         if not self.arrays.reads_are_cheap:
             return False
         R = self.arrays.get(R)
         check_finite(R)
         smallest = np.linalg.norm(R, ord=-2)
-        return bool(smallest > self.arrays.eps**0.25 * float(self.anorm))
+        eps = self.arrays.eps
+        return bool(smallest > max(eps**0.25 * float(self.anorm), self.rounding / eps**0.5))
 
     def _padded(self, H: Array, rows: int) -> Array:
         """Coefficients in the last columns of U as coefficients in all ``rows`` of them."""
@@ -260,7 +263,7 @@ class GolubKahan:
         eps = self.arrays.eps
         # One-sided, a block is orthogonal to U only up to what is repaired at the next restart.
         level = 100 * eps**0.5 if self.two_sided else max(100 * eps**0.5, eps**0.25)
-        if np.abs(back - R.conj().T).max() > level * anorm:
+        if np.abs(back - R.conj().T).max() > level * anorm + 2 * self.rounding:
             msg = (
                 "products with A and with its adjoint disagree: <v, A^H u> differs from <A v, u> "
                 f"by {np.abs(back - R.conj().T).max() / anorm:.2g} of the norm of A; rmatmat must "

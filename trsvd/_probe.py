@@ -1,8 +1,17 @@
-"""Two products that tell whether an operator can be worked with."""
+"""A few products that tell whether an operator can be worked with.
+
+Products with blocks are compared with products with single vectors, and products with A with those
+with its adjoint. What two products may differ by is a matter of rounding: that of the dtype; that of
+the parts where an operator adds up parts, which may cancel; and what the operator itself loses, by
+computing in a lower precision or by a cancellation that nobody else sees. The last is measured:
+``A (x + y)`` differs from ``A x + A y`` by it.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,55 +19,252 @@ import numpy as np
 from trsvd._errors import AdjointError
 
 if TYPE_CHECKING:
+    from trsvd._arrays import Array, Arrays
     from trsvd._operator import MatrixOperator
 
-__all__ = ["probe"]
+__all__ = ["Probed", "probe"]
+
+# Rounding errors of two ways to compute a product, in rounding units of its size (of its parts).
+_UNITS = 100
+# Rounding errors of an operator, in those that were measured for a few vectors.
+_MEASURED = 10
+# Above this share of a product, rounding is told from a product that is not linear.
+_LINEAR = 1e-2
+# Coefficients of the sums that linearity is measured with; the first two make the block.
+_PAIRS = ((1.0, 1.0), (1.0, -1.0), (0.75, 1.0), (1.0, -0.625))
+# See `trsvd._operator._Products.way`.
+_WAYS = ("both", "columns", "blocks")
 
 
-def probe(op: MatrixOperator, rng: np.random.Generator) -> float:
-    """Check the adjoint, and return the size of the entries of ``A x`` for a random unit x.
+@dataclass(frozen=True)
+class Probed:
+    """Findings of `probe`.
 
-    Two products, none of which overflows for a matrix that a float can hold.
+    Attributes
+    ----------
+    size : float
+        Largest entry of ``A x`` in modulus, for two random unit vectors x.
+    rounding : float
+        Bound of the rounding errors in a product with a unit vector, as far as products and known
+        parts of the operator tell.
+    matvecs : int
+        Products made, in vectors.
     """
+
+    size: float
+    rounding: float
+    matvecs: int
+
+
+@dataclass(frozen=True)
+class _Half:
+    """Products of two columns in one direction: as they are times ``scale``, a power of two."""
+
+    Y: Array
+    scale: float
+    size: float
+    rounding: float
+
+
+class _Unfit(Exception):
+    """Products in one direction cannot be worked with, for the reason given."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class _Prober:
+    """The products of a probe, counted."""
+
+    def __init__(self, op: MatrixOperator, parts: float) -> None:
+        self.op, self.arrays = op, op.arrays
+        self.parts = _UNITS * op.arrays.eps * parts
+        self.matvecs = 0
+
+    def half(self, X: Array, *, adjoint: bool) -> _Half:
+        """Products with two unit columns, one at a time; `_Unfit` unless those of a block agree."""
+        arrays, concat = self.arrays, self.arrays.xp.concat
+        product = self._counted(self.op.rmatmat if adjoint else self.op.matmat)
+        x, y = X[:, :1], X[:, 1:]
+        Y = concat([product(x), product(y)], axis=1)
+        size = arrays.max_abs(Y)
+        if not math.isfinite(size):
+            name = "A^H" if adjoint else "A"
+            msg = (
+                f"a product with {name} has entries that are not finite ({size}); "
+                "find the NaN or inf in A, or scale A down"
+            )
+            raise ValueError(msg)
+        scale = _brings_near_one(arrays, size)
+        Y = Y * scale
+        sums = [_sum(X, *pair) for pair in _PAIRS]
+        want = [_sum(Y, *pair) for pair in _PAIRS]
+        level = _largest_norm(arrays, Y)
+        block = product(concat(sums[:2], axis=1)) * scale
+        rounding = off = _largest_norm(arrays, block - concat(want[:2], axis=1))
+        allowed = _UNITS * arrays.eps * level + self.parts * scale
+        if not off <= allowed:
+            again = [product(each) * scale for each in sums]
+            rounding = max(_largest_norm(arrays, a - b) for a, b in zip(again, want, strict=True))
+            off = _largest_norm(arrays, block - concat(again[:2], axis=1))
+            if not off <= allowed + _MEASURED * rounding:
+                raise _Unfit(_disagreement(off / level if level else math.inf, adjoint))
+            self._check_linear(product, x, y, Y, scale, rounding / level if level else 0.0)
+        return _Half(Y, scale, size, _MEASURED * rounding / scale)
+
+    def _check_linear(
+        self,
+        product: Callable[[Array], Array],
+        x: Array,
+        y: Array,
+        Y: Array,
+        scale: float,
+        share: float,
+    ) -> None:
+        """`_Unfit` if products of sums differ from sums of products by more than by rounding.
+
+        Rounding errors of two neighbours have nothing to do with each other, so that they are as
+        far apart as any. A function that is continuous is as near as its arguments.
+        """
+        if share <= _LINEAR:
+            return
+        arrays, level = self.arrays, _largest_norm(self.arrays, Y)
+        near = product(x + (0.01 * _LINEAR) * y) * scale
+        if not _largest_norm(arrays, near - Y[:, :1]) > 0.1 * share * level:
+            msg = (
+                f"A is not linear: A (x + y) differs from A x + A y by {share:.2g} of the norm of "
+                "A x, for random x and y; a truncated SVD is that of a matrix"
+            )
+            raise _Unfit(ValueError(msg))
+
+    def _counted(self, product: Callable[[Array], Array]) -> Callable[[Array], Array]:
+        def counted(X: Array) -> Array:
+            self.matvecs += int(X.shape[1])
+            try:
+                return product(X)
+            except Exception as error:
+                # An error of the shape of X comes again; then another way may be spared it.
+                try:
+                    product(X)
+                except Exception:
+                    raise _Unfit(error) from error
+                raise
+
+        return counted
+
+    def check_adjoint(self, X: Array, A_X: _Half, W: Array, AH_W: _Half) -> float:
+        """Compare ``<x, A^H w>`` with ``<A x, w>``; return a bound of the rounding errors."""
+        arrays = self.arrays
+        rounding = max(A_X.rounding, AH_W.rounding, self.parts)
+        scale = AH_W.scale
+        for j in range(2):
+            x, y, w, z = (M[:, j : j + 1] for M in (X, A_X.Y, W, AH_W.Y))
+            inner = arrays.real_inner(x, z)
+            other = arrays.real_inner(y, w) / A_X.scale * scale
+            allowed = arrays.eps**0.5 * max(_largest_norm(arrays, z), abs(other))
+            if not abs(inner - other) <= allowed + 2 * rounding * scale:
+                off = (inner - other) / other if other else math.inf
+                msg = (
+                    f"rmatmat is not the adjoint of matmat: <x, A^H A x> / ||A x||^2 = 1 + "
+                    f"({off:.3g}) for a random x, not 1; rmatmat must compute the conjugate "
+                    "transpose, A.conj().T @ X"
+                )
+                raise AdjointError(msg)
+        return rounding
+
+
+def probe(op: MatrixOperator, rng: np.random.Generator) -> Probed:
+    """Check what an operator promises, and settle how blocks are multiplied.
+
+    Products with a block of two columns must be those of its columns, and ``<x, A^H w>`` must equal
+    ``<A x, w>``. Where the first does not hold, and the second does for one column at a time,
+    products are made one column at a time from then on; or in blocks only, where it holds for these.
+
+    Parameters
+    ----------
+    op : MatrixOperator
+        Of shape (m, n).
+    rng : numpy.random.Generator
+        Source of the random vectors.
+
+    Returns
+    -------
+    Probed
+
+    Raises
+    ------
+    AdjointError
+        If ``rmatmat`` is not the adjoint of ``matmat``.
+    ValueError
+        If products of a block differ from those of its columns and neither go with the adjoint, if
+        products are not linear, or if they are not finite.
+
+    Notes
+    -----
+    Eight products, and about as many again where something is wrong. None overflows for a matrix
+    that a float can hold.
+    """
+    prober = _Prober(op, op.size_of_parts())
     arrays = op.arrays
-    x = arrays.gaussian(rng, op.shape[1], 1)
-    x = x / arrays.column_norms(x)
-    y = op.matmat(x)
-    size = arrays.max_abs(y)
-    if not math.isfinite(size):
-        msg = (
-            f"a product with A has entries that are not finite ({size}); "
-            "find the NaN or inf in A, or scale A down"
-        )
-        raise ValueError(msg)
-    if size == 0:
-        return 0.0
-    down = power_of_two(1 / size) if size > 1e-300 else 2.0**1000
-    y = y * down  # a new array: the operator may use one buffer for all that it returns
-    energy = arrays.real_inner(y, y)
-    z = op.rmatmat(y)
-    reach = arrays.max_abs(z)
-    if not math.isfinite(reach):
-        msg = (
-            f"a product with A^H has entries that are not finite ({reach}); "
-            "find the NaN or inf in A, or scale A down"
-        )
-        raise ValueError(msg)
-    back = power_of_two(1 / reach) if reach > 1e-300 else 1.0
-    z = z * back
-    inner = arrays.real_inner(x, z)
-    square = energy / down * back
-    allowance = arrays.eps**0.5 * max(float(arrays.get(arrays.column_norms(z))[0]), square)
-    if abs(inner - square) > allowance:
-        msg = (
-            f"rmatmat is not the adjoint of matmat: <x, A^H A x> / ||A x||^2 = "
-            f"1 + ({(inner - square) / square if square else math.inf:.3g}) for a random x, not 1; "
-            "rmatmat must compute the conjugate transpose, A.conj().T @ X"
-        )
-        raise AdjointError(msg)
-    return size
+    X = _unit_columns(arrays, arrays.gaussian(rng, op.shape[1], 2))
+    spare = _unit_columns(arrays, arrays.gaussian(rng, op.shape[0], 2))
+    first: Exception | None = None
+    for forward in (None, *_WAYS):
+        if not op.go(forward, None) and forward:
+            break
+        try:
+            A_X = prober.half(X, adjoint=False)
+        except _Unfit as unfit:
+            first = first or unfit.reason
+            continue
+        W = _unit_columns(arrays, A_X.Y, spare)
+        for backward in _WAYS if forward else (None,):
+            op.go(None, backward)
+            try:
+                AH_W = prober.half(W, adjoint=True)
+                rounding = prober.check_adjoint(X, A_X, W, AH_W)
+            except (_Unfit, AdjointError) as error:
+                reason = error.reason if isinstance(error, _Unfit) else error
+                first = first or reason
+                if forward is None and isinstance(error, AdjointError):
+                    raise  # blocks and columns agree: there is no other way
+                continue
+            return Probed(A_X.size, rounding, prober.matvecs)
+    assert first is not None
+    raise first
 
 
-def power_of_two(x: float) -> float:
-    """The largest power of two that is at most ``x`` (scaling by it rounds nothing)."""
-    return math.ldexp(1.0, math.frexp(x)[1] - 1)
+def _disagreement(off: float, adjoint: bool) -> ValueError:
+    block, single = ("rmatmat", "rmatvec") if adjoint else ("matmat", "matvec")
+    return ValueError(
+        f"{block} of two columns differs from the products of each column alone ({single}, or "
+        f"{block} of one column) by {off:.2g} of their norm, and neither of them agrees with "
+        f"products with the adjoint; {block} must treat each column of an array of shape (n, p) as "
+        f"{single} treats a vector of shape (n,)"
+    )
+
+
+def _sum(X: Array, a: float, b: float) -> Array:
+    return a * X[:, :1] + b * X[:, 1:]
+
+
+def _largest_norm(arrays: Arrays, X: Array) -> float:
+    return float(arrays.get(arrays.column_norms(X)).max())
+
+
+def _unit_columns(arrays: Arrays, X: Array, spare: Array | None = None) -> Array:
+    """Columns of norm 1; those of ``spare`` in place of zeros."""
+    norms = arrays.column_norms(X)
+    if spare is None:
+        return X / norms
+    xp = arrays.xp
+    zero = norms == 0
+    return xp.where(zero, spare, X / xp.where(zero, xp.ones_like(norms), norms))
+
+
+def _brings_near_one(arrays: Arrays, size: float) -> float:
+    """A power of two that brings a number near 1, as far as the dtype has one."""
+    _, most = math.frexp(float(np.finfo(arrays.host_dtype).max))
+    exponent = -math.frexp(size)[1] if size else 0
+    return math.ldexp(1.0, max(2 - most, min(exponent, most - 2)))
