@@ -50,7 +50,7 @@ class MatrixOperator(ABC):
 
     shape: tuple[int, int]
     arrays: Arrays
-    # Bound of the rounding errors in a product with a unit vector, where more than that of the dtype.
+    # Bound of the rounding errors in a product with a unit vector; 0 stands for those of the dtype.
     rounding: float = 0.0
 
     @property
@@ -414,7 +414,7 @@ def as_operator(A: Any) -> MatrixOperator:
 
 
 def check_adjoint(A: Any, rng: Any = None) -> None:
-    """Check that ``rmatmat`` is the adjoint of ``matmat``, and that blocks are multiplied by columns.
+    """Check that ``rmatmat`` is the adjoint of ``matmat``, and how both treat blocks.
 
     ``<x, A^H (A x)>`` must equal ``||A x||^2`` for a random x, and products with a block of two
     columns those of each column alone. Differences that rounding explains are allowed: that of the

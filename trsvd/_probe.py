@@ -1,10 +1,9 @@
 """A few products that tell whether an operator can be worked with.
 
 Products with blocks are compared with products with single vectors, and products with A with those
-with its adjoint. What two products may differ by is a matter of rounding: that of the dtype; that of
-the parts where an operator adds up parts, which may cancel; and what the operator itself loses, by
-computing in a lower precision or by a cancellation that nobody else sees. The last is measured:
-``A (x + y)`` differs from ``A x + A y`` by it.
+with its adjoint. They may differ by rounding errors: of the dtype; of the parts of an operator that
+adds up parts, which may cancel; and of the operator itself, which may compute in a lower precision,
+or cancel inside. The last are measured, as the difference of ``A (x + y)`` and ``A x + A y``.
 """
 
 from __future__ import annotations
@@ -26,12 +25,16 @@ __all__ = ["Probed", "probe"]
 
 # Rounding errors of two ways to compute a product, in rounding units of its size (of its parts).
 _UNITS = 100
-# Rounding errors of an operator, in those that were measured for a few vectors.
-_MEASURED = 10
+# Rounding errors of an operator, in those that were measured for a few vectors; and the square of
+# how much smaller they may be for random vectors of n entries than for others, times n.
+_MEASURED, _RANDOM = 10, 100
 # Above this share of a product, rounding is told from a product that is not linear.
 _LINEAR = 1e-2
 # Coefficients of the sums that linearity is measured with; the first two make the block.
 _PAIRS = ((1.0, 1.0), (1.0, -1.0), (0.75, 1.0), (1.0, -0.625))
+# Steps from one vector to its neighbours. Where a few units of rounding are left, of one number,
+# some of them change nothing.
+_NEIGHBOURS = (1.0, -1.0, 0.5, -0.5, 0.75, -0.75, 0.625, -0.625)
 # See `trsvd._operator._Products.way`.
 _WAYS = ("both", "columns", "blocks")
 
@@ -110,14 +113,13 @@ class _Prober:
             off = _largest_norm(arrays, block - concat(again[:2], axis=1))
             if not off <= allowed + _MEASURED * rounding:
                 raise _Unfit(_disagreement(off / level if level else math.inf, adjoint))
-            self._check_linear(product, x, y, Y, scale, rounding / level if level else 0.0)
+            self._check_linear(product, X, Y, scale, rounding / level if level else 0.0)
         return _Half(Y, scale, size, _MEASURED * rounding / scale)
 
     def _check_linear(
         self,
         product: Callable[[Array], Array],
-        x: Array,
-        y: Array,
+        X: Array,
         Y: Array,
         scale: float,
         share: float,
@@ -130,8 +132,12 @@ class _Prober:
         if share <= _LINEAR:
             return
         arrays, level = self.arrays, _largest_norm(self.arrays, Y)
-        near = product(x + (0.01 * _LINEAR) * y) * scale
-        if not _largest_norm(arrays, near - Y[:, :1]) > 0.1 * share * level:
+        step = 1e-3 * min(share, 1.0)
+        pairs = [pair for j in _NEIGHBOURS for pair in ((1.0, j * step), (j * step, 1.0))]
+        away = (
+            product(_sum(X, a, b)) * scale - (Y[:, :1] if a == 1 else Y[:, 1:]) for a, b in pairs
+        )
+        if all(_largest_norm(arrays, difference) <= 0.01 * share * level for difference in away):
             msg = (
                 f"A is not linear: A (x + y) differs from A x + A y by {share:.2g} of the norm of "
                 "A x, for random x and y; a truncated SVD is that of a matrix"
@@ -171,15 +177,15 @@ class _Prober:
                     "transpose, A.conj().T @ X"
                 )
                 raise AdjointError(msg)
-        return rounding
+        return rounding * max(1.0, max(self.op.shape) / _RANDOM) ** 0.5
 
 
 def probe(op: MatrixOperator, rng: np.random.Generator) -> Probed:
     """Check what an operator promises, and settle how blocks are multiplied.
 
     Products with a block of two columns must be those of its columns, and ``<x, A^H w>`` must equal
-    ``<A x, w>``. Where the first does not hold, and the second does for one column at a time,
-    products are made one column at a time from then on; or in blocks only, where it holds for these.
+    ``<A x, w>``. If the first fails, and the second holds for one column at a time, products are
+    made one column at a time from then on; or in blocks only, if it holds for blocks alone.
 
     Parameters
     ----------
