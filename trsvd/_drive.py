@@ -443,7 +443,8 @@ def _finish(
         cause = ""
         if status is Status.CANCELLATION:
             top = float(outcome.triplets[1][0])
-            cause = f"rounding errors of products up to {op.rounding / top:.2e} of s_1, "
+            share = op.rounding / top if top else math.inf
+            cause = f"rounding errors of products up to {share:.2e} of s_1, "
         msg = (
             f"{status.value} ({cause}largest residual {result.residuals.max(initial=0.0):.2e}, tol "
             f"{driver.stop.tol:.2e}, {result.matvecs} products by {method})"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,11 +27,11 @@ __all__ = ["Probed", "probe"]
 _UNITS = 100
 # Rounding errors of an operator, in those that were measured for a few vectors; and the square of
 # how much smaller they may be for random vectors of n entries than for others, times n.
-_MEASURED, _RANDOM = 10, 100
+_MEASURED, _RANDOM = 10, 10
 # Above this share of a product, rounding is told from a product that is not linear.
 _LINEAR = 1e-2
-# Coefficients of the sums that linearity is measured with; the first two make the block.
-_PAIRS = ((1.0, 1.0), (1.0, -1.0), (0.75, 1.0), (1.0, -0.625))
+# Coefficients of the sums of two vectors that linearity is measured with.
+_PAIRS = ((0.7, 0.4), (-0.3, 0.9), (0.6, -1.1), (1.3, 0.8))
 # Steps from one vector to its neighbours. Where a few units of rounding are left, of one number,
 # some of them change nothing.
 _NEIGHBOURS = (1.0, -1.0, 0.5, -0.5, 0.75, -0.75, 0.625, -0.625)
@@ -59,22 +59,74 @@ class Probed:
     matvecs: int
 
 
-@dataclass(frozen=True)
-class _Half:
-    """Products of two columns in one direction: as they are times ``scale``, a power of two."""
-
-    Y: Array
-    scale: float
-    size: float
-    rounding: float
-
-
 class _Unfit(Exception):
     """Products in one direction cannot be worked with, for the reason given."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(str(reason))
         self.reason = reason
+
+
+@dataclass(frozen=True)
+class _Half:
+    """Products with two columns in one direction: those of single columns, times ``scale``.
+
+    Attributes
+    ----------
+    product : callable
+        What they were made with.
+    X, Y : arrays of two columns
+        Unit vectors, and their products.
+    scale : float
+        A power of two.
+    size, level : float
+        Largest entry of the products, and largest norm of a column of Y.
+    rounding : float
+        Bound of the rounding errors, times ``scale``.
+    """
+
+    arrays: Arrays
+    product: Callable[[Array], Array]
+    X: Array
+    Y: Array
+    scale: float
+    size: float
+    level: float
+    rounding: float = 0.0
+
+    def of_sum(self, a: float, b: float) -> Array:
+        """Product with ``a x + b y``."""
+        return self.product(_sum(self.X, a, b)) * self.scale
+
+    def measured(self) -> _Half:
+        """With rounding errors as differences of ``A (a x + b y)`` and ``a A x + b A y`` show them.
+
+        Raises
+        ------
+        _Unfit
+            If the differences are not of rounding.
+        """
+        off = [self.of_sum(a, b) - _sum(self.Y, a, b) for a, b in _PAIRS]
+        rounding = max(_largest_norm(self.arrays, difference) for difference in off)
+        share = rounding / self.level if self.level else 0.0
+        if share > _LINEAR and self._is_continuous(share):
+            msg = (
+                f"A is not linear: A (x + y) differs from A x + A y by {share:.2g} of the norm of "
+                "A x, for random x and y; a truncated SVD is that of a matrix"
+            )
+            raise _Unfit(ValueError(msg))
+        return replace(self, rounding=max(self.rounding, _MEASURED * rounding))
+
+    def _is_continuous(self, share: float) -> bool:
+        """True if products of near vectors are near, compared with this share of a product.
+
+        Rounding errors of neighbours are as far apart as those of any two vectors, or the same.
+        """
+        step = 1e-3 * min(share, 1.0)
+        pairs = [pair for j in _NEIGHBOURS for pair in ((1.0, j * step), (j * step, 1.0))]
+        near = (self.Y[:, :1], self.Y[:, 1:])
+        away = (self.of_sum(a, b) - near[a != 1] for a, b in pairs)
+        return all(0 < _largest_norm(self.arrays, d) <= 0.01 * share * self.level for d in away)
 
 
 class _Prober:
@@ -89,8 +141,7 @@ class _Prober:
         """Products with two unit columns, one at a time; `_Unfit` unless those of a block agree."""
         arrays, concat = self.arrays, self.arrays.xp.concat
         product = self._counted(self.op.rmatmat if adjoint else self.op.matmat)
-        x, y = X[:, :1], X[:, 1:]
-        Y = concat([product(x), product(y)], axis=1)
+        Y = concat([product(X[:, :1]), product(X[:, 1:])], axis=1)
         size = arrays.max_abs(Y)
         if not math.isfinite(size):
             name = "A^H" if adjoint else "A"
@@ -101,48 +152,19 @@ class _Prober:
             raise ValueError(msg)
         scale = _brings_near_one(arrays, size)
         Y = Y * scale
-        sums = [_sum(X, *pair) for pair in _PAIRS]
-        want = [_sum(Y, *pair) for pair in _PAIRS]
-        level = _largest_norm(arrays, Y)
-        block = product(concat(sums[:2], axis=1)) * scale
-        rounding = off = _largest_norm(arrays, block - concat(want[:2], axis=1))
-        allowed = _UNITS * arrays.eps * level + self.parts * scale
-        if not off <= allowed:
-            again = [product(each) * scale for each in sums]
-            rounding = max(_largest_norm(arrays, a - b) for a, b in zip(again, want, strict=True))
-            off = _largest_norm(arrays, block - concat(again[:2], axis=1))
-            if not off <= allowed + _MEASURED * rounding:
-                raise _Unfit(_disagreement(off / level if level else math.inf, adjoint))
-            self._check_linear(product, X, Y, scale, rounding / level if level else 0.0)
-        return _Half(Y, scale, size, _MEASURED * rounding / scale)
-
-    def _check_linear(
-        self,
-        product: Callable[[Array], Array],
-        X: Array,
-        Y: Array,
-        scale: float,
-        share: float,
-    ) -> None:
-        """`_Unfit` if products of sums differ from sums of products by more than by rounding.
-
-        Rounding errors of two neighbours have nothing to do with each other, so that they are as
-        far apart as any. A function that is continuous is as near as its arguments.
-        """
-        if share <= _LINEAR:
-            return
-        arrays, level = self.arrays, _largest_norm(self.arrays, Y)
-        step = 1e-3 * min(share, 1.0)
-        pairs = [pair for j in _NEIGHBOURS for pair in ((1.0, j * step), (j * step, 1.0))]
-        away = (
-            product(_sum(X, a, b)) * scale - (Y[:, :1] if a == 1 else Y[:, 1:]) for a, b in pairs
-        )
-        if all(_largest_norm(arrays, difference) <= 0.01 * share * level for difference in away):
-            msg = (
-                f"A is not linear: A (x + y) differs from A x + A y by {share:.2g} of the norm of "
-                "A x, for random x and y; a truncated SVD is that of a matrix"
-            )
-            raise _Unfit(ValueError(msg))
+        half = _Half(arrays, product, X, Y, scale, size, _largest_norm(arrays, Y))
+        allowed = _UNITS * arrays.eps * half.level + self.parts * scale
+        pairs = ((1.0, 1.0), (1.0, -1.0))
+        block = product(concat([_sum(X, *pair) for pair in pairs], axis=1)) * scale
+        off = _largest_norm(arrays, block - concat([_sum(Y, *pair) for pair in pairs], axis=1))
+        if off <= allowed:
+            return replace(half, rounding=_MEASURED * off)
+        alone = concat([half.of_sum(*pair) for pair in pairs], axis=1)
+        half = half.measured()
+        off = _largest_norm(arrays, block - alone)
+        if not off <= allowed + half.rounding:
+            raise _Unfit(_disagreement(off / half.level if half.level else math.inf, adjoint))
+        return half
 
     def _counted(self, product: Callable[[Array], Array]) -> Callable[[Array], Array]:
         def counted(X: Array) -> Array:
@@ -159,25 +181,36 @@ class _Prober:
 
         return counted
 
-    def check_adjoint(self, X: Array, A_X: _Half, W: Array, AH_W: _Half) -> float:
+    def check_adjoint(self, forward: _Half, backward: _Half) -> float:
         """Compare ``<x, A^H w>`` with ``<A x, w>``; return a bound of the rounding errors."""
-        arrays = self.arrays
-        rounding = max(A_X.rounding, AH_W.rounding, self.parts)
-        scale = AH_W.scale
-        for j in range(2):
-            x, y, w, z = (M[:, j : j + 1] for M in (X, A_X.Y, W, AH_W.Y))
-            inner = arrays.real_inner(x, z)
-            other = arrays.real_inner(y, w) / A_X.scale * scale
-            allowed = arrays.eps**0.5 * max(_largest_norm(arrays, z), abs(other))
-            if not abs(inner - other) <= allowed + 2 * rounding * scale:
-                off = (inner - other) / other if other else math.inf
+        if self._differ(forward, backward) is not None:
+            forward, backward = forward.measured(), backward.measured()
+            off = self._differ(forward, backward)
+            if off is not None:
                 msg = (
                     f"rmatmat is not the adjoint of matmat: <x, A^H A x> / ||A x||^2 = 1 + "
                     f"({off:.3g}) for a random x, not 1; rmatmat must compute the conjugate "
                     "transpose, A.conj().T @ X"
                 )
                 raise AdjointError(msg)
-        return rounding * max(1.0, max(self.op.shape) / _RANDOM) ** 0.5
+        return self._rounding(forward, backward) * math.sqrt(max(1.0, max(self.op.shape) / _RANDOM))
+
+    def _rounding(self, *halves: _Half) -> float:
+        return max(self.parts, *(half.rounding / half.scale for half in halves))
+
+    def _differ(self, forward: _Half, backward: _Half) -> float | None:
+        """Relative difference of the two inner products where it is not of rounding."""
+        arrays, scale = self.arrays, backward.scale
+        rounding = self._rounding(forward, backward) * scale
+        for j in range(2):
+            x, y = (half[:, j : j + 1] for half in (forward.X, forward.Y))
+            w, z = (half[:, j : j + 1] for half in (backward.X, backward.Y))
+            inner = arrays.real_inner(x, z)
+            other = arrays.real_inner(y, w) / forward.scale * scale
+            allowed = arrays.eps**0.5 * max(_largest_norm(arrays, z), abs(other))
+            if not abs(inner - other) <= allowed + 2 * rounding:
+                return (inner - other) / other if other else math.inf
+        return None
 
 
 def probe(op: MatrixOperator, rng: np.random.Generator) -> Probed:
@@ -220,23 +253,22 @@ def probe(op: MatrixOperator, rng: np.random.Generator) -> Probed:
         if not op.go(forward, None) and forward:
             break
         try:
-            A_X = prober.half(X, adjoint=False)
+            ahead = prober.half(X, adjoint=False)
         except _Unfit as unfit:
             first = first or unfit.reason
             continue
-        W = _unit_columns(arrays, A_X.Y, spare)
+        W = _unit_columns(arrays, ahead.Y, spare)
         for backward in _WAYS if forward else (None,):
             op.go(None, backward)
             try:
-                AH_W = prober.half(W, adjoint=True)
-                rounding = prober.check_adjoint(X, A_X, W, AH_W)
+                rounding = prober.check_adjoint(ahead, prober.half(W, adjoint=True))
             except (_Unfit, AdjointError) as error:
                 reason = error.reason if isinstance(error, _Unfit) else error
                 first = first or reason
                 if forward is None and isinstance(error, AdjointError):
                     raise  # blocks and columns agree: there is no other way
                 continue
-            return Probed(A_X.size, rounding, prober.matvecs)
+            return Probed(ahead.size, rounding, prober.matvecs)
     assert first is not None
     raise first
 
