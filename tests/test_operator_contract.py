@@ -227,6 +227,24 @@ def test_the_products_that_agree_with_the_adjoint_are_used(kind: Any, method: st
     assert_right(svds(kind(), 3, method=method, tol=1e-8, rng=0), M, 3)
 
 
+def test_products_outside_of_a_call(rng: Any) -> None:
+    """A mean, a product or the whole matrix, before anything else was computed."""
+    for make, T in (
+        (BrokenVectors, M),
+        (OnlyTheFirst, M),
+        (lambda: custom("weights"), columns_of(weighted)),
+        (lambda: custom("cosines"), columns_of(cosines)),
+    ):
+        bound = N * eps_of(float) * np.linalg.norm(T)
+        for p in (1, 3):
+            X = rng.standard_normal((N, p))
+            size = bound * np.linalg.norm(X)
+            assert np.abs(as_operator(make()).matmat(X) - T @ X).max() <= size
+            assert np.abs(as_operator(make()).rmatmat(X) - T.T @ X).max() <= size
+        assert np.abs(as_operator(make()).dense() - T).max() <= bound
+        assert np.abs(CenteredOperator(make()).mean - T.mean(axis=0)).max() <= bound
+
+
 def test_an_operator_of_blocks_alone() -> None:
     """np.roll of a block moves numbers from column to column, that of one column does not."""
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from trsvd._arrays import Array, Arrays, is_array
 from trsvd._kinds import describe, dtype_name, is_sparse
-from trsvd._probe import probe
+from trsvd._probe import probe, settle
 
 __all__ = ["MatrixLike", "MatrixOperator", "as_operator", "check_adjoint"]
 
@@ -251,13 +251,16 @@ class _Products:
     way : {"both", "columns", "blocks"}
         "both": a single column goes to the method for vectors, several go to that for blocks.
         "columns": one column at a time. "blocks": a single column is a block too.
+    settled : bool
+        True if products were compared with each other, or there is nothing to compare.
     """
 
     def __init__(self, A: Any, arrays: Arrays, rows: int, block: str, single: str) -> None:
-        self.A, self.arrays, self.rows = A, arrays, rows
+        self.A, self.arrays, self.rows, self.name = A, arrays, rows, block
         self.block = block if hasattr(A, block) else None
         self.single = single if hasattr(A, single) else None
         self.way = "both"
+        self.settled = self.block is None
         if self.block is None and self.single is None:
             msg = (
                 f"{describe(A)} has neither {block} nor {single}; pass a dense array, a sparse "
@@ -309,7 +312,7 @@ class _Products:
             ):
                 raise
             msg = (
-                f"{describe(self.A)} does not implement {name}: a truncated SVD needs products "
+                f"{describe(self.A)} does not implement {self.name}: a truncated SVD needs products "
                 "with the matrix (matmat or matvec) and with its adjoint (rmatmat or rmatvec)"
             )
             raise TypeError(msg) from error
@@ -337,12 +340,19 @@ class _WrappedOperator(MatrixOperator):
         self._backward = _Products(A, self.arrays, n, "rmatmat", "rmatvec")
 
     def matmat(self, X: Array) -> Array:
+        if not self._forward.settled:
+            self._forward.settled = True
+            settle(self, adjoint=False)
         return self._forward(X)
 
     def rmatmat(self, X: Array) -> Array:
+        if not self._backward.settled:
+            self._backward.settled = True
+            settle(self, adjoint=True)
         return self._backward(X)
 
     def go(self, forward: str | None, backward: str | None) -> bool:
+        self._forward.settled = self._backward.settled = True
         self._forward.way = forward or self._forward.way
         self._backward.way = backward or self._backward.way
         return True

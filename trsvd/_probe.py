@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trsvd._arrays import Array, Arrays
     from trsvd._operator import MatrixOperator
 
-__all__ = ["Probed", "probe"]
+__all__ = ["Probed", "probe", "settle"]
 
 # Rounding errors of two ways to compute a product, in rounding units of its size (of its parts).
 _UNITS = 100
@@ -271,6 +271,24 @@ def probe(op: MatrixOperator, rng: np.random.Generator) -> Probed:
             return Probed(ahead.size, rounding, prober.matvecs)
     assert first is not None
     raise first
+
+
+def settle(op: MatrixOperator, *, adjoint: bool) -> None:
+    """Check products in one direction, before the first of them; in both if that fails.
+
+    Parameters
+    ----------
+    op : MatrixOperator
+        Of shape (m, n).
+    adjoint : bool
+        Direction: that of ``rmatmat``.
+    """
+    rng = np.random.default_rng(0)
+    X = op.arrays.gaussian(rng, op.shape[0 if adjoint else 1], 2)
+    try:
+        _Prober(op, op.size_of_parts()).half(_unit_columns(op.arrays, X), adjoint=adjoint)
+    except _Unfit:
+        probe(op, rng)
 
 
 def _disagreement(off: float, adjoint: bool) -> ValueError:

@@ -27,7 +27,5 @@ def leading_values(X: Any, k: int) -> HostArray:
     op = as_operator(X)
     k = min(k, *op.shape)
     if dtype_name(op.arrays.out_dtype) in {"float16", "bfloat16"}:
-        X = Problem(
-            op, 0, None, in_compute_dtype=True
-        ).user_op.dense()  # in the dtype that it is computed in, whose range holds the values
+        X = op.dense()  # in the dtype that it is computed in, whose range holds the values
     return op.arrays.get(svds(X, k, rng=0).S).astype(np.float64)
