@@ -95,7 +95,7 @@ class _Decline:
     def __init__(self, eps: float) -> None:
         self.eps, self.best, self.waited = eps, math.inf, 0
 
-    def verdict(self, worst: float, rounding: float) -> Status | None:
+    def verdict(self, worst: float, rounding: float = 0.0) -> Status | None:
         """How a run ends whose residuals, and rounding errors of products, are these."""
         if worst < 0.99 * self.best:
             self.best, self.waited = worst, 0

@@ -260,7 +260,7 @@ class _Products:
         self.block = block if hasattr(A, block) else None
         self.single = single if hasattr(A, single) else None
         self.way = "both"
-        self.settled = self.block is None
+        self.settled = self.block is None or self.single is None
         if self.block is None and self.single is None:
             msg = (
                 f"{describe(A)} has neither {block} nor {single}; pass a dense array, a sparse "
