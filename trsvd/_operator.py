@@ -312,8 +312,9 @@ class _Products:
             ):
                 raise
             msg = (
-                f"{describe(self.A)} does not implement {self.name}: a truncated SVD needs products "
-                "with the matrix (matmat or matvec) and with its adjoint (rmatmat or rmatvec)"
+                f"{describe(self.A)} does not implement {self.name}: a truncated SVD needs "
+                "products with the matrix (matmat or matvec) and with its adjoint (rmatmat or "
+                "rmatvec)"
             )
             raise TypeError(msg) from error
 
