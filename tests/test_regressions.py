@@ -423,7 +423,8 @@ def test_a_run_that_escalates_is_given_time():
     driver.problem, driver.stop = SimpleNamespace(eps=1e-7), Residual(1, 1e-6)
     driver.run, driver.decline = SimpleNamespace(escalate=lambda: True), _Decline(1e-7)
     driver.decline.verdict(1e-6)
-    assert driver.verdict(False, None) is None
+    outcome = SimpleNamespace(residuals=np.array([1e-5]))
+    assert driver.verdict(outcome, None) is None
     assert driver.decline.best == np.inf
 
 

@@ -454,7 +454,7 @@ def test_max_matvecs_is_a_hard_cap_at_every_value(method, A):
         except ValueError as error:
             assert "max_matvecs" in str(error)  # noqa: PT017
             assert not possible, "a larger cap cannot be too small where a smaller one was not"
-            assert operator.seen <= cap + 2
+            assert operator.seen <= cap + 8  # those that check the operator
             continue
         possible = True
         assert result.matvecs <= cap

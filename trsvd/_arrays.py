@@ -235,11 +235,14 @@ class Arrays(Factorizations):
             home = device_of(self.xp.empty(0))
             return np.asarray(to_device(x, home))
 
-    def take(self, x: Array) -> Array:
-        """``x`` as an array of this namespace, device and compute dtype; copies only if it must."""
+    def take(self, x: Array, *, copy: bool | None = None) -> Array:
+        """``x`` as an array of this namespace, device and compute dtype; copies only if it must.
+
+        Or always, with ``copy=True``.
+        """
         if is_torch_array(x):
             x = x.detach().resolve_conj().resolve_neg()
-        return self.xp.asarray(x, dtype=self.dtype, device=self.device)
+        return self.xp.asarray(x, dtype=self.dtype, device=self.device, copy=copy)
 
     def like(self, X: Array) -> Array:
         """``X``, an array of this namespace, in the compute dtype."""

@@ -62,6 +62,10 @@ class _Complement(MatrixOperator):
 
     rmatmat = matmat
 
+    def go(self, forward: str | None, backward: str | None) -> bool:
+        both = forward or backward
+        return self.A.go(both, both)
+
 
 def _by_lanczos(asked: Asked) -> tuple[Array, Array, Array]:
     """Lanczos on the complement, and a Rayleigh-Ritz step with A."""
@@ -110,7 +114,7 @@ def _failure(
     result: SVDResult, triplets: tuple[Array, Array, Array], residuals: HostArray, tol: float
 ) -> NotConverged:
     """What to raise where the smallest triplets are not good enough."""
-    status = Status.ROUNDING_FLOOR if result.converged else result.status
+    status = Status.STAGNATED if result.converged else result.status
     U, S, Vh = triplets
     result = replace(
         result,

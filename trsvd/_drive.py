@@ -94,19 +94,26 @@ class _Outcome:
     residuals: HostArray
 
 
+# Residuals in rounding units (relative to s_1) that rounding in the dtype explains, at most.
+_FLOOR = 1000
+
+
 class _Decline:
-    """Whether residuals still go down."""
+    """Residuals relative to s_1, and whether they still go down."""
 
     def __init__(self, eps: float) -> None:
         self.eps, self.best, self.waited = eps, math.inf, 0
 
-    def verdict(self, worst: float) -> Status | None:
+    def verdict(self, worst: float, rounding: float = 0.0) -> Status | None:
+        """How a run ends whose residuals, and rounding errors of products, are these."""
         if worst < 0.99 * self.best:
             self.best, self.waited = worst, 0
             return None
         self.waited += 1
         if self.waited >= 20 and worst < 30 * self.eps:
             return Status.ROUNDING_FLOOR
+        if self.waited >= 20 and worst < rounding:
+            return Status.CANCELLATION
         return Status.STAGNATED if self.waited >= 500 else None
 
 
@@ -180,8 +187,9 @@ class _Driver:
     def _floor(self, ritz: Ritz) -> Status | None:
         if ritz.S[0] == 0 or len(ritz.S) < self.target:
             return None
-        worst = float(ritz.residuals[: max(self.k, 1)].max()) / float(ritz.S[0])
-        return self.decline.verdict(worst)
+        top = float(ritz.S[0])
+        worst = float(ritz.residuals[: max(self.k, 1)].max()) / top
+        return self.decline.verdict(worst, self.problem.op.rounding / top)
 
     def _call_back(self) -> bool:
         problem, run, k = self.problem, self.run, self.k
@@ -215,27 +223,34 @@ class _Driver:
         """Whether residuals that are too large now stay so."""
         return self.run.exact or self.strict.tol < 0.1 * self.problem.eps
 
-    def verdict(self, good: bool, ended: Status | None) -> Status | None:
+    def verdict(self, outcome: _Outcome, ended: Status | None) -> Status | None:
         """How the run ended, by the residuals from products; None to go on.
 
         The recurrence estimates residuals; where it was too good, more is asked of it until it is
         at the rounding level itself.
         """
-        fixed = isinstance(self.stop, Residual)
+        fixed, good = isinstance(self.stop, Residual), self.stop.accepts(outcome.residuals)
         if good and (ended is None or (fixed and ended is not Status.CALLBACK)):
             return Status.MAX_K if self.truncated else Status.CONVERGED
         if ended is not None:
-            return ended
+            return self._floor_of(outcome) if ended is Status.ROUNDING_FLOOR else ended
         if self.run.escalate():
             self.decline = _Decline(self.problem.eps)  # another way, which may begin anew
             return None
         if self.at_the_floor:
-            return Status.ROUNDING_FLOOR
+            return self._floor_of(outcome)
         if self.run.finished or isinstance(self.strict, Gap):
             return Status.MAX_ITERATIONS
         self.strict = replace(self.strict, tol=self.strict.tol * 0.1)
         self.run.aim_at(self.strict.tol)
         return None
+
+    def _floor_of(self, outcome: _Outcome) -> Status:
+        """Why residuals from products stay as they are."""
+        worst, top = outcome.residuals.max(initial=0.0), float(outcome.triplets[1].max(initial=0.0))
+        if not worst > _FLOOR * self.problem.eps:
+            return Status.ROUNDING_FLOOR
+        return Status.CANCELLATION if worst * top <= self.problem.op.rounding else Status.STAGNATED
 
 
 def solve(
@@ -306,7 +321,7 @@ def _answer(driver: _Driver, method: Method, *, exactly: bool) -> SVDResult:
                 raise ValueError(msg)
             outcome, status = before, Status.INCOMPLETE
             break
-        verdict = driver.verdict(stop.accepts(outcome.residuals), ended)
+        verdict = driver.verdict(outcome, ended)
         if verdict is None:
             latest = outcome
             continue
@@ -443,8 +458,13 @@ def _finish(
         completeness=completeness,
     )
     if not result.converged:
+        cause = ""
+        if status is Status.CANCELLATION:
+            top = float(outcome.triplets[1][0])
+            share = op.rounding / top if top else math.inf
+            cause = f"rounding errors of products up to {share:.2e} of s_1, "
         msg = (
-            f"{status.value} (largest residual {result.residuals.max(initial=0.0):.2e}, tol "
+            f"{status.value} ({cause}largest residual {result.residuals.max(initial=0.0):.2e}, tol "
             f"{driver.stop.tol:.2e}, {result.matvecs} products by {method})"
         )
         if on_failure == "raise":

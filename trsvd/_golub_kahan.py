@@ -71,6 +71,7 @@ class GolubKahan:
         self.arrays, self.shape = arrays, op.shape
         # One-sided, each step reads numbers of the device, which costs more than it saves.
         self.two_sided = two_sided or not arrays.reads_are_cheap
+        self.rounding = op.rounding
         self.capacity = min(capacity, n)
         width = int(start.shape[1])
         arrays.check_room(
@@ -203,13 +204,14 @@ class GolubKahan:
     def _loss_after(self, H: Array, R: Array) -> float:
         """Estimate the cosines between a new block and the columns of U before it.
 
-        With V orthonormal, ``U^H (A W - U_last H) = (I - U^H U_last) H`` up to rounding: the
-        loss of the last block is multiplied by ``||H|| / r``, r the least singular value of R.
+        With V orthonormal, ``U^H (A W - U_last H) = (I - U^H U_last) H`` up to rounding, of the
+        arithmetic and of the products: the loss of the last block is multiplied by ``||H|| / r``, r
+        the least singular value of R.
         """
         H, R = self.arrays.get(H), self.arrays.get(R)
         check_finite(R)
         least = float(np.linalg.norm(R, ord=-2))
-        rounding = self.arrays.eps * float(self.anorm)
+        rounding = max(self.arrays.eps * float(self.anorm), self.rounding)
         carried = self._loss * float(np.linalg.norm(H))
         self._loss = (carried + rounding) / least if least else math.inf
         return self._loss
@@ -269,7 +271,7 @@ class GolubKahan:
         eps = self.arrays.eps
         # One-sided, a block is orthogonal to U only up to what is repaired at the next restart.
         level = 100 * eps**0.5 if self.two_sided else max(100 * eps**0.5, eps**0.25)
-        if np.abs(back - R.conj().T).max() > level * anorm:
+        if np.abs(back - R.conj().T).max() > level * anorm + 30 * self.rounding:
             msg = (
                 "products with A and with its adjoint disagree: <v, A^H u> differs from <A v, u> "
                 f"by {np.abs(back - R.conj().T).max() / anorm:.2g} of the norm of A; rmatmat must "

@@ -28,6 +28,9 @@ class Metered(MatrixOperator):
         Products made by the method, in vectors and in blocks.
     matvecs_verify : int
         Products made to check what it found, in vectors.
+    rounding : float
+        Bound of the rounding errors in a product with a unit vector; 0 where it is that of the
+        dtype.
     """
 
     def __init__(self, op: MatrixOperator, size: float | None) -> None:
@@ -42,6 +45,12 @@ class Metered(MatrixOperator):
         self.set_scale(0 if 1 / safe <= size <= safe else max(-math.frexp(size)[1], -1023))
         self.matvecs = self.passes = self.matvecs_verify = 0
         self.verifying = False
+
+    def form(self) -> None:
+        """Go on with the entries, where they are more accurate than products."""
+        formed = self.op.formed()
+        if formed is not None:
+            self.op, self.rounding = formed, 0.0
 
     def set_scale(self, exponent: int) -> None:
         """Work on ``2**exponent * A``."""

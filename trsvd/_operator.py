@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from trsvd._arrays import Array, Arrays, is_array
 from trsvd._kinds import describe, dtype_name, is_sparse
-from trsvd._probe import probe
+from trsvd._probe import probe, settle
 
 __all__ = ["MatrixLike", "MatrixOperator", "as_operator", "check_adjoint"]
 
@@ -50,6 +50,8 @@ class MatrixOperator(ABC):
 
     shape: tuple[int, int]
     arrays: Arrays
+    # Bound of the rounding errors in a product with a unit vector; 0 stands for those of the dtype.
+    rounding: float = 0.0
 
     @property
     def dtype(self) -> Any:
@@ -97,6 +99,23 @@ class MatrixOperator(ABC):
     def in_double(self) -> MatrixOperator | None:
         """The same with products in double precision; None where the entries are not at hand."""
         return None
+
+    def formed(self) -> MatrixOperator | None:
+        """The same as an array, where its entries are more accurate than its products."""
+        return None
+
+    def size_of_parts(self) -> float:
+        """Sum of the Frobenius norms of the parts that a product adds up, as far as known."""
+        return 0.0
+
+    def go(self, forward: str | None, backward: str | None) -> bool:
+        """Choose how ``matmat`` and ``rmatmat`` treat blocks; False where there is no choice.
+
+        ``"columns"`` makes products one column at a time, ``"blocks"`` in blocks only, ``"both"``
+        either; None changes nothing.
+        """
+        del forward, backward
+        return False
 
     def dense(self) -> Array:
         """The matrix as an array; costs min(m, n) products where entries are not at hand."""
@@ -210,29 +229,82 @@ class _SparseMatrix(MatrixOperator):
         return self._A.toarray()
 
 
-class _WrappedOperator(MatrixOperator):
-    """Somebody else's operator: its answers are checked and brought to the compute dtype."""
+class _Products:
+    """Products with somebody else's operator in one direction, checked and copied.
 
-    def __init__(self, A: Any) -> None:
-        self.shape = (int(A.shape[0]), int(A.shape[1]))
-        self.arrays = Arrays.of_operator(A)
-        self._A = A
-        self._forward = _product_of(A, "matmat", "matvec")
-        self._backward = _product_of(A, "rmatmat", "rmatvec")
+    The operator is given copies, which it may overwrite. What it returns is copied, as it may be a
+    buffer that its next product overwrites, or a view of what it was given.
 
-    def matmat(self, X: Array) -> Array:
-        return self._checked("matmat", self._forward, X, self.shape[0])
+    Parameters
+    ----------
+    A : operator
+        With one or both of the methods.
+    arrays : Arrays
+        What products take and give.
+    rows : int
+        Rows of a product.
+    block, single : str
+        Names of the methods that take a block and a vector of one dimension.
 
-    def rmatmat(self, X: Array) -> Array:
-        return self._checked("rmatmat", self._backward, X, self.shape[1])
+    Attributes
+    ----------
+    way : {"both", "columns", "blocks"}
+        "both": a single column goes to the method for vectors, several go to that for blocks.
+        "columns": one column at a time. "blocks": a single column is a block too.
+    settled : bool
+        True if products were compared with each other, or there is nothing to compare.
+    """
 
-    def frobenius_norm(self, scale: float = 1.0) -> float | None:
-        known = getattr(self._A, "frobenius_norm", None)
-        return None if known is None else float(known()) * scale
+    def __init__(self, A: Any, arrays: Arrays, rows: int, block: str, single: str) -> None:
+        self.A, self.arrays, self.rows, self.name = A, arrays, rows, block
+        self.block = block if hasattr(A, block) else None
+        self.single = single if hasattr(A, single) else None
+        self.way = "both"
+        self.settled = self.block is None or self.single is None
+        if self.block is None and self.single is None:
+            msg = (
+                f"{describe(A)} has neither {block} nor {single}; pass a dense array, a sparse "
+                "matrix of scipy or cupyx, or an object with shape, dtype, matmat and rmatmat (or "
+                "matvec and rmatvec)"
+            )
+            raise TypeError(msg)
 
-    def _checked(self, name: str, product: Callable[[Array], Array], X: Array, rows: int) -> Array:
+    def __call__(self, X: Array) -> Array:
+        width = int(X.shape[1])
+        if self.block is not None and (self.way == "blocks" or (width > 1 and self.way == "both")):
+            return self._of_block(self.block, X)
+        if width == 1:
+            return self._of_column(X)
+        columns = [self._of_column(X[:, j : j + 1]) for j in range(width)]
+        return self.arrays.xp.concat(columns, axis=1)
+
+    def _of_column(self, X: Array) -> Array:
+        if self.single is None or (self.way == "blocks" and self.block is not None):
+            assert self.block is not None
+            return self._of_block(self.block, X)
+        y = self._of_user(self.single, X[:, 0])
+        if math.prod(getattr(y, "shape", (0,))) != self.rows:
+            msg = (
+                f"{self.single} of {describe(self.A)} returned {describe(y)} for a vector of shape "
+                f"({X.shape[0]},); it must return an array of shape ({self.rows},)"
+            )
+            raise ValueError(msg)
+        return self.arrays.xp.reshape(self._taken(self.single, y), (self.rows, 1))
+
+    def _of_block(self, name: str, X: Array) -> Array:
+        Y = self._of_user(name, X)
+        want = (self.rows, int(X.shape[1]))
+        if tuple(getattr(Y, "shape", ())) != want:
+            msg = (
+                f"{name} of {describe(self.A)} returned {describe(Y)} for a block of shape "
+                f"{tuple(X.shape)}; it must return an array of shape {want}"
+            )
+            raise ValueError(msg)
+        return self._taken(name, Y)
+
+    def _of_user(self, name: str, X: Array) -> Any:
         try:
-            Y = product(X)
+            return getattr(self.A, name)(self.arrays.take(X, copy=True))
         except (NotImplementedError, TypeError) as error:
             # What SciPy's LinearOperator says of a product that it was not given.
             if isinstance(error, TypeError) and "'NoneType' object is not callable" not in str(
@@ -240,45 +312,56 @@ class _WrappedOperator(MatrixOperator):
             ):
                 raise
             msg = (
-                f"{describe(self._A)} does not implement {name}: a truncated SVD needs products "
-                "with the matrix (matmat or matvec) and with its adjoint (rmatmat or rmatvec)"
+                f"{describe(self.A)} does not implement {self.name}: a truncated SVD needs "
+                "products with the matrix (matmat or matvec) and with its adjoint (rmatmat or "
+                "rmatvec)"
             )
             raise TypeError(msg) from error
-        want = (rows, X.shape[1])
-        if tuple(getattr(Y, "shape", ())) != want:
-            msg = (
-                f"{name} of {describe(self._A)} returned {describe(Y)} for a block of shape "
-                f"{tuple(X.shape)}; it must return an array of shape {want}"
-            )
-            raise ValueError(msg)
+
+    def _taken(self, name: str, Y: Any) -> Array:
         if dtype_name(Y.dtype).startswith("complex") and not self.arrays.is_complex:
             msg = (
-                f"{name} of {describe(self._A)} returned {dtype_name(Y.dtype)} but the operator's "
-                f"dtype is {dtype_name(self._A.dtype)}; declare a complex dtype"
+                f"{name} of {describe(self.A)} returned {dtype_name(Y.dtype)} but the operator's "
+                f"dtype is {dtype_name(self.A.dtype)}; declare a complex dtype"
             )
             raise TypeError(msg)
-        return self.arrays.take(Y)
+        return self.arrays.take(Y, copy=True)
 
 
-def _product_of(A: Any, block: str, single: str) -> Callable[[Array], Array]:
-    """The product with a block, made of products with single vectors where it must be."""
-    if hasattr(A, block):
-        return getattr(A, block)  # type: ignore[no-any-return]
-    if not hasattr(A, single):
-        msg = (
-            f"{describe(A)} has neither {block} nor {single}; pass a dense array, a sparse "
-            "matrix of scipy or cupyx, or an object with shape, dtype, matmat and rmatmat (or "
-            "matvec and rmatvec)"
-        )
-        raise TypeError(msg)
-    vector_product = getattr(A, single)
+class _WrappedOperator(MatrixOperator):
+    """Somebody else's operator: its answers are checked and brought to the compute dtype."""
 
-    def product(X: Array) -> Array:
-        columns = [vector_product(X[:, j]) for j in range(X.shape[1])]
-        xp = Arrays.of_operator(A).xp
-        return xp.stack([xp.reshape(column, (-1,)) for column in columns], axis=1)
+    def __init__(self, A: Any) -> None:
+        self.shape = (int(A.shape[0]), int(A.shape[1]))
+        own = isinstance(A, MatrixOperator)
+        self.arrays = A.arrays if own else Arrays.of_operator(A)
+        self._A = A
+        m, n = self.shape
+        self._forward = _Products(A, self.arrays, m, "matmat", "matvec")
+        self._backward = _Products(A, self.arrays, n, "rmatmat", "rmatvec")
 
-    return product
+    def matmat(self, X: Array) -> Array:
+        if not self._forward.settled:
+            self._forward.settled = True
+            settle(self, adjoint=False)
+        return self._forward(X)
+
+    def rmatmat(self, X: Array) -> Array:
+        if not self._backward.settled:
+            self._backward.settled = True
+            settle(self, adjoint=True)
+        return self._backward(X)
+
+    def go(self, forward: str | None, backward: str | None) -> bool:
+        self._forward.settled = self._backward.settled = True
+        self._forward.way = forward or self._forward.way
+        self._backward.way = backward or self._backward.way
+        return True
+
+    def frobenius_norm(self, scale: float = 1.0) -> float | None:
+        known = getattr(self._A, "frobenius_norm", None)
+        norm = None if known is None else known()
+        return None if norm is None else float(norm) * scale
 
 
 def as_operator(A: Any) -> MatrixOperator:
@@ -305,7 +388,8 @@ def as_operator(A: Any) -> MatrixOperator:
         If A is not two-dimensional, or has no rows or no columns.
     """
     if isinstance(A, MatrixOperator):
-        return A
+        own = type(A).__module__.partition(".")[0] == "trsvd"
+        return A if own else _WrappedOperator(A)
     if isinstance(A, np.ma.MaskedArray):
         msg = "masked arrays have no SVD; fill the masked entries first, e.g. A.filled(0)"
         raise TypeError(msg)
@@ -318,6 +402,12 @@ def as_operator(A: Any) -> MatrixOperator:
             "an object with shape, dtype, matmat and rmatmat"
         )
         raise TypeError(msg)
+    if len(shape) > 2 and not (is_array(A) or is_sparse(A)):
+        msg = (
+            f"{describe(A)} has batch dimensions; an operator here is one matrix, of shape (m, n): "
+            "pass an operator for each matrix of the batch"
+        )
+        raise ValueError(msg)
     if len(shape) != 2:
         msg = (
             f"A has {len(shape)} dimensions (shape {tuple(shape)}); a matrix has 2: reshape it, or "
@@ -335,9 +425,11 @@ def as_operator(A: Any) -> MatrixOperator:
 
 
 def check_adjoint(A: Any, rng: Any = None) -> None:
-    """Check with one inner product that ``rmatmat`` is the adjoint of ``matmat``.
+    """Check that ``rmatmat`` is the adjoint of ``matmat``, and how both treat blocks.
 
-    ``<x, A^H (A x)>`` must equal ``||A x||^2`` for a random x.
+    ``<x, A^H (A x)>`` must equal ``||A x||^2`` for a random x, and products with a block of two
+    columns those of each column alone. Differences that rounding explains are allowed: that of the
+    parts of a sum, and that which shows in ``A (x + y) - A x - A y``.
 
     Parameters
     ----------
@@ -350,9 +442,13 @@ def check_adjoint(A: Any, rng: Any = None) -> None:
     ------
     AdjointError
         If the two products belong to different matrices.
+    ValueError
+        If products with blocks differ from products with vectors, and neither agree with the
+        adjoint; or if products are not linear, or not finite.
 
     Notes
     -----
-    Two products. A wrong adjoint passes with probability zero as long as A x is not zero.
+    Eight products. A wrong adjoint passes with probability zero as long as A x is not zero to
+    rounding.
     """
     probe(as_operator(A), np.random.default_rng(rng))

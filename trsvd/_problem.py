@@ -90,9 +90,10 @@ class Problem:
             norm, size = None, op.max_abs()
         else:
             size = norm / math.sqrt(entries)
-        checked = 0
+        probed = None
         if size is None:
-            size, checked = probe(op, self.rng), 2
+            probed = probe(op, self.rng)
+            size = probed.size
         elif not math.isfinite(size):
             msg = (
                 f"the matrix contains NaN or inf (its largest entry is {size}), and such a matrix "
@@ -101,7 +102,9 @@ class Problem:
             raise ValueError(msg)
         self.op = Metered(op, size)
         self.op.norm_hint = norm
-        self.op.matvecs_verify = checked
+        if probed is not None:
+            self.op.matvecs_verify = probed.matvecs
+            self.op.rounding = math.ldexp(probed.rounding, self.op.scale_exponent)
         self.state = self._checked_state(state)
 
     @cached_property

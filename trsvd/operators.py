@@ -56,6 +56,19 @@ class AdjointOperator(MatrixOperator):
         """That of ``A``."""
         return self.A.frobenius_norm(scale)
 
+    def size_of_parts(self) -> float:
+        """That of ``A``."""
+        return self.A.size_of_parts()
+
+    def go(self, forward: str | None, backward: str | None) -> bool:
+        """Choose for ``A``, whose products are turned."""
+        return self.A.go(backward, forward)
+
+    def formed(self) -> MatrixOperator | None:
+        """That of ``A``, turned."""
+        formed = self.A.formed()
+        return None if formed is None else AdjointOperator(formed)
+
     def rough_norm(self) -> float | None:
         """That of ``A``."""
         return self.A.rough_norm()
@@ -102,6 +115,7 @@ class CenteredOperator(MatrixOperator):
         m, n = self.shape
         xp = self.xp
         self._ones = self.arrays.zeros(m, 1) + 1
+        self._is_mean = mean is None
         if mean is None:
             self._mean = self.arrays.conj(self.A.rmatmat(self._ones)) / m
         else:
@@ -123,6 +137,27 @@ class CenteredOperator(MatrixOperator):
     def rmatmat(self, X: Array) -> Array:
         """``A^H X - conj(mu) (1^T X)``."""
         return self.A.rmatmat(X) - self.arrays.conj(self._mean) @ (self._ones.T @ X)
+
+    def size_of_parts(self) -> float:
+        """``||A||_F + ||1 mu^T||_F``."""
+        return _size(self.A) + math.sqrt(self.shape[0]) * _norm(self.arrays, self._mean)
+
+    def go(self, forward: str | None, backward: str | None) -> bool:
+        """Choose for ``A``."""
+        return self.A.go(forward, backward)
+
+    def dense(self) -> Array:
+        """``A - 1 mu^T`` as an array: the mean is taken from the entries."""
+        m, n = self.shape
+        self.arrays.check_room(2 * m * n, f"the {m} x {n} matrix as an array")
+        X = self.A.dense() - self._mean.T
+        if self._is_mean:  # which was rounded: what it left is a mean of small numbers
+            X = X - (self.xp.sum(X, axis=0) / m)[None, :]
+        return X
+
+    def formed(self) -> MatrixOperator | None:
+        """The centred entries, where those of ``A`` are at hand: no parts are left to cancel."""
+        return None if self.A.max_abs() is None else as_operator(self.dense())
 
     def frobenius_norm(self, scale: float = 1.0) -> float | None:
         """``||A - 1 mu^T||_F``; None where cancellation would leave no digits."""
@@ -164,6 +199,14 @@ class SumOperator(MatrixOperator):
     def rmatmat(self, X: Array) -> Array:
         """Sum of the terms' adjoint products."""
         return _total([self._part(term, term.rmatmat, X) for term in self.terms])
+
+    def size_of_parts(self) -> float:
+        """Sum of the terms' norms."""
+        return sum(map(_size, self.terms))
+
+    def go(self, forward: str | None, backward: str | None) -> bool:
+        """Choose for every term."""
+        return any([term.go(forward, backward) for term in self.terms])
 
     def _part(self, term: MatrixOperator, product: Callable[[Array], Array], X: Array) -> Array:
         """The product of one term, which may be real in a complex sum."""
@@ -212,6 +255,14 @@ class LowRankUpdate(MatrixOperator):
         """``A^H X + V (U^H X)``."""
         return self.A.rmatmat(X) + self._V @ self.arrays.adjoint_product(self._U, X)
 
+    def size_of_parts(self) -> float:
+        """``||A||_F + ||U||_F ||V||_F``."""
+        return _size(self.A) + _norm(self.arrays, self._U) * _norm(self.arrays, self._V)
+
+    def go(self, forward: str | None, backward: str | None) -> bool:
+        """Choose for ``A``."""
+        return self.A.go(forward, backward)
+
     def frobenius_norm(self, scale: float = 1.0) -> float | None:
         """``||A + U V^H||_F``; None where cancellation would leave no digits."""
         base = self.A.frobenius_norm(scale)
@@ -223,6 +274,16 @@ class LowRankUpdate(MatrixOperator):
         gram_V = self.arrays.adjoint_product(self._V, self._V)
         square = self.arrays.real_inner(gram_U, gram_V)
         return _root_of_difference(self.arrays, [base**2, 2 * cross, square])
+
+
+def _size(op: MatrixOperator) -> float:
+    """Frobenius norm of a part, or the sum of those of its own parts; 0 where neither is known."""
+    return op.size_of_parts() or op.frobenius_norm() or 0.0
+
+
+def _norm(arrays: Arrays, X: Array) -> float:
+    """Frobenius norm of an array; 0 where it has no columns."""
+    return arrays.frobenius_norm(X, 1.0) if 0 not in tuple(X.shape) else 0.0
 
 
 def _total(parts: list[Array]) -> Array:

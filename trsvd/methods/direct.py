@@ -54,6 +54,7 @@ class Direct:
     ) -> Run:
         """Start a run; start blocks and random numbers are of no use to it."""
         del start, rng
+        op.form()
         return _DirectRun(self.route, op, k, tol)
 
 
