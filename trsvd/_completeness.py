@@ -21,9 +21,11 @@ from trsvd.methods import Run
 from trsvd.result import Completeness
 from trsvd.stopping import FAILURE_PROBABILITY, Residual, Stop
 
-__all__ = ["check_completeness", "certified_eta", "steps_for"]
+__all__ = ["FINE_ETA", "check_completeness", "certified_eta", "steps_for"]
 
 _ETA = 0.1
+# Where only a number is returned, which has no certificate.
+FINE_ETA = 1e-3
 _LEAST_STEPS = 8
 
 

@@ -86,24 +86,50 @@ class _Entries:
         """That of the scaled entries."""
         return self.arrays.frobenius_norm(self.X)
 
+    def directions(self, axis: int | None) -> tuple[Array, Array]:
+        """Entries (None), columns (0) or rows (1) over their 2-norms, and the norms.
+
+        Zero stays zero. Small ones are brought near 1 first, by powers of two: a quotient of
+        denormal numbers has few digits, and that of complex ones overflows.
+        """
+        arrays, X = self.arrays, self.X
+        xp, info = arrays.xp, np.finfo(arrays.host_dtype)
+        # The least denormal number is about lift**-3: lifted twice, it is no smaller than 1 / lift.
+        lift = 2.0 ** (-np.frexp(float(info.smallest_subnormal))[1] // 3)
+        small = self._sizes(X, axis) < 1 / lift
+        X = xp.where(small, X * lift * lift, X)
+        sizes = self._sizes(X, axis)
+        Y = X * arrays.like(_inverse(xp, sizes))
+        if axis is None:
+            lengths = xp.abs(Y)
+        else:
+            lengths = arrays.column_norms(Y if axis == 0 else Y.T)
+            lengths = xp.expand_dims(lengths, axis=axis)
+        norms = lengths * sizes
+        Y = Y * arrays.like(_inverse(xp, lengths))
+        return Y, xp.where(small, norms / lift / lift, norms)
+
+    def _sizes(self, X: Array, axis: int | None) -> Array:
+        """Largest real or imaginary part along an axis."""
+        xp = self.arrays.xp
+        parts = [xp.real(X), xp.imag(X)] if self.arrays.is_complex else [X]
+        sizes = [xp.abs(part) for part in parts]
+        if axis is not None:
+            sizes = [xp.max(size, axis=axis, keepdims=True) for size in sizes]
+        return xp.maximum(*sizes) if len(sizes) == 2 else sizes[0]
+
     def norms(self, axis: int) -> Array:
         """2-norms along an axis, as the scaled entries have them; none of them underflows."""
-        xp = self.arrays.xp
-        sizes = xp.max(xp.abs(self.X), axis=axis, keepdims=True)
-        safe = xp.where(sizes > 0, sizes, xp.ones_like(sizes))
-        Y = self.X / self.arrays.like(safe)
-        lengths = self.arrays.column_norms(Y if axis == 0 else Y.T)
-        return lengths * xp.squeeze(safe, axis=axis)
+        return self.directions(axis)[1]
 
     def total(self, values: Array) -> float:
         """A sum of non-negative values, in the units of G."""
         return float(self.arrays.get(values).astype(np.float64).sum()) * self.unit
 
-    def divided(self, norms: Array) -> Array:
-        """The entries over non-negative numbers; 0 / 0 = 0."""
-        xp = self.arrays.xp
-        safe = xp.where(norms > 0, norms, xp.ones_like(norms))
-        return self.X / self.arrays.like(safe)
+
+def _inverse(xp: Any, sizes: Array) -> Array:
+    """``1 / sizes``, and 1 where they are zero."""
+    return 1 / xp.where(sizes > 0, sizes, xp.ones_like(sizes))
 
 
 @dataclass(frozen=True)
@@ -147,7 +173,7 @@ class MaxBall(_EntrywiseBall):
 
     def _direction(self, entries: _Entries) -> Array:
         if entries.arrays.is_complex:
-            return entries.divided(entries.arrays.xp.abs(entries.X))
+            return entries.directions(None)[0]
         return entries.arrays.xp.sign(entries.X)
 
 
@@ -168,7 +194,7 @@ class ColumnBall(_EntrywiseBall):
         return entries.total(entries.norms(0))
 
     def _direction(self, entries: _Entries) -> Array:
-        return entries.divided(entries.norms(0)[None, :])
+        return entries.directions(0)[0]
 
 
 @dataclass(frozen=True)
@@ -188,4 +214,4 @@ class RowBall(_EntrywiseBall):
         return entries.total(entries.norms(1))
 
     def _direction(self, entries: _Entries) -> Array:
-        return entries.divided(entries.norms(1)[:, None])
+        return entries.directions(1)[0]

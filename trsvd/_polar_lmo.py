@@ -272,6 +272,8 @@ def _by_gram(
     squares it. What ``<G, D>`` loses is of second order as well.
     """
     dense = _Dense(G, options, radius)
+    if options.gap is not None and options.gap < rounding_of(dense.arrays):
+        return dense.instead(by_svd(replace(options, method=None)))  # which warns, and says why
     arrays, n = _double(dense.arrays), dense.problem.rank
     A = arrays.like(dense.A)
     squares, V = arrays.eigh(arrays.adjoint_product(A, A))

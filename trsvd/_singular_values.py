@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from trsvd._arrays import HostArray
+from trsvd._completeness import FINE_ETA
 from trsvd._kinds import dtype_name
 from trsvd._problem import Problem
 from trsvd._svds import svds
 from trsvd.operators import as_operator
 
 __all__ = ["leading_values", "singular_values"]
+
+# Entries up to which all singular values take about as long as a few and a check by FINE_ETA.
+_ALL_UP_TO = 1 << 18
 
 
 def singular_values(X: Any) -> HostArray:
@@ -23,9 +28,15 @@ def singular_values(X: Any) -> HostArray:
 
 
 def leading_values(X: Any, k: int) -> HostArray:
-    """The k (or min(m, n)) largest singular values of X, in float64 on the host."""
+    """The k (or min(m, n)) largest singular values of X, in float64 on the host.
+
+    A number has no certificate: all values are computed where that is cheap, and otherwise missed
+    copies of multiple values are looked for longer than `svds` does.
+    """
     op = as_operator(X)
     k = min(k, *op.shape)
+    if k > 1 and math.prod(op.shape) <= _ALL_UP_TO:
+        return singular_values(X)[:k]
     if dtype_name(op.arrays.out_dtype) in {"float16", "bfloat16"}:
         X = op.dense()  # in the dtype that it is computed in, whose range holds the values
-    return op.arrays.get(svds(X, k, rng=0).S).astype(np.float64)
+    return op.arrays.get(svds(X, k, rng=0, verify=FINE_ETA if k > 1 else True).S).astype(np.float64)

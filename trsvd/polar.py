@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from trsvd._arrays import Array, Arrays, is_array
-from trsvd._kinds import describe
+from trsvd._kinds import describe, split_power
 from trsvd._polynomials import checked_coefficients, polynomial_step
 
 __all__ = [
@@ -165,5 +165,6 @@ def _normalized(G: Array) -> tuple[Arrays, Array]:
     if not math.isfinite(size):
         msg = f"G contains NaN or inf (its largest entry is {size}); it has no polar factor"
         raise ValueError(msg)
-    X = X / (size or 1.0)
+    before, after = split_power(-math.frexp(size)[1])  # a quotient of denormal numbers overflows
+    X = X * before * after
     return arrays, X / (arrays.frobenius_norm(X) or 1.0)
