@@ -36,7 +36,7 @@ def smallest(asked: Asked) -> tuple[Array, Array, Array]:
     ------
     NotConverged
         If the residuals exceed ``asked.tol`` after a full SVD, ``max(tol, sqrt(eps))`` after an
-        iteration (squares keep half of the digits).
+        iteration (squares keep half of the digits). Its message is not meant for users.
     """
     op, k = asked.op, asked.k
     m, n = op.shape
@@ -68,7 +68,8 @@ def _by_lanczos(asked: Asked) -> tuple[Array, Array, Array]:
     flipped = asked.op.shape[0] < asked.op.shape[1]
     op = AdjointOperator(asked.op) if flipped else asked.op
     arrays = op.arrays
-    s = float(svds(op, 1, tol=arrays.eps**0.5, rng=asked.rng, on_failure="raise").S[0])
+    tol = max(asked.tol, arrays.eps**0.5)
+    s = float(svds(op, 1, tol=tol, rng=asked.rng, on_failure="raise").S[0])
     result = _converged_or_not(
         _Complement(op, s or 1.0),
         asked,
@@ -81,9 +82,8 @@ def _by_lanczos(asked: Asked) -> tuple[Array, Array, Array]:
     residuals = defects.astype(np.float64) / (s or 1.0)
     U, V = arrays.fix_phases(*((V, U) if flipped else (U, V)))
     triplets = arrays.hand_out(U), arrays.hand_out_values(S), arrays.hand_out(arrays.adjoint(V))
-    tol = max(asked.tol, arrays.eps**0.5)
     if not (result.converged and bool(np.all(residuals <= tol))):
-        raise _failure(result, triplets, residuals, tol)
+        raise _failure(result, triplets, residuals)
     return triplets
 
 
@@ -92,25 +92,17 @@ def _converged_or_not(op: MatrixOperator, asked: Asked, start: Array | None) -> 
     size = asked.basis_size or max(3 * asked.k, asked.k + 40)
     cap = None if asked.max_matvecs is None else max(asked.max_matvecs // 2, size)
     try:
-        return svds(
-            op,
-            asked.k,
-            method=ThickRestartLanczos(basis_size=size),
-            tol=asked.tol,
-            start=start,
-            rng=asked.rng,
-            max_matvecs=cap,
-            on_failure="raise",
-        )
+        method = ThickRestartLanczos(basis_size=size)
+        return asked.triplets(op, method=method, start=start, max_matvecs=cap)
     except NotConverged as error:
         return error.result
 
 
 def _failure(
-    result: SVDResult, triplets: tuple[Array, Array, Array], residuals: HostArray, tol: float
+    result: SVDResult, triplets: tuple[Array, Array, Array], residuals: HostArray
 ) -> NotConverged:
     """What to raise where the smallest triplets are not good enough."""
-    status = Status.ROUNDING_FLOOR if result.converged else result.status
+    status = Status.STAGNATED if result.converged else result.status
     U, S, Vh = triplets
     result = replace(
         result,
@@ -123,9 +115,4 @@ def _failure(
         matvecs=2 * result.matvecs,
         state=None,
     )
-    msg = (
-        f"{status.value} (smallest singular values, largest residual {residuals.max():.2e}, tol "
-        f"{tol:.2e}, {result.matvecs} products; up to {DENSE_RANK} rows or columns a full SVD is "
-        "made instead)"
-    )
-    return NotConverged(msg, result)
+    return NotConverged(status.value, result)
