@@ -28,12 +28,13 @@ __all__ = [
     "check_svds",
     "explain",
     "generator",
+    "raise_tol",
 ]
 
 SOLVERS = ("arpack", "lobpcg", "propack")
 NORMALIZERS = ("auto", "QR", "LU", "none")
 # SciPy takes a tol of 1 and more, which any vectors meet.
-_LOOSEST = 0.1
+_LOOSEST = 0.5
 
 
 @dataclass(frozen=True)
@@ -277,6 +278,13 @@ def check_count(name: str, value: Any) -> int:
         msg = f"{name}={count}; it must be at least 0"
         raise ValueError(msg)
     return count
+
+
+def raise_tol(error: NotConverged) -> str:
+    """Advice about SciPy's ``tol``, whose square was missed."""
+    # More than rounding to two digits takes away.
+    enough = 1.1 * float(error.result.residuals.max()) ** 0.5
+    return f"raise tol to {enough:.2g} or more"
 
 
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...], text: str) -> Any:

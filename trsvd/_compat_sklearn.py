@@ -14,7 +14,7 @@ import sklearn.utils.validation
 from sklearn.utils._param_validation import StrOptions
 
 from trsvd._arrays import HostArray
-from trsvd._compat_arguments import check_svds, explain, generator
+from trsvd._compat_arguments import check_svds, explain, generator, raise_tol
 from trsvd._compat_randomized import leading
 from trsvd._compat_svds import NoConvergence
 from trsvd._errors import NotConverged, warn_caller
@@ -138,11 +138,11 @@ class TruncatedSVD(sklearn.decomposition.TruncatedSVD):  # type: ignore[misc]
 
 def _to_scipys_tol(X: Any, k: int, tol: float, rng: np.random.Generator | None) -> SVDResult:
     """The leading triplets to the tolerance of SciPy's ``svds``, by `trsvd.svds`'s own choice."""
-    rank = min(X.shape)
-    if k >= rank:
+    m, n = X.shape
+    if k >= min(m, n):
         msg = (
-            f"n_components={k} must be less than min(X.shape) = {rank} with algorithm='arpack'; "
-            "algorithm='randomized' takes as many"
+            f"n_components={k} must be less than n_samples={m} and n_features={n} with "
+            "algorithm='arpack'; algorithm='randomized' computes up to the smaller of them"
         )
         raise ValueError(msg)
     asked = check_svds(X, k, None, tol, "LM", None, None, True, "arpack", rng, None)
@@ -150,7 +150,7 @@ def _to_scipys_tol(X: Any, k: int, tol: float, rng: np.random.Generator | None) 
         return asked.triplets(asked.op)
     except NotConverged as error:
         wanted = f"tol={tol:g} asks for {asked.tol:.2e}"
-        advice = f"raise tol to {error.result.residuals.max() ** 0.5:.2g} or more"
+        advice = raise_tol(error)
         msg = explain(error, wanted, limit="the limit of products", more=advice, otherwise=advice)
         raise NoConvergence(msg, error.result) from None
 

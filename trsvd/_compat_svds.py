@@ -8,7 +8,7 @@ from typing import Any
 import scipy.sparse.linalg
 
 from trsvd._arrays import Array, Arrays
-from trsvd._compat_arguments import Asked, check_svds, explain
+from trsvd._compat_arguments import Asked, check_svds, explain, generator, raise_tol
 from trsvd._compat_smallest import smallest
 from trsvd._errors import NotConverged, warn_caller
 from trsvd._select import select_method
@@ -69,7 +69,7 @@ def svds(
         and is not looked at with the others.
     tol : float, default 0
         Relative residuals of at most ``tol**2`` are good enough, as SciPy has it, within
-        ``eps**0.75`` (0 stands for it) and 0.1. Iterations go on to ``sqrt(eps)``, as long as
+        ``eps**0.75`` (0 stands for it) and 0.5. Iterations go on to ``sqrt(eps)``, as long as
         residuals decrease and ``maxiter`` allows it. If products with A are less accurate than its
         dtype, raise ``tol`` to the square root of their relative error.
     which : {"LM", "SM"}
@@ -131,7 +131,7 @@ def svds(
         if rng is not None:
             msg = "rng and random_state are both given; random_state is the older name of rng"
             raise TypeError(msg)
-        rng = random_state
+        rng = generator("random_state", random_state)
     asked = check_svds(
         A, k, ncv, tol, which, v0, maxiter, return_singular_vectors, solver, rng, options
     )
@@ -156,9 +156,7 @@ def svds(
 
 def _failure(error: NotConverged, asked: Asked, tol: float) -> str:
     """What to say where residuals miss the tolerance."""
-    # With one digit more than is shown of it, so that this tol is not refused again.
-    enough = 1.01 * float(error.result.residuals.max()) ** 0.5
-    advice = f"raise tol to {enough:.2g} or more"
+    advice = raise_tol(error)
     more = f"raise maxiter, or {advice}"
     if not asked.largest:
         advice += ", or pass A as a dense array, all of whose singular values are computed"
@@ -185,8 +183,12 @@ def _method(asked: Asked) -> Method | None:
     chosen = select_method(op, k, asked.aim, max_matvecs=cap).method
     iterative = chosen if isinstance(chosen, ThickRestartLanczos) else None
     tiny = asked.rank <= 64 or 4 * k > asked.rank
-    if not tiny and not (asked.start is None and asked.basis_size is None):
-        return replace(iterative or ThickRestartLanczos(), basis_size=asked.basis_size)
+    if not tiny and asked.basis_size is not None:
+        # A block takes room in the basis, which may be of two vectors more than k.
+        single = replace(iterative or ThickRestartLanczos(), block_size=1)
+        return replace(single, basis_size=asked.basis_size)
+    if not tiny and asked.start is not None:
+        return iterative or ThickRestartLanczos()
     if not tiny and asked.rng is not None and iterative is None:
         return ThickRestartLanczos()
     return None if cap is None else chosen
