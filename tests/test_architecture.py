@@ -357,7 +357,7 @@ NEIGHBOURS = {
     "_compat_smallest": {"_compat_arguments"},
     "_compat_svds": {"_compat_arguments", "_compat_smallest"},
     "_compat_randomized": {"_compat_arguments"},
-    "_compat_sklearn": {"_compat_randomized", "_compat_svds"},
+    "_compat_sklearn": {"_compat_arguments", "_compat_randomized", "_compat_svds"},
     "compat": {"_compat_randomized", "_compat_sklearn", "_compat_svds"},
     "_files": {"_matrix_market"},
     "_hard_cases": {"_hard_matrices"},

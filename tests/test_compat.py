@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import os
 import pickle
@@ -131,7 +132,7 @@ class Counting(scipy.sparse.linalg.LinearOperator):
 @pytest.mark.parametrize(("solver", "maxiter", "most"), [("arpack", 2, 80), ("propack", 30, 60)])
 def test_maxiter_limits_the_products(solver, maxiter, most):
     A = Counting(np.random.default_rng(0).standard_normal((400, 300)))
-    with pytest.raises(NoConvergence, match="max_matvecs") as caught:
+    with pytest.raises(NoConvergence, match="stopped at maxiter") as caught:
         svds(A, 3, maxiter=maxiter, solver=solver, rng=0)
     assert caught.value.result.matvecs <= most
     # What is returned is checked by products of its own, and so is the operator, by eight.
@@ -140,7 +141,7 @@ def test_maxiter_limits_the_products(solver, maxiter, most):
 
 def test_lobpcg_warns_and_returns():
     A = np.random.default_rng(0).standard_normal((400, 300))
-    with pytest.warns(trsvd.ConvergenceWarning, match="max_matvecs") as caught:
+    with pytest.warns(trsvd.ConvergenceWarning, match="stopped at maxiter") as caught:
         U, S, Vh = svds(A, 3, maxiter=3, solver="lobpcg", rng=0)
     assert caught[0].filename == __file__
     assert (U.shape, S.shape, Vh.shape) == ((400, 3), (3,), (3, 300))
@@ -205,6 +206,149 @@ def test_tol_is_squared_within_bounds():
     for tol, least in [(0, 2.0**-39), (1e-5, 1e-10), (1e-4, 1e-8), (0.1, 2.0**-26)]:
         U, S, Vh = svds(A, 3, tol=tol, rng=0)
         assert residual(A, U, S, Vh, s1) <= least * (1 + 1e-3)
+
+
+def test_a_basis_of_any_size_that_scipy_takes():
+    # Where blocks of vectors cost less, this basis would have no room for one.
+    A = np.random.default_rng(0).standard_normal((600, 500))
+    with pytest.raises(NoConvergence) as caught:
+        svds(A, 6, ncv=8, maxiter=1)
+    assert caught.value.result.method.basis_size == 8
+
+
+def single_precision(A, form):
+    """An operator of A's dtype that computes its products in single precision."""
+    lower = A.astype(np.float32 if A.dtype.kind == "f" else np.complex64)
+
+    def forward(x):
+        return (lower @ x.astype(lower.dtype)).astype(A.dtype)
+
+    def backward(y):
+        return (lower.conj().T @ y.astype(lower.dtype)).astype(A.dtype)
+
+    blocks = {} if form == "vectors" else {"matmat": forward, "rmatmat": backward}
+    return scipy.sparse.linalg.LinearOperator(
+        A.shape, matvec=forward, rmatvec=backward, dtype=A.dtype, **blocks
+    )
+
+
+@pytest.mark.parametrize("which", ["LM", "SM"])
+@pytest.mark.parametrize("form", ["vectors", "blocks"])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("shape", [*SHAPES, (900, 70)])
+def test_tol_can_be_raised_to_the_noise_of_products(shape, dtype, form, which):
+    A = matrix(*shape, dtype)
+    values = exact_values(A)
+    U, S, Vh = svds(single_precision(A, form), 3, tol=1e-2, which=which, rng=0)
+    assert residual(A, U, S, Vh, 1.0) <= 1e-4
+    # s_1 = 1. Values are off by rounding of the entries to single precision, and of products with
+    # it: some units each, times the root of the length.
+    level = 4 * max(shape) ** 0.5 * eps_of("float32")
+    expected = values[:3] if which == "LM" else values[-3:]
+    assert np.abs(S - np.sort(expected)).max() <= level
+
+
+@pytest.mark.usefixtures("by_lanczos")
+def test_tol_can_be_raised_to_the_noise_of_products_by_lanczos():
+    A, values = spread(120, 80)
+    op = single_precision(A.toarray(), "blocks")
+    S = svds(op, 4, tol=3e-2, which="SM", rng=0, return_singular_vectors=False)
+    assert np.abs(S - np.sort(values[-4:])).max() <= (3e-2) ** 2 * values[0]
+
+
+def test_what_meets_tol_is_returned_at_maxiter():
+    A = np.random.default_rng(0).standard_normal((400, 300))
+    s1 = np.linalg.norm(A, 2)
+    with pytest.raises(NoConvergence):
+        svds(A, 3, maxiter=2, rng=0)
+    U, S, Vh = svds(A, 3, tol=0.2, maxiter=2, rng=0)
+    assert eps_of("float64") ** 0.5 < residual(A, U, S, Vh, s1) <= 0.04
+
+
+def test_a_flat_spectrum_is_left_to_a_factorization():
+    """As `trsvd.svds` does, if nothing is asked for that needs an iteration."""
+    A = np.random.default_rng(0).standard_normal((400, 300))
+    expected = trsvd.svds(A, 20)
+    assert isinstance(expected.method, trsvd.Direct)
+    assert np.array_equal(svds(A, 20)[1][::-1], expected.S)
+
+
+def refused_name(text, name):
+    return f"{name}=" in text or f"`{name}`" in text
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: svds(matrix(20, 12), 2, rng="seed"), "rng"),
+        (lambda: svds(matrix(20, 12), 2, random_state=-1), "random_state"),
+        (lambda: svds(matrix(20, 12), 2, v0=np.full(12, np.inf)), "v0"),
+        (lambda: svds(matrix(20, 12), 2, v0=np.ones(12, complex)), "v0"),
+        (lambda: randomized_svd(matrix(20, 12), 2, random_state="seed"), "random_state"),
+        (lambda: randomized_svd(matrix(20, 12), 0), "n_components"),
+        (lambda: randomized_svd(matrix(20, 12), 13), "n_components"),
+        (lambda: randomized_svd(matrix(20, 12), True), "n_components"),
+        (lambda: randomized_svd(matrix(20, 12), 2.5), "n_components"),
+        (lambda: estimator(13).fit(matrix(20, 12)), "n_components"),
+        (lambda: estimator(12, algorithm="arpack").fit(matrix(20, 12)), "n_components"),
+        (lambda: estimator(2, tol=1.0).fit(matrix(20, 12)), "tol"),
+    ],
+)
+def test_errors_name_the_parameter_of_the_function(call, name):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        call()
+    assert refused_name(str(caught.value), name)
+
+
+def estimator(*args, **options):
+    pytest.importorskip("sklearn")
+    return compat.TruncatedSVD(*args, **options)
+
+
+# Parameters of `trsvd.svds` that the drop-ins do not have, and its results.
+FOREIGN = ("max_matvecs", "method=", "state=", "start=", "verify", "basis", "block", "on_failure")
+
+
+def assert_advice(text, *parameters):
+    assert not [word for word in FOREIGN if word in text], text
+    for parameter in parameters:
+        assert parameter in text, text
+
+
+def suggested(text, before):
+    """The number that follows some words."""
+    return float(text.partition(before)[2].split()[0].rstrip(","))
+
+
+@pytest.mark.parametrize("which", ["LM", "SM"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_advice_about_maxiter_helps(solver, which, monkeypatch):
+    monkeypatch.setattr(_compat_smallest, "DENSE_RANK", 10)
+    A = scipy.sparse.csr_array(matrix(120, 80, decay=0.99))
+
+    def call(**options):
+        return svds(A, 3, solver=solver, which=which, **options)
+
+    with pytest.warns() if solver == "lobpcg" else pytest.raises(NoConvergence) as caught:
+        call(maxiter=1, rng=0)
+    text = str(caught[0].message if solver == "lobpcg" else caught.value)
+    assert_advice(text, "raise maxiter", "raise tol to")
+    tol = suggested(text, "raise tol to ")
+    U, S, Vh = call(maxiter=1, rng=0, tol=tol)
+    assert residual(A, U, S, Vh, 1.0) <= tol**2 * (1 + 1e-6)
+    if which == "LM":
+        call(maxiter=1000, rng=0)
+    else:
+        assert "pass A as a dense array" in text
+        svds(A.toarray(), 3, solver=solver, which="SM")
+
+
+def test_advice_about_noise_helps():
+    op = single_precision(matrix(120, 80), "blocks")
+    with pytest.raises(NoConvergence, match="raise tol to") as caught:
+        svds(op, 3, rng=0)
+    assert_advice(str(caught.value), "tol=0 asks for")
+    svds(op, 3, tol=suggested(str(caught.value), "raise tol to "), rng=0)
 
 
 @pytest.mark.parametrize("wanted", [True, False, "u", "vh"])
@@ -273,6 +417,15 @@ class Untyped:
         )
 
 
+class Stack:
+    """An operator with a dimension more, as SciPy 1.18 has them."""
+
+    shape, dtype = (2, 9, 9), np.dtype("float64")
+
+    def matvec(self, x):
+        raise AssertionError
+
+
 class OurOwn:
     """What `trsvd.svds` takes, and SciPy does not."""
 
@@ -305,7 +458,9 @@ def test_whatever_is_a_matrix(A):
 @pytest.mark.parametrize(
     ("A", "error", "match"),
     [
-        (np.zeros((9, 9, 9)), ValueError, "ndim <= 2"),
+        (np.zeros((9, 9, 9)), ValueError, "Only 2-D .* ndim <= 2"),
+        (Stack(), ValueError, "Only 2-D .* ndim <= 2"),
+        (np.array([["a", "b"], ["c", "d"]], object), ValueError, "numeric data type"),
         (np.zeros((9, 9), bool), ValueError, "numeric data type"),
         (scipy.sparse.csr_array(np.zeros((9, 9), bool)), ValueError, "numeric data type"),
         (np.full((9, 9), np.nan), ValueError, "NaN or inf"),
@@ -431,11 +586,87 @@ def test_slow_formats_are_named(form):
 @pytest.mark.parametrize("n_iter", [0, 1, 3])
 def test_randomized_svd_makes_the_iterations_it_is_told(n_iter):
     A = Counting(np.random.default_rng(0).standard_normal((200, 150)))
-    with pytest.warns(trsvd.ConvergenceWarning, match="'auto' iterates until tol") as caught:
+    with pytest.warns(trsvd.ConvergenceWarning, match="n_iter='auto' to iterate") as caught:
         randomized_svd(A, 5, n_iter=n_iter, n_oversamples=7, random_state=0)
     assert caught[0].filename == __file__
     made = 2 * (5 + 7) * (n_iter + 1)
     assert made <= A.products <= made + 2 * 5 + 8
+
+
+FLAT = np.random.default_rng(1).standard_normal((700, 600))
+
+
+@pytest.mark.parametrize(
+    "A",
+    [
+        matrix(120, 80),
+        FLAT,
+        FLAT.T.astype(np.float32),
+        scipy.sparse.csr_array(FLAT * (np.abs(FLAT) > 1.5)),
+        pytest.param(Counting(FLAT), id="operator"),
+    ],
+)
+@pytest.mark.parametrize("given", ["function", "estimator"])
+def test_auto_is_the_librarys_own_choice(A, given):
+    """The same values to rounding: other methods leave them off by 1e-6 at this tolerance."""
+    if given == "function":
+        s = randomized_svd(A, 5, random_state=np.random.RandomState(3))[1]
+    elif isinstance(A, Counting):
+        pytest.skip("scikit-learn takes no operators")
+    else:
+        s = estimator(5, random_state=3).fit(A).singular_values_
+    rng = np.random.Generator(np.random.RandomState(3)._bit_generator)
+    ours = trsvd.svds(A, 5, tol=1e-3, rng=rng)
+    assert np.abs(s - ours.S).max() <= 100 * eps_of(s.dtype) * ours.S[0]
+
+
+def test_auto_makes_the_products_of_the_library():
+    counts = []
+    for call in (
+        lambda op: randomized_svd(op, 5, random_state=np.random.default_rng(0)),
+        lambda op: trsvd.svds(op, 5, tol=1e-3, rng=np.random.default_rng(0)),
+    ):
+        op = Counting(FLAT)
+        call(op)
+        counts.append(op.products)
+    assert counts[0] == counts[1]
+
+
+def warnings_of(call):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return caught
+
+
+@pytest.mark.parametrize("given", ["function", "estimator"])
+def test_advice_about_power_iterations_helps(given):
+    def call(**options):
+        if given == "function":
+            randomized_svd(FLAT, 3, random_state=0, **options)
+        else:
+            estimator(3, random_state=0, **options).fit(FLAT)
+
+    (caught,) = warnings_of(lambda: call(n_iter=2))
+    text = str(caught.message)
+    assert_advice(text, "n_iter=2", "n_iter='auto'", "raise tol above")
+    assert caught.filename == __file__
+    call(n_iter="auto")
+    call(n_iter=2, tol=1.01 * suggested(text, "raise tol above "))
+
+
+@pytest.mark.parametrize("given", ["function", "estimator"])
+def test_advice_about_rounding_helps(given):
+    def call(tol):
+        if given == "function":
+            randomized_svd(matrix(120, 80), 3, random_state=0, tol=tol)
+        else:
+            estimator(3, random_state=0, tol=tol).fit(matrix(120, 80))
+
+    (caught,) = warnings_of(lambda: call(1e-18))
+    assert_advice(str(caught.message), "raise tol above")
+    # Another run rounds otherwise.
+    call(10 * suggested(str(caught.message), "raise tol above "))
 
 
 def test_randomized_svd_takes_lists_and_whole_numbers():
@@ -456,8 +687,9 @@ def test_randomized_svd_takes_lists_and_whole_numbers():
         ({"transpose": "yes"}, ValueError, "transpose"),
         ({"flip_sign": "yes"}, ValueError, "flip_sign"),
         ({"svd_lapack_driver": "gesxx"}, ValueError, "svd_lapack_driver"),
-        ({"n_components": 0}, ValueError, "k=0"),
-        ({"n_components": 13}, ValueError, "k=13"),
+        ({"n_components": 0}, ValueError, "n_components=0"),
+        ({"n_components": 13}, ValueError, "n_components=13"),
+        ({"n_iter": True}, TypeError, "n_iter"),
         ({"tol": -1.0}, ValueError, "tol"),
         ({"M": np.full((3, 3), np.nan)}, ValueError, "NaN"),
         ({"M": np.zeros(3)}, ValueError, "dimensions"),
@@ -484,13 +716,14 @@ def test_the_estimator_is_scikit_learns():
     assert list(estimator.get_feature_names_out())[0] == "truncatedsvd0"
 
 
-def test_the_estimator_passes_scikit_learns_checks():
+@pytest.mark.parametrize("options", ["", "1, algorithm='arpack'", "n_iter=7"])
+def test_the_estimator_passes_scikit_learns_checks(options):
     pytest.importorskip("sklearn")
     # A process of its own, as SciPy reads the variable when it is imported.
     code = (
         "from sklearn.utils.estimator_checks import check_estimator\n"
         "from trsvd.compat import TruncatedSVD\n"
-        "check_estimator(TruncatedSVD())"
+        f"check_estimator(TruncatedSVD({options}), expected_failed_checks={{}})"
     )
     environment = {
         **os.environ,
@@ -502,11 +735,85 @@ def test_the_estimator_passes_scikit_learns_checks():
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_the_estimator_warns():
+def test_the_signature_is_that_of_scikit_learns_estimator():
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    theirs = dict(inspect.signature(decomposition.TruncatedSVD).parameters)
+    ours = dict(inspect.signature(compat.TruncatedSVD).parameters)
+    assert list(ours) == list(theirs)
+    assert ours.pop("n_iter").default == "auto"  # theirs makes 5 power iterations
+    assert {name: p.default for name, p in ours.items()} == {
+        name: p.default for name, p in theirs.items() if name != "n_iter"
+    }
+
+
+@pytest.mark.parametrize("algorithm", ["randomized", "arpack"])
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array, scipy.sparse.csc_array])
+@pytest.mark.parametrize("decay", [0.8, 0.97, 1.0])
+def test_the_estimator_fits_ordinary_data_without_a_word(decay, kind, algorithm):
+    X = kind(matrix(300, 200, decay=decay) if decay < 1 else FLAT)
+    estimator(4, algorithm=algorithm, random_state=0).fit(X)  # warnings are errors
+
+
+@pytest.mark.parametrize("tol", [0.0, 1e-2, 1e-5, 1e-9])
+@pytest.mark.parametrize("algorithm", ["randomized", "arpack"])
+def test_the_estimator_heeds_tol(algorithm, tol):
+    fitted = estimator(4, algorithm=algorithm, tol=tol, random_state=0).fit(FLAT)
+    V, S = fitted.components_.T, fitted.singular_values_
+    off = np.linalg.norm(FLAT.T @ (FLAT @ V) - V * S**2, axis=0).max() / S[0] ** 2
+    wanted = {"randomized": tol or 1e-3, "arpack": max(tol**2, eps_of("float64") ** 0.75)}
+    # A^H A v - s^2 v = A^H (A v - s u) + s (A^H u - s v), each with a residual of at most tol s_1.
+    assert off <= 2 * wanted[algorithm] + 10 * 700 * eps_of("float64")
+
+
+def in_a_pipeline(X):
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
+    make_pipeline(FunctionTransformer(), estimator(3, n_iter=1, random_state=0)).fit(X)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda X: estimator(3, n_iter=1, random_state=0).fit(X),
+        lambda X: estimator(3, n_iter=1, random_state=0).fit_transform(X),
+        lambda X: in_a_pipeline(X),
+    ],
+    ids=["fit", "fit_transform", "pipeline"],
+)
+def test_the_estimator_warns_at_the_line_that_called(call):
     pytest.importorskip("sklearn")
-    A = np.random.default_rng(0).standard_normal((200, 150))
-    with pytest.warns(trsvd.ConvergenceWarning, match="n_iter=5"):
-        compat.TruncatedSVD(3, random_state=0).fit(A)
+    (caught,) = warnings_of(lambda: call(FLAT))
+    assert issubclass(caught.category, trsvd.ConvergenceWarning)
+    assert caught.filename == __file__
+
+
+def test_the_estimator_is_cloned_pickled_and_set():
+    base = pytest.importorskip("sklearn.base")
+    first = estimator(3, n_iter=4, tol=0.5, random_state=0).set_params(n_iter="auto", tol=1e-6)
+    fitted = first.fit(FLAT)
+    twin = pickle.loads(pickle.dumps(fitted))
+    assert np.array_equal(twin.transform(FLAT), fitted.transform(FLAT))
+    again = base.clone(fitted)
+    assert again.get_params() == fitted.get_params()
+    assert np.allclose(again.fit(FLAT).singular_values_, fitted.singular_values_, rtol=1e-10)
+
+
+def test_the_estimator_advises_in_its_own_terms(monkeypatch):
+    from trsvd._compat_arguments import Asked
+
+    result = trsvd.svds(FLAT, 3, tol=1e-2, rng=0)
+    result = dataclasses.replace(result, status=trsvd.Status.STAGNATED, converged=False)
+
+    def fails(self, op, **options):
+        msg = "stagnated"
+        raise trsvd.NotConverged(msg, result)
+
+    monkeypatch.setattr(Asked, "triplets", fails)
+    with pytest.raises(NoConvergence, match="raise tol to") as caught:
+        estimator(3, algorithm="arpack", random_state=0).fit(FLAT)
+    assert_advice(str(caught.value))
+    assert "maxiter" not in str(caught.value)
 
 
 def test_without_scikit_learn(monkeypatch):

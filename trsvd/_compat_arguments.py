@@ -1,4 +1,4 @@
-"""The arguments of SciPy's ``svds``, checked as SciPy checks them and put into trsvd's terms."""
+"""The terms of SciPy and scikit-learn: arguments checked and translated, and messages."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import numpy as np
 import scipy.sparse.linalg
 
 from trsvd._arrays import Array, is_array
+from trsvd._errors import NotConverged, Status
 from trsvd._kinds import COMPUTE, describe, dtype_name, is_sparse
 from trsvd._operator import MatrixOperator, as_operator
-from trsvd.result import Subspace
+from trsvd._svds import svds
+from trsvd.methods import Method
+from trsvd.result import Subspace, SVDResult
 
 __all__ = [
     "NORMALIZERS",
@@ -23,11 +26,15 @@ __all__ = [
     "check_choice",
     "check_count",
     "check_svds",
+    "explain",
     "generator",
+    "raise_tol",
 ]
 
 SOLVERS = ("arpack", "lobpcg", "propack")
 NORMALIZERS = ("auto", "QR", "LU", "none")
+# SciPy takes a tol of 1 and more, which any vectors meet.
+_LOOSEST = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Asked:
     k : int
         Number of triplets.
     tol : float
-        Relative residual.
+        Relative residual that is good enough.
     largest : bool
         Whether the largest ones are wanted.
     basis_size : int or None
@@ -76,9 +83,62 @@ class Asked:
         return min(self.op.shape)
 
     @property
-    def in_particular(self) -> bool:
-        """Whether something was given that only an iteration can honour."""
-        return not (self.start is None and self.basis_size is None and self.rng is None)
+    def aim(self) -> float:
+        """Relative residual to iterate to: singular values are at the rounding level there.
+
+        ARPACK looks at residuals after some twenty steps only, and returns better triplets than
+        those that ``tol`` asks for. Code that calls it has got used to them.
+        """
+        return min(self.tol, float(self.op.arrays.eps**0.5))
+
+    def triplets(
+        self,
+        op: MatrixOperator,
+        *,
+        method: Method | None = None,
+        start: Subspace | Array | None = None,
+        max_matvecs: int | None = None,
+    ) -> SVDResult:
+        """The k leading triplets of an operator, to `aim`, or to `tol` where it ends before.
+
+        Parameters
+        ----------
+        op : MatrixOperator
+            The matrix, or another one that has its triplets.
+        method, start, max_matvecs
+            As for `trsvd.svds`.
+
+        Raises
+        ------
+        NotConverged
+            If a residual exceeds `tol`, or a missed singular value cannot be computed.
+        """
+        k, rng = self.k, self.rng
+        try:
+            return svds(
+                op,
+                k,
+                method=method,
+                tol=self.aim,
+                start=start,
+                rng=rng,
+                max_matvecs=max_matvecs,
+                on_failure="raise",
+            )
+        except NotConverged as error:
+            result = error.result
+            if not result.residuals.max() <= self.tol:
+                raise
+        # Missed singular values are looked for as usual.
+        return svds(
+            op,
+            k,
+            tol=self.tol,
+            state=result.state,
+            rng=rng,
+            max_matvecs=max_matvecs,
+            on_failure="raise",
+        )
 
 
 def check_svds(
@@ -127,7 +187,7 @@ def check_svds(
         left=wanted in (True, "u"),
         right=wanted in (True, "vh"),
         solver=solver,
-        rng=generator(rng),
+        rng=generator("rng", rng),
     )
 
 
@@ -135,10 +195,7 @@ def as_scipy_operator(A: Any) -> MatrixOperator:
     """``A`` as an operator, refused with SciPy's types of errors where SciPy refuses it."""
     if isinstance(A, MatrixOperator):
         return A
-    if is_array(A) and A.ndim != 2:
-        if A.ndim > 2:
-            msg = f"A has shape {tuple(A.shape)}: array must have ndim <= 2"
-            raise ValueError(msg)
+    if is_array(A) and A.ndim < 2:
         A = A[None, :] if A.ndim else A[None, None]
     if not (hasattr(A, "shape") and getattr(A, "dtype", None) is not None):
         # What has matvec and no dtype is asked by SciPy for one; what is no matrix is refused.
@@ -150,16 +207,53 @@ def as_scipy_operator(A: Any) -> MatrixOperator:
     if math.prod(A.shape) == 0:
         msg = f"`A` must not be empty. It has shape {tuple(A.shape)}."
         raise ValueError(msg)
+    if len(A.shape) > 2:
+        # SciPy's sentences, of 1.18 and before.
+        msg = (
+            f"Only 2-D input is supported for `A`: array must have ndim <= 2. `A` has shape "
+            f"{tuple(A.shape)}; call svds for each matrix, or trsvd.svds for an array of them."
+        )
+        raise ValueError(msg)
     return as_operator(A)
 
 
-def generator(rng: Any) -> np.random.Generator | None:
+def generator(name: str, rng: Any) -> np.random.Generator | None:
     """The generator that a seed, a Generator or a legacy RandomState stands for."""
     if rng is None:
         return None
     if isinstance(rng, np.random.RandomState):  # numpy.random.default_rng takes it from 2.2 on
         return np.random.Generator(rng._bit_generator)
-    return np.random.default_rng(rng)
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        msg = f"{name}={rng!r} is not a seed ({error}); pass a non-negative integer, or a Generator"
+        raise type(error)(msg) from None
+
+
+def explain(error: NotConverged, wanted: str, *, limit: str, more: str, otherwise: str) -> str:
+    """The message of a run that failed, in the terms of the function that was called.
+
+    Parameters
+    ----------
+    error : NotConverged
+        The failure.
+    wanted : str
+        The tolerance.
+    limit : str
+        Name of what limits the number of products.
+    more : str
+        Advice where more products or iterations help.
+    otherwise : str
+        Advice where they do not.
+    """
+    result = error.result
+    cause = result.status.value.partition("; ")[0].replace("max_matvecs", limit)
+    few = (Status.MAX_MATVECS, Status.MAX_ITERATIONS, Status.INCOMPLETE)
+    advice = more if result.status in few else otherwise
+    return (
+        f"{cause} (largest relative residual {result.residuals.max(initial=0.0):.2e}, {wanted}, "
+        f"{result.matvecs} products); {advice}"
+    )
 
 
 def as_matrix(M: Any) -> Any:
@@ -176,15 +270,21 @@ def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 def check_count(name: str, value: Any) -> int:
     """A whole number of at least 0."""
-    try:
-        count = operator.index(value)
-    except TypeError:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
         msg = f"{name}={value!r} is not a whole number"
-        raise TypeError(msg) from None
+        raise TypeError(msg)
+    count = operator.index(value)
     if count < 0:
         msg = f"{name}={count}; it must be at least 0"
         raise ValueError(msg)
     return count
+
+
+def raise_tol(error: NotConverged) -> str:
+    """Advice about SciPy's ``tol``, whose square was missed."""
+    # More than rounding to two digits takes away.
+    enough = 1.1 * float(error.result.residuals.max()) ** 0.5
+    return f"raise tol to {enough:.2g} or more"
 
 
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...], text: str) -> Any:
@@ -209,7 +309,7 @@ def _residual_for(tol: float, eps: float) -> float:
     SciPy hands ``tol**2`` to its eigensolvers, as a bound on ``||A^H A v - s^2 v|| / s^2``, which
     is the residual of the triplet relative to s.
     """
-    return float(min(max(tol**2, eps**0.75), eps**0.5))
+    return float(min(max(tol**2, eps**0.75), _LOOSEST))
 
 
 def _start(op: MatrixOperator, v0: Any, solver: str) -> Subspace | Array:
@@ -225,6 +325,12 @@ def _start(op: MatrixOperator, v0: Any, solver: str) -> Subspace | Array:
     shape = (m,) if solver == "propack" else (min(m, n),)
     if tuple(v0.shape) != shape:
         msg = f"`v0` must have shape {shape}. It has {tuple(v0.shape)}."
+        raise ValueError(msg)
+    if op.arrays.would_lose_imaginary(v0):
+        msg = "`v0` is complex and `A` is real, with real singular vectors; pass `v0.real`"
+        raise TypeError(msg)
+    if not math.isfinite(op.arrays.max_abs(op.arrays.take(v0[:, None]))):
+        msg = "`v0` contains NaN or inf; pass finite numbers, or leave it out"
         raise ValueError(msg)
     column = v0[:, None]
     if m < n:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import scipy.sparse
 
 from trsvd._arrays import Array
@@ -12,14 +13,16 @@ from trsvd._compat_arguments import (
     as_matrix,
     check_choice,
     check_count,
+    explain,
     generator,
 )
 from trsvd._errors import NotConverged, warn_caller
 from trsvd._kinds import is_sparse
 from trsvd._svds import svds
 from trsvd.methods import RandomizedSVD
+from trsvd.result import SVDResult
 
-__all__ = ["randomized_svd"]
+__all__ = ["leading", "randomized_svd"]
 
 
 def randomized_svd(
@@ -44,9 +47,10 @@ def randomized_svd(
     n_components : int
         Number k of triplets, ``1 <= k <= min(m, n)``.
     n_oversamples : int, default 10
-        Columns of the sketch beyond k.
+        Columns of the sketch beyond k, for power iterations. Of no effect with ``n_iter="auto"``.
     n_iter : int or "auto"
-        Power iterations: exactly so many, or until every residual is at most ``tol``.
+        Number of power iterations. ``"auto"`` leaves the method to `trsvd.svds`, which iterates
+        until every residual is at most ``tol``.
     power_iteration_normalizer : {"auto", "QR", "LU", "none"}
         Of no effect: the sketch is kept orthonormal.
     transpose : bool or "auto"
@@ -54,12 +58,12 @@ def randomized_svd(
     flip_sign : bool, default True
         Of no effect: the entry of largest modulus of every left vector is always positive.
     random_state : int, numpy.random.RandomState or numpy.random.Generator, optional
-        Where the sketch comes from. None draws a new one, whatever ``numpy.random.seed`` was
+        Source of random numbers. None draws a new one, whatever ``numpy.random.seed`` was
         given.
     svd_lapack_driver : {"gesdd", "gesvd"}
         Of no effect: "gesdd", and "gesvd" where that fails.
     tol : float, default 1e-3
-        What the residuals ``max(||M v - s u||, ||M^H u - s v||) / s_1`` are held against. (Not
+        Largest residual ``max(||M v - s u||, ||M^H u - s v||) / s_1`` that is accepted. (Not
         among scikit-learn's parameters: there nothing is checked.)
 
     Returns
@@ -83,7 +87,8 @@ def randomized_svd(
 
     Notes
     -----
-    Cost: ``2 (k + n_oversamples) (n_iter + 1)`` products, and up to 2 k for the residuals.
+    Cost: that of ``trsvd.svds(M, n_components, tol=tol)``. With a number ``n_iter``,
+    ``2 (k + n_oversamples) (n_iter + 1)`` products, and up to 2 k for the residuals.
 
     References
     ----------
@@ -102,26 +107,63 @@ def randomized_svd(
     check_choice("transpose", transpose, (True, False, "auto"))
     check_choice("flip_sign", flip_sign, (True, False))
     check_choice("svd_lapack_driver", svd_lapack_driver, ("gesdd", "gesvd"))
-    if isinstance(n_iter, str):
-        check_choice("n_iter", n_iter, ("auto",))
     if is_sparse(M) and M.format in ("lil", "dok"):
         msg = f"Calculating SVD of a {type(M).__name__} is expensive. CSR format is more efficient."
         warn_caller(msg, scipy.sparse.SparseEfficiencyWarning)
-    method = RandomizedSVD(
-        oversampling=check_count("n_oversamples", n_oversamples),
-        power_iterations=None if isinstance(n_iter, str) else check_count("n_iter", n_iter),
-    )
+    rng = generator("random_state", random_state)
     try:
-        U, S, Vh = svds(
-            as_matrix(M),
-            n_components,
-            method=method,
-            tol=tol,
-            rng=generator(random_state),
-            on_failure="raise",
-        )
+        U, S, Vh = leading(M, n_components, n_oversamples, n_iter, tol, rng)
     except NotConverged as error:
-        msg = f"{error} (n_iter={n_iter!r}; 'auto' iterates until tol)"
-        warn_caller(msg)
+        warn_caller(str(error))
         U, S, Vh = error.result
     return U, S, Vh
+
+
+def leading(
+    M: Any,
+    n_components: int,
+    n_oversamples: int,
+    n_iter: int | str,
+    tol: float,
+    rng: np.random.Generator | None,
+) -> SVDResult:
+    """The leading triplets, by power iterations if their number is given.
+
+    Parameters
+    ----------
+    M, n_components, n_oversamples, n_iter, tol
+        As for `randomized_svd`.
+    rng : numpy.random.Generator or None
+        Source of random numbers.
+
+    Raises
+    ------
+    NotConverged
+        If a residual exceeds ``tol``, with advice in these terms.
+    """
+    M = as_matrix(M)
+    k = check_count("n_components", n_components)
+    rank = min(M.shape[-2:], default=1)
+    if len(M.shape) >= 2 and not 1 <= k <= rank:
+        msg = f"n_components={k} must be in 1 .. {rank}, as a matrix of shape {tuple(M.shape)} has"
+        raise ValueError(msg)
+    oversampling = check_count("n_oversamples", n_oversamples)
+    method = None
+    if isinstance(n_iter, str):
+        check_choice("n_iter", n_iter, ("auto",))
+    else:
+        iterations = check_count("n_iter", n_iter)
+        method = RandomizedSVD(oversampling=oversampling, power_iterations=iterations)
+    try:
+        return svds(M, k, method=method, tol=tol, rng=rng, on_failure="raise")
+    except NotConverged as error:
+        raising = f"raise tol above {error.result.residuals.max():.2e}"
+        fixed = f"n_iter={n_iter!r} power iterations are made; pass n_iter='auto' to iterate to tol"
+        msg = explain(
+            error,
+            f"tol={tol:g}",
+            limit="the limit of products",
+            more=raising if method is None else f"{fixed}, or {raising}",
+            otherwise=raising,
+        )
+        raise NotConverged(msg, error.result) from None

@@ -8,11 +8,10 @@ from typing import Any
 import scipy.sparse.linalg
 
 from trsvd._arrays import Array, Arrays
-from trsvd._compat_arguments import Asked, check_svds
+from trsvd._compat_arguments import Asked, check_svds, explain, generator, raise_tol
 from trsvd._compat_smallest import smallest
 from trsvd._errors import NotConverged, warn_caller
 from trsvd._select import select_method
-from trsvd._svds import svds as _svds
 from trsvd.methods import Direct, Method, ThickRestartLanczos
 from trsvd.result import SVDResult
 
@@ -69,8 +68,10 @@ def svds(
         Lanczos vectors to keep, ``k < ncv < min(m, n)``. As with SciPy it belongs to ``"arpack"``
         and is not looked at with the others.
     tol : float, default 0
-        Relative residuals of at most ``tol**2``, as SciPy has it, within ``eps**0.75`` (0 stands
-        for it) and ``sqrt(eps)``.
+        Relative residuals of at most ``tol**2`` are good enough, as SciPy has it, within
+        ``eps**0.75`` (0 stands for it) and 0.5. Iterations go on to ``sqrt(eps)``, as long as
+        residuals decrease and ``maxiter`` allows it. If products with A are less accurate than its
+        dtype, raise ``tol`` to the square root of their relative error.
     which : {"LM", "SM"}
         The largest or the smallest singular values.
     v0 : array, optional
@@ -130,16 +131,17 @@ def svds(
         if rng is not None:
             msg = "rng and random_state are both given; random_state is the older name of rng"
             raise TypeError(msg)
-        rng = random_state
+        rng = generator("random_state", random_state)
     asked = check_svds(
         A, k, ncv, tol, which, v0, maxiter, return_singular_vectors, solver, rng, options
     )
     try:
         U, S, Vh = _largest(asked) if asked.largest else smallest(asked)
     except NotConverged as error:
+        msg = _failure(error, asked, tol)
         if asked.solver != "lobpcg":
-            raise NoConvergence(str(error), error.result) from None
-        warn_caller(str(error))
+            raise NoConvergence(msg, error.result) from None
+        warn_caller(msg)
         U, S, Vh = error.result
     flip = asked.op.xp.flip
     S = flip(S, axis=0)
@@ -152,27 +154,41 @@ def svds(
     )
 
 
+def _failure(error: NotConverged, asked: Asked, tol: float) -> str:
+    """What to say where residuals miss the tolerance."""
+    advice = raise_tol(error)
+    more = f"raise maxiter, or {advice}"
+    if not asked.largest:
+        advice += ", or pass A as a dense array, all of whose singular values are computed"
+        more = f"raise maxiter or ncv, or {advice}"
+    wanted = f"tol={tol:g} asks for {asked.tol:.2e}"
+    msg = explain(error, wanted, limit="maxiter", more=more, otherwise=advice)
+    return msg if asked.largest else f"smallest singular values: {msg}"
+
+
 def _largest(asked: Asked) -> SVDResult:
-    method = _method(asked)
-    return _svds(
+    method, cap = _method(asked), asked.max_matvecs
+    return asked.triplets(
         asked.op,
-        asked.k,
         method=method,
-        tol=asked.tol,
         start=asked.start,
-        rng=asked.rng,
-        max_matvecs=None if isinstance(method, Direct) else asked.max_matvecs,
-        on_failure="raise",
+        max_matvecs=None if isinstance(method, Direct) else cap,
     )
 
 
-def _method(asked: Asked) -> Method:
-    """What `select_method` chooses, or Lanczos where something is given that only it can honour."""
+def _method(asked: Asked) -> Method | None:
+    """Lanczos where something is given that only it can honour; None leaves all to `trsvd.svds`."""
     op, k = asked.op, asked.k
     cap = None if asked.max_matvecs is None else max(asked.max_matvecs, asked.rank)
-    chosen = select_method(op, k, asked.tol, max_matvecs=cap).method
+    chosen = select_method(op, k, asked.aim, max_matvecs=cap).method
+    iterative = chosen if isinstance(chosen, ThickRestartLanczos) else None
     tiny = asked.rank <= 64 or 4 * k > asked.rank
-    if tiny or not asked.in_particular:
-        return chosen
-    iterative = chosen if isinstance(chosen, ThickRestartLanczos) else ThickRestartLanczos()
-    return replace(iterative, basis_size=asked.basis_size)
+    if not tiny and asked.basis_size is not None:
+        # A block takes room in the basis, which may be of two vectors more than k.
+        single = replace(iterative or ThickRestartLanczos(), block_size=1)
+        return replace(single, basis_size=asked.basis_size)
+    if not tiny and asked.start is not None:
+        return iterative or ThickRestartLanczos()
+    if not tiny and asked.rng is not None and iterative is None:
+        return ThickRestartLanczos()
+    return None if cap is None else chosen

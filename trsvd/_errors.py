@@ -78,7 +78,12 @@ class AdjointError(ValueError):
     """``rmatmat`` of an operator is not the adjoint of its ``matmat``."""
 
 
-def warn_caller(message: str, category: type[Warning] = ConvergenceWarning) -> None:
+def warn_caller(
+    message: str,
+    category: type[Warning] = ConvergenceWarning,
+    *,
+    through: tuple[str, ...] = (),
+) -> None:
     """Warn at the line outside of trsvd that called into it.
 
     Parameters
@@ -87,12 +92,15 @@ def warn_caller(message: str, category: type[Warning] = ConvergenceWarning) -> N
         Text of the warning.
     category : type, optional
         Class of the warning.
+    through : tuple of str, optional
+        Packages that calls may come through.
     """
+    packages = ("trsvd", *through)
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and _is_own(frame.f_globals):
+    while frame.f_back is not None and _package(frame.f_globals) in packages:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
 
 
-def _is_own(names: dict[str, Any]) -> bool:
-    return str(names.get("__name__", "")).partition(".")[0] == "trsvd"
+def _package(names: dict[str, Any]) -> str:
+    return str(names.get("__name__", "")).partition(".")[0]

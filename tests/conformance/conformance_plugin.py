@@ -24,8 +24,13 @@ TASK = json.loads(os.environ.get("CONFORMANCE", "{}"))
 EXCLUDED = "excluded: "
 outcomes: dict[str, str] = {}
 notes: dict[str, str] = {}
-# What an excluded case has to fail with: an assertion, or a message that was not given.
-ERRORS = {"assertion": AssertionError, "message": pytest.fail.Exception}
+# What an excluded case has to fail with: an assertion, a message that was not given, or what an
+# array library raises without a driver.
+ERRORS = {
+    "assertion": AssertionError,
+    "message": pytest.fail.Exception,
+    "device": RuntimeError,
+}
 pattern_of: dict[str, str] = {}
 # The outcome of a case whose setup and teardown also report is the worst of them.
 GRAVEST = ("passed", "skipped", "expected to fail", "excluded", "failed")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,9 +35,12 @@ class Suite:
         ``"module:name"`` of what is replaced, and of what by.
     exclude : mapping
         Patterns of cases that cannot apply, as ``Class::test*``; for each how it fails
-        (``"assertion"``, or ``"message"`` where a warning or an exception is missed), and why.
+        (``"assertion"``, ``"message"`` where a warning or an exception is missed, or ``"device"``
+        where there is no device), and why.
     select : str
         Part of the names of the tests to run; "" for all.
+    environment : mapping
+        Environment variables that the suite needs.
     """
 
     package: str
@@ -45,6 +48,7 @@ class Suite:
     replace: Mapping[str, str]
     exclude: Mapping[str, tuple[str, str]]
     select: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def require(self) -> None:
         """Skip where the package is absent or does not ship its tests."""
@@ -68,9 +72,10 @@ class Suite:
             **os.environ,
             "CONFORMANCE": json.dumps(task),
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
-            "SCIPY_ARRAY_API": "1",  # scikit-learn's tests of other array libraries ask for it
         }
-        environment.pop("PYTEST_ADDOPTS", None)
+        for name in ("PYTEST_ADDOPTS", "SCIPY_ARRAY_API"):
+            environment.pop(name, None)
+        environment.update(self.environment)
         settings = scratch / "pytest.ini"  # none of ours, where warnings are errors
         settings.write_text("[pytest]\n")
         command = [sys.executable, "-m", "pytest", "-q", "-p", "conformance_plugin"]
