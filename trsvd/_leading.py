@@ -14,7 +14,7 @@ from trsvd._errors import Status, warn_caller
 from trsvd._probable import FAILURE, probable_bound
 from trsvd._problem import Problem
 from trsvd._select import compiled_lanczos, suits_direct
-from trsvd._tracking import Step, guards, outside_of, track
+from trsvd._tracking import Step, guards, looked, track, water_filling
 from trsvd._validate import check_k, check_tol, named_method
 from trsvd.methods import BlockKrylov, Direct, Method, ThickRestartLanczos
 from trsvd.result import Subspace, SVDResult, Track
@@ -289,8 +289,7 @@ def _described(
         # Without the norm nothing would tell whether the next matrix is near.
         trail = None
         if norm is not None:
-            outside = outside_of(norm, values[:k]) * problem.unit
-            trail = Track(k, False, math.inf, 0, values * problem.unit, outside, flat)
+            trail = looked(k, values, norm, flat)
         subspace = _subspace(problem, U, V, trail)
     S = _in_units(S, problem.unit)
     return LeadingPairs(
@@ -375,38 +374,3 @@ def _raised(problem: Problem, values: HostArray, k: int) -> float | None:
         return None
     rest = norm**2 - float(np.sum(values**2)) + 100 * problem.eps * norm**2
     return water_filling(values[:k], max(rest, 0.0)) * problem.unit
-
-
-def water_filling(S: HostArray, rest: float) -> float:
-    """``max sum_i sqrt(s_i^2 + q_i)`` over ``q >= 0`` with ``sum q = rest``.
-
-    What the k leading singular values can add up to, when a projection of the matrix has the
-    values S and the square of the Frobenius norm of what it leaves is ``rest``. The maximum raises
-    the smallest values to a common level.
-
-    Parameters
-    ----------
-    S : array of shape (k,)
-        Descending.
-    rest : float
-        At least 0.
-
-    Returns
-    -------
-    float
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> water_filling(np.array([3.0, 0.0]), 4.0)  # the second one rises to 2
-    5.0
-    """
-    squares = np.asarray(S, dtype=np.float64)[::-1] ** 2
-    k = len(squares)
-    # Raising the j smallest to one level costs j * level - (their sum).
-    sums = np.cumsum(squares)
-    for j in range(1, k + 1):
-        level = (sums[j - 1] + rest) / j
-        if j == k or level <= squares[j]:
-            return float(j * np.sqrt(level) + np.sqrt(squares[j:]).sum())
-    return 0.0

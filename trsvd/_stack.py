@@ -14,7 +14,6 @@ its batched products are a loop as well.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,7 +24,7 @@ from trsvd._arrays import Array, Arrays, HostArray, is_array
 from trsvd._errors import Status
 from trsvd._leading import EXACT_UP_TO, LeadingPairs, leading_pairs, rounding_of
 from trsvd._stacked import STACK_UP_TO, Stack, Triplets
-from trsvd._tracking import Watch, blended, guards, kept_values, outside_of
+from trsvd._tracking import Watch, blended, guards, kept_values, looked
 from trsvd._validate import check_tol
 from trsvd.result import Subspace, Track
 
@@ -122,14 +121,7 @@ class _Stack(Stack):
         width = min(k + guards(k), rank)
         for settled in self.leading(k, width, tol, norms, through=False):
             places, S = settled.places, settled.found.S
-            outside = np.array(
-                [outside_of(*pair) for pair in zip(norms[places], S[:, :k], strict=True)]
-            )
-            with np.errstate(over="ignore"):
-                outside, values = outside * self.units[places], S * self.units[places][:, None]
-            tracks = [
-                Track(k, False, math.inf, 0, *known) for known in zip(values, outside, strict=True)
-            ]
+            tracks = [looked(k, *known) for known in zip(S, norms[places], strict=True)]
             gaps = rounding_of(self.arrays) + settled.lost
             if gap is not None:  # who computes by itself says why it is no less
                 gaps = np.where(gaps <= gap, gaps, np.nan)
@@ -144,8 +136,8 @@ class _Stack(Stack):
         memories = [start.track for start in starts if start.track is not None]
         norms = self.norms()
         watches = [
-            Watch(memory, norm, k, options["gap"], min(self.shape), unit)
-            for memory, norm, unit in zip(memories, norms, self.units, strict=True)
+            Watch(memory, norm, k, options["gap"], min(self.shape), self.arrays.eps)
+            for memory, norm in zip(memories, norms, strict=True)
         ]
         left = memories[0].left_is_newer
         X = self._blocks(starts, left, np.random.default_rng(options["rng"]))
