@@ -200,9 +200,9 @@ def anew(A: Spectrum) -> Iterator[np.ndarray]:
 
 def flat_to_spike(A: Spectrum) -> Iterator[np.ndarray]:
     """The energy of the tail comes together in one direction; nearly none is lost or gained."""
-    tail = A.s[A.k + 1 :]
-    energy = float(np.linalg.norm(tail))
-    A.s[A.k + 1 :] = tail * A.rng.choice([0.0, 0.3])
+    first = A.k + int(A.rng.integers(0, 4))
+    energy = float(np.linalg.norm(A.s[first:]))
+    A.s[first:] *= A.rng.choice([0.0, 0.3])
     A.s[A.place("tail")] = A.rng.uniform(0.8, 1.2) * energy
     yield from steady(A, 2)
 

@@ -14,7 +14,7 @@ from trsvd._errors import Status, warn_caller
 from trsvd._probable import FAILURE, probable_bound
 from trsvd._problem import Problem
 from trsvd._select import compiled_lanczos, suits_direct
-from trsvd._tracking import Step, guards, looked, track, water_filling
+from trsvd._tracking import GUARDS, Step, looked, track, water_filling
 from trsvd._validate import check_k, check_tol, named_method
 from trsvd.methods import BlockKrylov, Direct, Method, ThickRestartLanczos
 from trsvd.result import Subspace, SVDResult, Track
@@ -148,7 +148,7 @@ def _anew(
         # From one vector, values of a plateau come up one after the other: what has not come
         # up while the aim is loose leaves no trace. (And rounding in squares takes its share.)
         stop = Gap(k, 0.5 * min(gap, _TIGHT), warm=False)
-    aim = min(k + guards(k), problem.rank)
+    aim = min(k + GUARDS, problem.rank)
     # A Krylov space that has not got there for three tenths of the products of a dense
     # factorization gives way to it.
     limited, most = suits_direct(problem.user_op), None
@@ -246,7 +246,7 @@ def _method_for_gap(problem: Problem, k: int, gap: float, start: Any, share: flo
     too_wide = 4 * (k + _OVERSAMPLING) > share * rank and suits_direct(problem.user_op)
     if rank <= EXACT_UP_TO or 4 * k >= rank or too_wide:
         return Direct()
-    return BlockKrylov(oversampling=_OVERSAMPLING - guards(k))
+    return BlockKrylov(oversampling=_OVERSAMPLING - GUARDS)
 
 
 def _width(start: Any) -> int:
@@ -285,7 +285,7 @@ def _described(
         gap = float(result.residuals.sum()) * S[0] / attained + rounding if attained else 0.0
     if isinstance(stop, Gap):
         norm, k = problem.op.frobenius_norm(), stop.k
-        U, values, V = run.extract(problem.op, min(k + guards(k), run.available))
+        U, values, V = run.extract(problem.op, min(k + GUARDS, run.available))
         # Without the norm nothing would tell whether the next matrix is near.
         trail = None
         if norm is not None:

@@ -37,10 +37,10 @@ from trsvd._subspace import Subspace as Iteration
 from trsvd.result import Subspace, Track
 
 __all__ = [
+    "GUARDS",
     "Step",
     "Watch",
     "blended",
-    "guards",
     "kept_values",
     "looked",
     "outside_of",
@@ -49,11 +49,8 @@ __all__ = [
 ]
 
 
-def guards(k: int) -> int:
-    """How many columns beyond k a subspace keeps; the last is blended with a random one."""
-    return 1 if k < 4 else 2
-
-
+# Columns of a subspace beyond the k pairs; the last is blended with a random one.
+GUARDS = 2
 # Sine of the angle at which it is.
 _BLEND = 0.3
 # Products that a step makes before a Krylov space, which uses all of them, is the better way.
@@ -125,7 +122,7 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
         Relative gap asked for.
     """
     memory, op, arrays = start.track, problem.op, problem.arrays
-    width = min(k + guards(k), problem.rank)
+    width = min(k + GUARDS, problem.rank)
     # Where two products with so wide a block cost as much as all of A, that is the better way.
     if memory is None or memory.k != k or 2 * width > problem.rank:
         return None
@@ -146,8 +143,8 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
         if S[k - 1] == 0:
             return None
         if watch.products == 0:
-            P = arrays.take(start.U)[:, :k]
-            Q = arrays.adjoint(arrays.take(start.Vh)[:k, :])
+            P = arrays.take(start.U)
+            Q = arrays.adjoint(arrays.take(start.Vh))
             if problem.flipped:
                 P, Q = Q, P
             inner = (arrays.adjoint_product(iteration.U, P), arrays.adjoint_product(iteration.V, Q))
@@ -225,7 +222,7 @@ class Watch:
         flat = is_flat(beyond / max(self.rank - k, 1), float(S[k - 1]))
         if flat:
             estimate = math.inf
-        quiet = abs(outside - self.outside**2) <= 0.5 * self.least**2
+        quiet = self.alive and abs(outside - self.outside**2) <= 0.5 * self.least**2
         estimate = max(estimate, below(S[:k], self.unresolved))
         if quiet and estimate <= self.asked:
             self.gap, self.over = estimate, True
@@ -265,6 +262,8 @@ class Watch:
         ratios = (S if k > 4 else self.kept)[:k] / np.where(old[:k] > 0, old[:k], np.inf)
         factor = float(np.median(ratios)) if k > 4 else float(ratios.min())
         self.outside = factor * self.memory.outside
+        p = min(len(old), len(self.kept))
+        self.alive = bool((self.kept[:p] >= 0.5 * factor * old[:p]).all())
         self.least = float(S[k - 1]) + self.asked * float(S[:k].sum())
         whole = math.hypot(float(np.linalg.norm(old)), self.memory.outside)
         changes = np.append(ratios, self.norm / whole) / factor - 1 if factor else [math.inf]
