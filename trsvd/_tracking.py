@@ -195,7 +195,7 @@ class Watch:
         self.over = False
         self.gap: float | None = None
         self.before: HostArray = np.zeros(0)
-        self.least = self.outside = 0.0
+        self.least = self.outside = self.top = 0.0
         self.ceiling = math.inf
         self.kept: HostArray = np.zeros(
             0
@@ -223,7 +223,8 @@ class Watch:
         if flat:
             estimate = math.inf
         quiet = self.alive and abs(outside - self.outside**2) <= 0.5 * self.least**2
-        estimate = max(estimate, below(S[:k], self.unresolved))
+        missed = max(self.top - float(S[0]), 0.0) / float(S[:k].sum())
+        estimate = max(estimate, missed, below(S[:k], self.unresolved))
         if quiet and estimate <= self.asked:
             self.gap, self.over = estimate, True
         elif self.products == _MOST_PRODUCTS or (self.products > 1 and (flat or not quiet)):
@@ -244,7 +245,8 @@ class Watch:
     def settle(self, norm: float) -> None:
         """Take in the spectral norm: the Ky Fan norm is at most k times that."""
         k, S = self.k, self.before
-        self.ceiling = k * max(norm, float(S[0]))
+        self.top = max(norm, float(S[0]))
+        self.ceiling = k * self.top
         gap = 1 - float(S[:k].sum()) / self.ceiling
         if gap <= self.asked:
             self.gap, self.over = gap, True
@@ -327,6 +329,8 @@ def _still_to_come(before: HostArray, S: HostArray, k: int) -> float:
         rho = np.minimum((q / S[:k]) ** 2, 0.999)
         left.append(float(np.sum(gains * rho / (1 - rho))))
     total = min(left[0], max(left[1], float(gains.sum())))
+    # A value behind the k-th that grows on as it did may pass it.
+    total += float(np.maximum(2 * S[k:] - before[k:] - S[k - 1], 0.0).sum())
     return total / float(S[:k].sum())
 
 
