@@ -14,7 +14,7 @@ from trsvd._errors import Status, warn_caller
 from trsvd._probable import FAILURE, probable_bound
 from trsvd._problem import Problem
 from trsvd._select import compiled_lanczos, suits_direct
-from trsvd._tracking import Step, guards, outside_of, track
+from trsvd._tracking import GUARDS, Step, looked, track, water_filling
 from trsvd._validate import check_k, check_tol, named_method
 from trsvd.methods import BlockKrylov, Direct, Method, ThickRestartLanczos
 from trsvd.result import Subspace, SVDResult, Track
@@ -152,7 +152,7 @@ def _anew(
         # From one vector, values of a plateau come up one after the other: what has not come
         # up while the aim is loose leaves no trace. (And rounding in squares takes its share.)
         stop = Gap(k, 0.5 * min(gap, _TIGHT), warm=False)
-    aim = min(k + guards(k), problem.rank)
+    aim = min(k + GUARDS, problem.rank)
     # A Krylov space that has not got there for three tenths of the products of a dense
     # factorization gives way to it.
     limited, most = suits_direct(problem.user_op), None
@@ -250,7 +250,7 @@ def _method_for_gap(problem: Problem, k: int, gap: float, start: Any, share: flo
     too_wide = 4 * (k + _OVERSAMPLING) > share * rank and suits_direct(problem.user_op)
     if rank <= EXACT_UP_TO or 4 * k >= rank or too_wide:
         return Direct()
-    return BlockKrylov(oversampling=_OVERSAMPLING - guards(k))
+    return BlockKrylov(oversampling=_OVERSAMPLING - GUARDS)
 
 
 def _width(start: Any) -> int:
@@ -294,12 +294,11 @@ def _described(
             gap += float(np.maximum(open_up_to - S, 0.0).sum()) / attained
     if isinstance(stop, Gap):
         norm, k = problem.op.frobenius_norm(), stop.k
-        U, values, V = run.extract(problem.op, min(k + guards(k), run.available))
+        U, values, V = run.extract(problem.op, min(k + GUARDS, run.available))
         # Without the norm nothing would tell whether the next matrix is near.
         trail = None
         if norm is not None:
-            outside = outside_of(norm, values[:k]) * problem.unit
-            trail = Track(k, False, math.inf, 0, values * problem.unit, outside, flat)
+            trail = looked(k, values, norm, flat)
         subspace = _subspace(problem, U, V, trail)
     S = _in_units(S, problem.unit)
     return LeadingPairs(
@@ -384,38 +383,3 @@ def _raised(problem: Problem, values: HostArray, k: int) -> float | None:
         return None
     rest = norm**2 - float(np.sum(values**2)) + 100 * problem.eps * norm**2
     return water_filling(values[:k], max(rest, 0.0)) * problem.unit
-
-
-def water_filling(S: HostArray, rest: float) -> float:
-    """``max sum_i sqrt(s_i^2 + q_i)`` over ``q >= 0`` with ``sum q = rest``.
-
-    What the k leading singular values can add up to, when a projection of the matrix has the
-    values S and the square of the Frobenius norm of what it leaves is ``rest``. The maximum raises
-    the smallest values to a common level.
-
-    Parameters
-    ----------
-    S : array of shape (k,)
-        Descending.
-    rest : float
-        At least 0.
-
-    Returns
-    -------
-    float
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> water_filling(np.array([3.0, 0.0]), 4.0)  # the second one rises to 2
-    5.0
-    """
-    squares = np.asarray(S, dtype=np.float64)[::-1] ** 2
-    k = len(squares)
-    # Raising the j smallest to one level costs j * level - (their sum).
-    sums = np.cumsum(squares)
-    for j in range(1, k + 1):
-        level = (sums[j - 1] + rest) / j
-        if j == k or level <= squares[j]:
-            return float(j * np.sqrt(level) + np.sqrt(squares[j:]).sum())
-    return 0.0

@@ -14,7 +14,6 @@ its batched products are a loop as well.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,7 +24,7 @@ from trsvd._arrays import Array, Arrays, HostArray, is_array
 from trsvd._errors import Status
 from trsvd._leading import EXACT_UP_TO, LeadingPairs, leading_pairs, rounding_of
 from trsvd._stacked import STACK_UP_TO, Stack, Triplets
-from trsvd._tracking import Watch, blended, guards, kept_values, outside_of
+from trsvd._tracking import GUARDS, Watch, blended, kept_values, looked
 from trsvd._validate import check_tol
 from trsvd.result import Subspace, Track
 
@@ -88,7 +87,7 @@ def _kind(G: Any, start: Any, k: int, options: dict[str, Any]) -> Any:
         if (start.U.shape[0], start.Vh.shape[1]) != tuple(G.shape):
             return None
         width = int(start.U.shape[1])
-        if width < k + guards(k) or 2 * width > min(G.shape):
+        if width < k + GUARDS or 2 * width > min(G.shape):
             return None
         track = (start.track.left_is_newer, width)
     out = str(arrays.out_dtype)
@@ -119,17 +118,10 @@ class _Stack(Stack):
         k, rank, norms = self.k, min(self.shape), self.norms()
         tol = check_tol(tol, self.arrays.eps)
         found: dict[int, LeadingPairs] = {}
-        width = min(k + guards(k), rank)
+        width = min(k + GUARDS, rank)
         for settled in self.leading(k, width, tol, norms, through=False):
             places, S = settled.places, settled.found.S
-            outside = np.array(
-                [outside_of(*pair) for pair in zip(norms[places], S[:, :k], strict=True)]
-            )
-            with np.errstate(over="ignore"):
-                outside, values = outside * self.units[places], S * self.units[places][:, None]
-            tracks = [
-                Track(k, False, math.inf, 0, *known) for known in zip(values, outside, strict=True)
-            ]
+            tracks = [looked(k, *known) for known in zip(S, norms[places], strict=True)]
             gaps = rounding_of(self.arrays) + settled.lost
             if gap is not None:  # who computes by itself says why it is no less
                 gaps = np.where(gaps <= gap, gaps, np.nan)
@@ -144,8 +136,8 @@ class _Stack(Stack):
         memories = [start.track for start in starts if start.track is not None]
         norms = self.norms()
         watches = [
-            Watch(memory, norm, k, options["gap"], min(self.shape), unit)
-            for memory, norm, unit in zip(memories, norms, self.units, strict=True)
+            Watch(memory, norm, k, options["gap"], min(self.shape), self.arrays.eps)
+            for memory, norm in zip(memories, norms, strict=True)
         ]
         left = memories[0].left_is_newer
         X = self._blocks(starts, left, np.random.default_rng(options["rng"]))
@@ -180,16 +172,16 @@ class _Stack(Stack):
         self, starts: list[Subspace], places: HostArray, U: Array, S: HostArray, V: Array
     ) -> HostArray:
         """What became of the old pairs; see `kept_values`."""
-        arrays, k = self.arrays, self.k
-        P = arrays.xp.stack([arrays.take(starts[place].U)[:, :k] for place in places])
-        Q = arrays.xp.stack([arrays.take(starts[place].Vh)[:k, :] for place in places])
+        arrays = self.arrays
+        P = arrays.xp.stack([arrays.take(starts[place].U) for place in places])
+        Q = arrays.xp.stack([arrays.take(starts[place].Vh) for place in places])
         inner = arrays.get(self.adjoint(U) @ P), arrays.get(self.adjoint(V) @ self.adjoint(Q))
         return kept_values(inner[0], S, inner[1])
 
     def _blocks(self, starts: list[Subspace], left: bool, rng: np.random.Generator) -> Array:
         """The newer sides, the last column of each blended with a random one, orthonormal."""
         arrays, k = self.arrays, self.k
-        width = k + guards(k)
+        width = k + GUARDS
         sides = [
             arrays.take(start.U) if left else arrays.adjoint(arrays.take(start.Vh))
             for start in starts

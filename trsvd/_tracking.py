@@ -36,18 +36,27 @@ from trsvd._ritz import check_finite, is_flat
 from trsvd._subspace import Subspace as Iteration
 from trsvd.result import Subspace, Track
 
-__all__ = ["Step", "Watch", "blended", "guards", "kept_values", "outside_of", "track"]
+__all__ = [
+    "GUARDS",
+    "Step",
+    "Watch",
+    "blended",
+    "kept_values",
+    "looked",
+    "outside_of",
+    "track",
+    "water_filling",
+]
 
 
-def guards(k: int) -> int:
-    """How many columns beyond k a subspace keeps; the last is blended with a random one."""
-    return 1 if k < 4 else 2
-
-
+# Columns of a subspace beyond the k pairs; the last is blended with a random one.
+GUARDS = 2
 # Sine of the angle at which it is.
 _BLEND = 0.3
 # Products that a step makes before a Krylov space, which uses all of them, is the better way.
 _MOST_PRODUCTS = 4
+# Units of rounding in the difference of ||A||_F^2 and the squares of the values.
+_ROUNDING = 100
 # Lanczos steps to the spectral norm, by the gap asked for: errors go down as their square. Of few
 # pairs a single one that was missed matters more.
 _LANCZOS_STEPS = 3.2
@@ -86,6 +95,18 @@ def outside_of(norm: float, S: HostArray) -> float:
     return math.sqrt(max(norm**2 - float(np.sum(S**2)), 0.0))
 
 
+def looked(k: int, values: HostArray, norm: float, flat: int = 0) -> Track:
+    """The track of a subspace with these values of a matrix of this norm, looked at anew."""
+    track = Track(k, False, math.inf, 0, values, 0.0, flat)
+    return remembered(track, values, outside_of(norm, values))
+
+
+def remembered(track: Track, values: HostArray, outside: float) -> Track:
+    """The track with other values and another root of the energy outside, relative to s_1."""
+    largest = float(values[0]) or 1.0
+    return replace(track, values=values / largest, outside=outside / largest)
+
+
 def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
     """One warm step from the subspace that an oracle left; None if it cannot be made.
 
@@ -101,7 +122,7 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
         Relative gap asked for.
     """
     memory, op, arrays = start.track, problem.op, problem.arrays
-    width = min(k + guards(k), problem.rank)
+    width = min(k + GUARDS, problem.rank)
     # Where two products with so wide a block cost as much as all of A, that is the better way.
     if memory is None or memory.k != k or 2 * width > problem.rank:
         return None
@@ -110,7 +131,7 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
     norm = op.norm_hint or op.frobenius_norm()
     if norm is None or norm == 0 or not memory.values[0] > 0:
         return None
-    watch = Watch(memory, norm, k, gap, problem.rank, problem.unit)
+    watch = Watch(memory, norm, k, gap, problem.rank, problem.eps)
     left = memory.left_is_newer != problem.flipped
     iteration = Iteration(op, _block(problem, start, width), problem.rng, left=left)
     S: HostArray = np.zeros(0)
@@ -122,8 +143,8 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
         if S[k - 1] == 0:
             return None
         if watch.products == 0:
-            P = arrays.take(start.U)[:, :k]
-            Q = arrays.adjoint(arrays.take(start.Vh)[:k, :])
+            P = arrays.take(start.U)
+            Q = arrays.adjoint(arrays.take(start.Vh))
             if problem.flipped:
                 P, Q = Q, P
             inner = (arrays.adjoint_product(iteration.U, P), arrays.adjoint_product(iteration.V, Q))
@@ -165,16 +186,16 @@ class Watch:
     """
 
     def __init__(
-        self, memory: Track, norm: float, k: int, asked: float, rank: int, unit: float = 1.0
+        self, memory: Track, norm: float, k: int, asked: float, rank: int, eps: float
     ) -> None:
-        self.memory, self.k, self.asked, self.unit = memory, k, asked, unit
+        self.memory, self.norm, self.k, self.asked = memory, norm, k, asked
         self.rank = rank
-        self.norm = norm
+        self.unresolved = _ROUNDING * eps * norm**2
         self.products = 0
         self.over = False
         self.gap: float | None = None
         self.before: HostArray = np.zeros(0)
-        self.least = self.outside = 0.0
+        self.least = self.outside = self.top = 0.0
         self.ceiling = math.inf
         self.kept: HostArray = np.zeros(
             0
@@ -196,16 +217,19 @@ class Watch:
                 gain = 1 - float(self.before[:k].sum()) / float(S[:k].sum())
                 self.memory = replace(memory, gain=max(gain, left), age=0)
         self.before = S
-        outside = outside_of(self.norm, S[:k]) ** 2
-        flat = is_flat(outside / max(self.rank - k, 1), float(S[k - 1]))
+        outside = outside_of(self.norm, S) ** 2
+        beyond = outside_of(self.norm, S[:k]) ** 2
+        flat = is_flat(beyond / max(self.rank - k, 1), float(S[k - 1]))
         if flat:
             estimate = math.inf
-        quiet = outside <= self.outside**2 + 0.5 * self.least**2
+        quiet = self.alive and abs(outside - self.outside**2) <= 0.5 * self.least**2
+        missed = max(self.top - float(S[0]), 0.0) / float(S[:k].sum())
+        estimate = max(estimate, missed, below(S[:k], self.unresolved))
         if quiet and estimate <= self.asked:
             self.gap, self.over = estimate, True
         elif self.products == _MOST_PRODUCTS or (self.products > 1 and (flat or not quiet)):
             self.over = True
-        self.memory = replace(self.memory, values=S * self.unit, outside=self.outside * self.unit)
+        self.memory = remembered(self.memory, S, self.outside)
 
     @property
     def on_plateau(self) -> bool:
@@ -221,12 +245,12 @@ class Watch:
     def settle(self, norm: float) -> None:
         """Take in the spectral norm: the Ky Fan norm is at most k times that."""
         k, S = self.k, self.before
-        self.ceiling = k * max(norm, float(S[0]))
+        self.top = max(norm, float(S[0]))
+        self.ceiling = k * self.top
         gap = 1 - float(S[:k].sum()) / self.ceiling
         if gap <= self.asked:
             self.gap, self.over = gap, True
-            outside = outside_of(self.norm, self.before[: self.k])
-            self.memory = replace(self.memory, outside=outside * self.unit)
+            self.memory = remembered(self.memory, S, outside_of(self.norm, S))
 
     def _compare(self, S: HostArray) -> bool:
         """Expect something outside of the pairs, by how their values changed; whether all alike.
@@ -236,12 +260,14 @@ class Watch:
         old pairs. What joined the outside and would matter to the gap is larger than ``s_k``
         by the gap; half of its energy is the alarm.
         """
-        k, old = self.k, self.memory.values / self.unit
+        k, old = self.k, self.memory.values
         ratios = (S if k > 4 else self.kept)[:k] / np.where(old[:k] > 0, old[:k], np.inf)
         factor = float(np.median(ratios)) if k > 4 else float(ratios.min())
-        self.outside = factor * self.memory.outside / self.unit
+        self.outside = factor * self.memory.outside
+        p = min(len(old), len(self.kept))
+        self.alive = bool((self.kept[:p] >= 0.5 * factor * old[:p]).all())
         self.least = float(S[k - 1]) + self.asked * float(S[:k].sum())
-        whole = math.hypot(float(np.linalg.norm(old[:k])), self.memory.outside / self.unit)
+        whole = math.hypot(float(np.linalg.norm(old)), self.memory.outside)
         changes = np.append(ratios, self.norm / whole) / factor - 1 if factor else [math.inf]
         return k >= 4 and bool(np.abs(changes).max() <= 2 * self.asked)
 
@@ -303,4 +329,46 @@ def _still_to_come(before: HostArray, S: HostArray, k: int) -> float:
         rho = np.minimum((q / S[:k]) ** 2, 0.999)
         left.append(float(np.sum(gains * rho / (1 - rho))))
     total = min(left[0], max(left[1], float(gains.sum())))
+    # A value behind the k-th that grows on as it did may pass it.
+    total += float(np.maximum(2 * S[k:] - before[k:] - S[k - 1], 0.0).sum())
     return total / float(S[:k].sum())
+
+
+def below(S: HostArray, rest: float) -> float:
+    """What the sum of S may fall short of with this energy outside of the subspace, relative."""
+    return 1 - float(S.sum()) / water_filling(S, rest)
+
+
+def water_filling(S: HostArray, rest: float) -> float:
+    """``max sum_i sqrt(s_i^2 + q_i)`` over ``q >= 0`` with ``sum q = rest``.
+
+    What the k leading singular values can add up to, when a projection of the matrix has the
+    values S and the square of the Frobenius norm of what it leaves is ``rest``. The maximum raises
+    the smallest values to a common level.
+
+    Parameters
+    ----------
+    S : array of shape (k,)
+        Descending.
+    rest : float
+        At least 0.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> water_filling(np.array([3.0, 0.0]), 4.0)  # the second one rises to 2
+    5.0
+    """
+    squares = np.asarray(S, dtype=np.float64)[::-1] ** 2
+    k = len(squares)
+    # Raising the j smallest to one level costs j * level - (their sum).
+    sums = np.cumsum(squares)
+    for j in range(1, k + 1):
+        level = (sums[j - 1] + rest) / j
+        if j == k or level <= squares[j]:
+            return float(j * np.sqrt(level) + np.sqrt(squares[j:]).sum())
+    return 0.0
