@@ -37,7 +37,7 @@ __all__ = ["Callback", "GaveWay", "OnFailure", "Request", "Verify", "solve"]
 _NOT_USED = np.random.default_rng(0)
 
 # Units of rounding, times the root of the length, that vectors may be off orthonormal by.
-_SKEW = 8
+_SKEW = 16
 
 Callback = Callable[[Info], bool | None]
 OnFailure = Literal["return", "raise"]

@@ -95,7 +95,7 @@ class _Entries:
         arrays, X = self.arrays, self.X
         xp, info = arrays.xp, np.finfo(arrays.host_dtype)
         # The least denormal number is about lift**-3: lifted twice, it is no smaller than 1 / lift.
-        lift = 2.0 ** (-np.frexp(float(info.smallest_subnormal))[1] // 3)
+        lift = 2.0 ** (-math.frexp(float(info.smallest_subnormal))[1] // 3)
         small = self._sizes(X, axis) < 1 / lift
         X = xp.where(small, X * lift * lift, X)
         sizes = self._sizes(X, axis)
