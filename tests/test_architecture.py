@@ -111,6 +111,7 @@ FLOORS = [
         "optim.rules",
         "optim.__init__",
         "optim._torch_state",
+        "optim._torch_shards",
         "optim._torch_base",
         "optim._torch_families",
         "optim._torch_relatives",
@@ -298,6 +299,7 @@ NEIGHBOURS = {
         "optim._layout",
         "optim._links",
         "optim._oracles",
+        "optim._torch_shards",
         "optim._torch_state",
         "optim.diagnostics",
     },
@@ -309,6 +311,7 @@ NEIGHBOURS = {
         "optim._oracles",
         "optim._torch_base",
         "optim._torch_families",
+        "optim._torch_shards",
         "optim.schedules",
     },
     "optim.torch": {
@@ -397,6 +400,7 @@ ASKING = re.compile(r"\bis_(numpy|torch|cupy|jax|dask|array_api)\w*")
 LIBRARY_MODULES = {
     "_arrays",
     "optim._torch_state",
+    "optim._torch_shards",
     "optim._torch_base",
     "optim._torch_families",
     "optim._torch_relatives",

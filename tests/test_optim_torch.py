@@ -14,7 +14,7 @@ from trsvd import optim
 
 torch = pytest.importorskip("torch")
 
-from trsvd.optim._torch_state import decoded, encoded, packed  # noqa: E402
+from trsvd.optim._torch_state import decoded, encoded  # noqa: E402
 from trsvd.optim.torch import (  # noqa: E402
     NSGD,
     SCALE,
@@ -228,16 +228,17 @@ def test_what_the_state_has(rng):
     step(fanion, params, grads)
     state = fanion.state[params[-1]]
     assert state["momentum_buffer"].dtype == torch.float32
-    assert state["ranks"] == [3, 3, 3]  # a stack of three matrices
-    assert state["subspaces"][0]["U"].shape[0] == 12
+    assert state["ranks"].tolist() == [3, 3, 3]  # a stack of three matrices
+    assert state["left_vectors"].shape == (3, 12, 4)
+    assert state["right_vectors"].shape == (3, 4, 9)
     star = FStarNeon(params)
     step(star, params, grads)
     G = grads[0].to(torch.bfloat16).double().numpy()
     S = np.linalg.svd(G, compute_uv=False) * 1.95
-    tau = star.state[params[0]]["tau"][0]
+    tau = star.state[params[0]]["tau"].item()
     # The direction is rounded to bfloat16, and moves singular values by no more than its norm.
     assert np.maximum(S - tau, 0).sum() == pytest.approx(tau, abs=2**-7 * np.linalg.norm(G) * 10)
-    assert star.state[params[0]]["ranks"] == [np.sum(tau < S)]
+    assert star.state[params[0]]["ranks"].tolist() == [np.sum(tau < S)]
 
 
 def test_the_state_that_is_loaded_is_a_copy(rng):
@@ -281,7 +282,7 @@ def test_functions_are_not_saved_and_kept(rng):
 
     optimizer = Fanion(params, k=lambda step: 2, shape_scaling=scaling)
     state = optimizer.state_dict()
-    assert "k" not in state["param_groups"][0]
+    assert not callable(state["param_groups"][0]["k"])
     other = Fanion(params, k=lambda step: 3, shape_scaling=scaling, lr=5.0)
     other.load_state_dict(state)
     assert other.param_groups[0]["k"](0) == 3
@@ -655,12 +656,19 @@ def test_what_a_composite_refuses(rng):
     with pytest.raises(TypeError, match=r"no torch.optim"):
         CompositeOptimizer(one, "AdamW")
     both = CompositeOptimizer(one)
-    with pytest.raises(TypeError, match="optimizers"):
-        both.add_param_group({"params": parameters(rng)})
-    with pytest.raises(ValueError, match="state of 0"):
-        both.load_state_dict({"optimizers": []})
-    with pytest.raises(ValueError, match="not that of a Composite"):
-        both.load_state_dict(one.state_dict())
+    with pytest.raises(ValueError, match="another group already"):
+        both.add_param_group({"params": params[1]})
+    with pytest.raises(ValueError, match=r"Muon: no option betas"):
+        both.add_param_group({"params": parameters(rng), "betas": (0.9, 0.95)})
+    with pytest.raises(ValueError, match=r"Muon: a parameter of shape \(3,\) is no matrix"):
+        both.add_param_group({"params": torch.nn.Parameter(torch.ones(3))})
+    assert len(both.param_groups) == 1
+    with pytest.raises(
+        ValueError, match=r"groups of \[1\] parameters, and this"
+    ):
+        both.load_state_dict(Muon(params[:1]).state_dict())
+    with pytest.raises(ValueError, match="not that of an optimizer"):
+        both.load_state_dict({"model": {}})
 
 
 def test_hooks_of_a_composite_see_its_state(rng):
@@ -750,12 +758,8 @@ def test_options_that_an_optimizer_refuses():
 
 def test_a_state_of_a_later_version_is_refused():
     value = {"k": encoded({"k": optim.Cosine(6.0, 2.0, 4)})["k"]}
-    assert decoded(value) == {"k": optim.Cosine(6.0, 2.0, 4)}
+    assert decoded(value, {}) == {"k": optim.Cosine(6.0, 2.0, 4)}
     (key,) = (key for key, name in value["k"].items() if name == "Cosine")
     value["k"][key] = "Spiral"
     with pytest.raises(ValueError, match="'Spiral', which this version does not know"):
-        decoded(value)
-
-
-def test_no_subspace_is_packed_as_nothing():
-    assert packed(None) is None
+        decoded(value, {})

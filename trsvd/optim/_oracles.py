@@ -13,9 +13,10 @@ from trsvd._arrays import Array, Arrays
 from trsvd._kinds import describe
 from trsvd._lmo_result import LMOResult, LowRankTerm
 from trsvd._polar_methods import PolarIteration
+from trsvd._tracking import guards
 from trsvd.balls import Ball, KyFanDualBall, RMSBall, SpectralBall, SumBall
-from trsvd.methods import Method
-from trsvd.optim.schedules import rank_at
+from trsvd.methods import Direct, Method
+from trsvd.optim.schedules import largest_rank, rank_at
 from trsvd.regularized import f_star_neon, regularized_update
 from trsvd.result import Subspace
 
@@ -71,6 +72,10 @@ class Oracle(Protocol):
         """The support function of the ball at G; None where there is no ball."""
         ...
 
+    def columns(self, shape: tuple[int, ...], step: int) -> int:
+        """Columns of a subspace that are worth keeping for the next step; 0 if it reads none."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class BallOracle:
@@ -123,6 +128,16 @@ class BallOracle:
     def support(self, G: Array, step: int) -> float | None:
         """The support function of the ball at G."""
         return self.ball_at(step, tuple(G.shape)).support(G)
+
+    def columns(self, shape: tuple[int, ...], step: int) -> int:
+        """Those of the truncated part of the ball, of the largest rank that a schedule has."""
+        if self.method in ("exact", "direct") or isinstance(self.method, (PolarIteration, Direct)):
+            return 0
+        rank, ball = min(shape), self.ball
+        if not isinstance(ball, Ball):
+            ball = ball(largest_rank(self.k, step, rank))
+        parts = [part.k for _, part in _parts(ball) if isinstance(part, KyFanDualBall)]
+        return max((_columns(k, rank) for k in parts), default=0)
 
     def directions(
         self, matrices: Sequence[Array], starts: Sequence[Subspace | None], step: int
@@ -180,6 +195,10 @@ class RegularizedOracle:
         del G, step
         return None
 
+    def columns(self, shape: tuple[int, ...], step: int) -> int:
+        """Those of the truncated part of the ball."""
+        return BallOracle(ball=self.ball).columns(shape, step)
+
     def directions(
         self, matrices: Sequence[Array], starts: Sequence[Subspace | None], step: int
     ) -> list[Direction]:
@@ -215,6 +234,11 @@ class FStarOracle:
         del G, step
         return None
 
+    def columns(self, shape: tuple[int, ...], step: int) -> int:
+        """The first few: how many singular values are above the threshold is not known before."""
+        del step
+        return min(_F_STAR_COLUMNS, *shape)
+
     def directions(
         self, matrices: Sequence[Array], starts: Sequence[Subspace | None], step: int
     ) -> list[Direction]:
@@ -232,6 +256,16 @@ class FStarOracle:
         columns: Any = getattr(term, "U", None)
         norms = term.arrays.get(term.arrays.column_norms(columns)) if term.arrays else np.zeros(0)
         return float(self.lam * abs(term.scale) * norms.astype(np.float64).sum())
+
+
+# Columns to start F*-Neon from: more than that are above the threshold of a flat spectrum only.
+_F_STAR_COLUMNS = 16
+
+
+def _columns(k: int, rank: int) -> int:
+    """What a truncated oracle of k pairs leaves."""
+    k = min(k, rank)
+    return min(k + guards(k), rank)
 
 
 # ---- polar iterations, as they come ---------------------------------------------------------

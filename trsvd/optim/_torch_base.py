@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,11 +17,12 @@ from trsvd._validate import check_number
 from trsvd.optim._layout import as_matrices, check_shape, shape_scale, stack_shape
 from trsvd.optim._links import check_momentum, reassembled
 from trsvd.optim._oracles import BallOracle, Direction, Oracle
-from trsvd.optim._torch_state import copied, decoded, encoded, packed, unpacked
+from trsvd.optim._torch_shards import frobenius_norm, gathered, like, local, own_part
+from trsvd.optim._torch_state import beside, copied, decoded, encoded, packed, unpacked
 from trsvd.optim.diagnostics import Diagnostics, check_every, measured
 from trsvd.result import Subspace
 
-__all__ = ["MatrixOptimizer", "common_options"]
+__all__ = ["MatrixOptimizer", "Plan", "common_options"]
 
 
 def common_options(
@@ -80,11 +83,63 @@ def common_options(
     }
 
 
+@dataclass(eq=False)
+class Plan:
+    """What a step will write: computed first for all parameters, written at once.
+
+    Attributes
+    ----------
+    values : list of (tensor, tensor)
+        Parameters (the local parts of DTensors) with their next values.
+    states : dict
+        Of a parameter, the entries of its state that change. Tensors are new ones: those of the
+        last step stay as they are.
+    records : list of (callable, Diagnostics)
+        What hooks are to be called with.
+    """
+
+    values: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    states: dict[Tensor, dict[str, Any]] = field(default_factory=dict)
+    records: list[tuple[Callable[[Diagnostics], Any], Diagnostics]] = field(default_factory=list)
+    _parameters: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    _states: list[tuple[Tensor, dict[str, Any] | None]] = field(default_factory=list)
+
+    def commit(self, states: dict[Tensor, dict[str, Any]]) -> None:
+        """Write the step; if an exception interrupts it, everything is as before."""
+        for hook, record in self.records:
+            hook(record)
+        try:
+            while self.values:
+                part, value = self.values.pop()
+                self._parameters.append((part, part.clone()))
+                part.copy_(value)
+            for param, entries in self.states.items():
+                known = states.get(param)
+                self._states.append((param, None if known is None else dict(known)))
+                states[param].update(entries)
+        except BaseException:
+            self.undo(states)
+            raise
+
+    def undo(self, states: dict[Tensor, dict[str, Any]]) -> None:
+        """Bring back what `commit` replaced."""
+        for part, before in self._parameters:
+            part.copy_(before)
+        for param, known in self._states:
+            states.pop(param, None)
+            if known is not None:
+                states[param] = known
+
+
 class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     """Momentum, and a step along the answers of an oracle; base of the optimizers here.
 
     A subclass says in `oracle` which one, for a parameter group. All hyper-parameters are in
     ``param_groups``.
+
+    A step computes all directions first, and then writes: after an exception, parameters and state
+    are what they were. A step with a learning rate of 0 takes the gradient into the momentum; it
+    moves no parameter, and does not count.
 
     Parameters
     ----------
@@ -99,6 +154,15 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     ------
     TypeError, ValueError
         If a hyper-parameter is not of the kind described, or a parameter is no matrix.
+
+    Notes
+    -----
+    Memory during a step, beside the state: the next values of all parameters and momentum buffers
+    (as much as these two), and the directions of one parameter group.
+
+    Parameters may be DTensors, as those of `torch.distributed.fsdp.fully_shard`. Momentum is placed
+    as they are. Every process gathers the directions of a parameter group, and computes all of
+    them; vectors to start from and second moments are kept whole by each process.
     """
 
     param_groups: list[dict[str, Any]]
@@ -108,6 +172,8 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def __init__(self, params: Any, lr: float | Tensor, options: dict[str, Any]) -> None:
         self._diagnostics_hooks: OrderedDict[int, tuple[Callable[[Diagnostics], Any], int]]
         self._diagnostics_hooks = OrderedDict()
+        # Where `CompositeOptimizer` collects what undoes a step.
+        self._journal: list[Callable[[], None]] | None = None
         super().__init__(params, {"lr": lr, **options})
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
@@ -118,7 +184,8 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with their own hyper-parameters; see `torch.optim.Optimizer`."""
-        super().add_param_group(param_group)
+        # `torch.optim.Optimizer` fills the dict with defaults.
+        super().add_param_group(dict(param_group))
         try:
             self._check(self.param_groups[-1])
         except (TypeError, ValueError):
@@ -172,18 +239,31 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             If a gradient is sparse or complex.
         ValueError
             If a direction is not finite. (`torch.amp.GradScaler` skips such steps.)
+
+        After an exception parameters and state are what they were.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        plan = self._planned()
+        plan.commit(self.state)
+        if self._journal is not None:
+            self._journal.append(partial(plan.undo, self.state))
+        return loss
+
+    def _planned(self) -> Plan:
+        """The step that is due."""
+        plan = Plan()
         for number, group in enumerate(self.param_groups):
-            params = [p for p in group["params"] if p.grad is not None and p.numel()]
+            params = [p for p in group["params"] if p.grad is not None]
             for param in params:
                 self._check_gradient(param)
+                plan.states[param] = {"step": self._steps(param) + (float(group["lr"]) != 0)}
+            params = [p for p in params if p.numel()]
             if params:
-                self._step_group(params, group, number)
-        return loss
+                self._plan_group(plan, params, group, number)
+        return plan
 
     def _check_gradient(self, param: Tensor) -> None:
         name = type(self).__name__
@@ -194,90 +274,120 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             msg = f"{name} does not support complex parameters; view them as real ones"
             raise RuntimeError(msg)
 
-    def _step_group(self, params: list[Tensor], group: dict[str, Any], number: int) -> None:
-        updates = self._updates(params, self._directions_to_go(params, group), group, number)
+    def _known(self, param: Tensor) -> dict[str, Any]:
+        """The state of a parameter; empty, and not kept, before its first step."""
+        return self.state.get(param, {})
+
+    def _steps(self, param: Tensor) -> int:
+        return int(self._known(param).get("step", 0))
+
+    def _plan_group(
+        self, plan: Plan, params: list[Tensor], group: dict[str, Any], number: int
+    ) -> None:
+        directions = self._directions_to_go(plan, params, group)
+        updates = self._updates(plan, params, directions, group, number)
         for param, update in zip(params, updates, strict=True):
-            self._apply(param, update, group)
+            self._move(plan, param, update, group)
 
     def _gradients(self, params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """Gradients to go down along, in the dtype of the momentum."""
-        sign = -1 if group["maximize"] else 1
+        """Gradients to go down along, in the dtype of the momentum: local parts."""
+        grads = [local(p.grad, p) for p in params]
         return [
-            (p.grad if sign > 0 else -p.grad).to(group["momentum_dtype"] or p.dtype) for p in params
+            (-G if group["maximize"] else G).to(group["momentum_dtype"] or G.dtype) for G in grads
         ]
 
-    def _directions_to_go(self, params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """What the oracle is asked about: gradients with momentum."""
+    def _directions_to_go(
+        self, plan: Plan, params: list[Tensor], group: dict[str, Any]
+    ) -> list[Tensor]:
+        """What the oracle is asked about: gradients with momentum, whole."""
         grads, mu = self._gradients(params, group), group["momentum"]
         if not mu:
-            return grads
+            return [gathered(G, p) for G, p in zip(grads, params, strict=True)]
         new = 1 - mu if group["ema"] else 1.0
-        buffers = [self.state[p].get("momentum_buffer") for p in params]
-        for place, (param, buffer) in enumerate(zip(params, buffers, strict=True)):
-            if buffer is None:
-                buffers[place] = torch.zeros_like(grads[place])
-                self.state[param]["momentum_buffer"] = buffers[place]
-        torch._foreach_mul_(buffers, mu)
+        buffers = torch._foreach_mul(self._buffers(params, grads), mu)
         torch._foreach_add_(buffers, grads, alpha=new)
-        if not group["nesterov"]:
-            return buffers
-        ahead = torch._foreach_mul(grads, new)
-        torch._foreach_add_(ahead, buffers, alpha=mu)
-        return list(ahead)
+        self._keep_buffers(plan, params, buffers)
+        ahead = buffers
+        if group["nesterov"]:
+            ahead = torch._foreach_mul(grads, new)
+            torch._foreach_add_(ahead, buffers, alpha=mu)
+        return [gathered(E, p) for E, p in zip(ahead, params, strict=True)]
+
+    def _buffers(self, params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
+        """The momentum of the last step, local parts; zeros at first."""
+        out = []
+        for param, G in zip(params, grads, strict=True):
+            M = self._known(param).get("momentum_buffer")
+            out.append(torch.zeros_like(G) if M is None else local(M, param))
+        return out
+
+    def _keep_buffers(self, plan: Plan, params: list[Tensor], buffers: Sequence[Tensor]) -> None:
+        for param, M in zip(params, buffers, strict=True):
+            plan.states[param]["momentum_buffer"] = like(M, param)
 
     def _updates(
-        self, params: list[Tensor], directions: list[Tensor], group: dict[str, Any], number: int
+        self,
+        plan: Plan,
+        params: list[Tensor],
+        directions: list[Tensor],
+        group: dict[str, Any],
+        number: int,
     ) -> list[Tensor]:
         """The oracle's answers, all matrices that made the same number of steps at once."""
         oracle, layout = self.oracle(group), group["layout"]
         by_step: dict[int, list[int]] = {}
         for place, param in enumerate(params):
-            by_step.setdefault(self.state[param].get("step", 0), []).append(place)
+            by_step.setdefault(self._steps(param), []).append(place)
         updates: dict[int, Tensor] = {}
         for step, places in by_step.items():
             stacks = [as_matrices(directions[place], layout) for place in places]
             starts = [
-                unpacked(entry)
+                start
                 for place, stack in zip(places, stacks, strict=True)
-                for entry in self.state[params[place]].get("subspaces") or [None] * len(stack)
+                for start in unpacked(self._known(params[place]), len(stack))
             ]
             matrices = [E for stack in stacks for E in stack]
             found = oracle.directions(matrices, starts, step)
             if self._diagnostics_hooks:
                 owners = [params[p] for p, stack in zip(places, stacks, strict=True) for _ in stack]
-                self._report(owners, matrices, found, starts, oracle, group, number)
+                self._report(plan, owners, matrices, found, starts, oracle, group, number)
             rest = iter(found)
             for place, stack in zip(places, stacks, strict=True):
-                mine = [next(rest) for _ in stack]
-                shape = tuple(params[place].shape)
-                updates[place] = reassembled([each.update for each in mine], shape)
-                self._remember(self.state[params[place]], mine, oracle)
-                self.state[params[place]]["step"] = step + 1
+                mine, param = [next(rest) for _ in stack], params[place]
+                updates[place] = reassembled([each.update for each in mine], tuple(param.shape))
+                plan.states[param] |= self._remembered(stack[0], mine, oracle, step)
         return [updates[place] for place in range(len(params))]
 
-    def _remember(self, state: dict[str, Any], found: list[Direction], oracle: Oracle) -> None:
-        """Keep what the next step starts from."""
-        del oracle
-        if any(direction.subspace is not None for direction in found):
-            state["subspaces"] = [packed(direction.subspace) for direction in found]
-            state["ranks"] = [direction.rank for direction in found]
+    def _remembered(
+        self, E: Tensor, found: list[Direction], oracle: Oracle, step: int
+    ) -> dict[str, Any]:
+        """What the next step of a parameter, of which E is one matrix, starts from."""
+        width = oracle.columns(tuple(E.shape), step)
+        if not width:
+            return {}
+        subspaces = [direction.subspace for direction in found]
+        ranks = torch.tensor([direction.rank or 0 for direction in found])
+        return {**packed(subspaces, tuple(E.shape), width, E), "ranks": ranks}
 
-    def _apply(self, param: Tensor, update: Tensor, group: dict[str, Any]) -> None:
+    def _move(self, plan: Plan, param: Tensor, update: Tensor, group: dict[str, Any]) -> None:
         """``W <- (1 - lr wd) W + lr D``."""
         lr, decay = group["lr"], group["weight_decay"]
+        if float(lr) == 0:
+            return
         if isinstance(lr, Tensor):
             lr = lr.reshape(())
         scale = shape_scale(group["shape_scaling"], tuple(param.shape), group["layout"])
         keep: Any = 1.0
         if group["normalize_weights"]:
-            norm = torch.linalg.vector_norm(param, dtype=torch.promote_types(param.dtype, _LEAST))
+            norm = frobenius_norm(param, torch.promote_types(param.dtype, torch.float32))
             keep = torch.where(norm > 0, math.sqrt(param.shape[0]) / norm, 1.0)
-        if group["normalize_weights"] or decay:
-            param.mul_(keep - lr * decay)
+        W, D = local(param, param), own_part(update, param)
+        after = W * (keep - lr * decay) if group["normalize_weights"] or decay else W
         if isinstance(lr, Tensor):
-            param.add_(update * (lr * scale))
+            after = after + D * (lr * scale)
         else:
-            param.add_(update, alpha=lr * scale)
+            after = after.add(D, alpha=lr * scale)
+        plan.values.append((W, after.to(W.dtype)))
 
     # ---- diagnostics --------------------------------------------------------------------------
 
@@ -310,6 +420,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     def _report(
         self,
+        plan: Plan,
         owners: list[Tensor],
         matrices: list[Tensor],
         found: list[Direction],
@@ -318,7 +429,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         group: dict[str, Any],
         number: int,
     ) -> None:
-        step = self.state[owners[0]].get("step", 0)
+        step = self._steps(owners[0])
         hooks = [hook for hook, every in self._diagnostics_hooks.values() if step % every == 0]
         if not hooks:
             return
@@ -330,8 +441,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         for owner, E, direction, start in zip(owners, matrices, found, starts, strict=True):
             place = seen[id(owner)] = seen.get(id(owner), -1) + 1
             record = measured(E, direction, start, oracle, labels[id(owner)], place, step=step)
-            for hook in hooks:
-                hook(record)
+            plan.records += [(hook, record) for hook in hooks]
 
     # ---- saving and loading -------------------------------------------------------------------
 
@@ -342,7 +452,15 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         `trsvd.optim`) are not in it: an optimizer that loads it keeps its own.
         """
         state = super().state_dict()
-        return {**state, "param_groups": [encoded(group) for group in state["param_groups"]]}
+        params = [param for group in self.param_groups for param in group["params"]]
+        return {
+            **state,
+            "state": {
+                key: beside(entries, params[key]) if isinstance(key, int) else entries
+                for key, entries in state["state"].items()
+            },
+            "param_groups": [encoded(group) for group in state["param_groups"]],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state; see `torch.optim.Optimizer`.
@@ -367,17 +485,13 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         params = [param for group in self.param_groups for param in group["params"]]
         for index, param in zip(saved, params, strict=True):
             if index in given["state"]:
-                self.state[param] = copied(given["state"][index], param.device)
+                self.state[param] = copied(given["state"][index], param)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         old: list[dict[str, Any]] = self.__dict__.get("param_groups", [])
         super().__setstate__(state)
         self.__dict__.setdefault("_diagnostics_hooks", OrderedDict())
-        for group in self.param_groups:
-            group.update(decoded(group))
-        for group, own in zip(self.param_groups, old, strict=False):
-            for name, value in own.items():
-                group.setdefault(name, value)
-
-
-_LEAST = torch.float32
+        self.__dict__.setdefault("_journal", None)
+        own = [*old, *({} for _ in self.param_groups[len(old) :])]
+        for group, mine in zip(self.param_groups, own, strict=False):
+            group.update(decoded(group, mine))

@@ -21,8 +21,9 @@ from trsvd.optim._oracles import (
     Oracle,
     RegularizedOracle,
 )
-from trsvd.optim._torch_base import MatrixOptimizer, common_options
+from trsvd.optim._torch_base import MatrixOptimizer, Plan, common_options
 from trsvd.optim._torch_families import FamilyOptimizer, Muon, Polar
+from trsvd.optim._torch_shards import gathered, own_part
 
 __all__ = ["Dion", "FStarNeon", "NorMuon", "NuclearNeon", "SCALE"]
 
@@ -98,10 +99,13 @@ class FStarNeon(MatrixOptimizer):
         """The update by a threshold."""
         return FStarOracle(lam=group["lam"], tol=group["tol"], seed=group["seed"])
 
-    def _remember(self, state: dict[str, Any], found: list[Direction], oracle: Oracle) -> None:
-        super()._remember(state, found, oracle)
+    def _remembered(
+        self, E: Tensor, found: list[Direction], oracle: Oracle, step: int
+    ) -> dict[str, Any]:
         assert isinstance(oracle, FStarOracle)
-        state["tau"] = [oracle.threshold(direction) for direction in found]
+        tau = [oracle.threshold(direction) for direction in found]
+        known = super()._remembered(E, found, oracle, step)
+        return {**known, "tau": torch.tensor(tau, dtype=torch.float64)}
 
 
 def _check_lam(lam: Any) -> None:
@@ -152,18 +156,26 @@ class NorMuon(Muon):
             raise ValueError(msg)
 
     def _updates(
-        self, params: list[Tensor], directions: list[Tensor], group: dict[str, Any], number: int
+        self,
+        plan: Plan,
+        params: list[Tensor],
+        directions: list[Tensor],
+        group: dict[str, Any],
+        number: int,
     ) -> list[Tensor]:
-        updates = super()._updates(params, directions, group, number)
-        return [self._normalized(p, U, group) for p, U in zip(params, updates, strict=True)]
+        updates = super()._updates(plan, params, directions, group, number)
+        return [self._normalized(plan, p, U, group) for p, U in zip(params, updates, strict=True)]
 
-    def _normalized(self, param: Tensor, update: Tensor, group: dict[str, Any]) -> Tensor:
-        state, arrays = self.state[param], Arrays.of_array(update)
+    def _normalized(
+        self, plan: Plan, param: Tensor, update: Tensor, group: dict[str, Any]
+    ) -> Tensor:
+        arrays = Arrays.of_array(update)
         stack = arrays.take(update).reshape(stack_shape(tuple(update.shape), group["layout"]))
-        if "row_second_moment" not in state:
-            state["row_second_moment"] = stack.new_zeros(stack.shape[:2])
-        X, v = row_normalized(stack, state["row_second_moment"], group["beta2"], group["eps"])
-        state["row_second_moment"] = v
+        v = self._known(param).get("row_second_moment")
+        if v is None:
+            v = stack.new_zeros(stack.shape[:2])
+        X, v = row_normalized(stack, v, group["beta2"], group["eps"])
+        plan.states[param]["row_second_moment"] = v
         return X.reshape(update.shape).to(update.dtype)
 
 
@@ -233,29 +245,30 @@ class Dion(MatrixOptimizer):
         """That of the dual Ky Fan k-ball, beside which diagnostics put Dion's own direction."""
         return BallOracle(ball=KyFanDualBall, k=group["k"], seed=group["seed"])
 
-    def _step_group(self, params: list[Tensor], group: dict[str, Any], number: int) -> None:
-        for param, G in zip(params, self._gradients(params, group), strict=True):
-            state, layout = self.state[param], group["layout"]
+    def _plan_group(
+        self, plan: Plan, params: list[Tensor], group: dict[str, Any], number: int
+    ) -> None:
+        grads = self._gradients(params, group)
+        for param, M, G in zip(params, self._buffers(params, grads), grads, strict=True):
+            known, layout = self._known(param), group["layout"]
             shape = stack_shape(tuple(param.shape), layout)
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(G)
-                state["right_factors"] = right_factors(param, group["k"], layout, group["seed"])
-            arrays, M = Arrays.of_array(G), state["momentum_buffer"]
-            B = (arrays.take(M) + arrays.take(G)).reshape(shape)
-            D, left, Q = dion_step(
-                B,
-                arrays.take(state["right_factors"]),
-                group["momentum"],
-                orthonormal=group["orthonormal"],
+            arrays = Arrays.of_array(G)
+            B = gathered(arrays.take(M) + arrays.take(G), param).reshape(shape)
+            Q = known.get("right_factors")
+            if Q is None:
+                Q = right_factors(B.reshape(param.shape), group["k"], layout, group["seed"])
+            D, left, after = dion_step(
+                B, arrays.take(Q), group["momentum"], orthonormal=group["orthonormal"]
             )
-            M.copy_(left.reshape(M.shape))
             if self._diagnostics_hooks:
                 found = [Direction(D[i], None) for i in range(shape[0])]
-                starts = [None] * shape[0]
+                owners, starts = [param] * shape[0], [None] * shape[0]
                 oracle = self.oracle(group)
-                self._report([param] * shape[0], list(B), found, starts, oracle, group, number)
-            state["right_factors"], state["step"] = Q, state.get("step", 0) + 1
-            self._apply(param, D.reshape(param.shape).to(G.dtype), group)
+                self._report(plan, owners, list(B), found, starts, oracle, group, number)
+            M = own_part(left.reshape(param.shape), param).to(M.dtype)
+            self._keep_buffers(plan, [param], [M])
+            plan.states[param]["right_factors"] = after
+            self._move(plan, param, D.reshape(param.shape).to(G.dtype), group)
 
 
 class SCALE(FamilyOptimizer):
