@@ -663,9 +663,7 @@ def test_what_a_composite_refuses(rng):
     with pytest.raises(ValueError, match=r"Muon: a parameter of shape \(3,\) is no matrix"):
         both.add_param_group({"params": torch.nn.Parameter(torch.ones(3))})
     assert len(both.param_groups) == 1
-    with pytest.raises(
-        ValueError, match=r"groups of \[1\] parameters, and this"
-    ):
+    with pytest.raises(ValueError, match=r"groups of \[1\] parameters, and this"):
         both.load_state_dict(Muon(params[:1]).state_dict())
     with pytest.raises(ValueError, match="not that of an optimizer"):
         both.load_state_dict({"model": {}})

@@ -365,7 +365,8 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         width = oracle.columns(tuple(E.shape), step)
         if not width:
             return {}
-        subspaces = [direction.subspace for direction in found]
+        # The subspace of a matrix of zeros is no start for another.
+        subspaces = [direction.subspace if direction.rank else None for direction in found]
         ranks = torch.tensor([direction.rank or 0 for direction in found])
         return {**packed(subspaces, tuple(E.shape), width, E), "ranks": ranks}
 
