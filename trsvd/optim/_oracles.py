@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,8 +26,10 @@ __all__ = [
     "Direction",
     "FStarOracle",
     "Oracle",
+    "PolarStacks",
     "RegularizedOracle",
     "polar_iterates",
+    "polar_products",
 ]
 
 
@@ -140,9 +143,16 @@ class BallOracle:
         return max((_columns(k, rank) for k in parts), default=0)
 
     def directions(
-        self, matrices: Sequence[Array], starts: Sequence[Subspace | None], step: int
+        self,
+        matrices: Sequence[Array],
+        starts: Sequence[Subspace | None],
+        step: int,
+        iterates: Sequence[Array] | None = None,
     ) -> list[Direction]:
-        """A direction for each matrix; those with one ball are handed to it together."""
+        """A direction for each matrix; those with one ball are handed to it together.
+
+        ``iterates`` are what `polar_iterates` makes of the matrices, where it is known already.
+        """
         groups: dict[Ball, list[int]] = {}
         for index, G in enumerate(matrices):
             groups.setdefault(self.ball_at(step, tuple(G.shape)), []).append(index)
@@ -150,7 +160,8 @@ class BallOracle:
         for ball, members in groups.items():
             given = [matrices[i] for i in members]
             if isinstance(self.method, PolarIteration):
-                some = _by_iteration(ball, given, self.method)
+                made = None if iterates is None else [iterates[i] for i in members]
+                some = _by_iteration(ball, given, self.method, made)
             else:
                 some = self._by_oracle(ball, given, [starts[i] for i in members], step)
             found |= dict(zip(members, some, strict=True))
@@ -275,10 +286,12 @@ def _parts(ball: Ball) -> tuple[tuple[float, Ball], ...]:
     return ball.parts if isinstance(ball, SumBall) else ((1.0, ball),)
 
 
-def _by_iteration(ball: Ball, matrices: list[Array], method: PolarIteration) -> list[Direction]:
+def _by_iteration(
+    ball: Ball, matrices: list[Array], method: PolarIteration, known: list[Array] | None
+) -> list[Direction]:
     """Directions with the iterate in place of the polar factor."""
     totals: list[Array] | None = None
-    iterates: list[Array] = []
+    iterates = known or []
     for radius, part in _parts(ball):
         radii = [radius * scale for scale in _polar_scales(part, matrices)]
         if radii:
@@ -323,18 +336,102 @@ def polar_iterates(matrices: Sequence[Array], method: PolarIteration) -> list[Ar
     ValueError
         If a matrix is not finite.
     """
-    groups: dict[Any, list[int]] = {}
-    for index, G in enumerate(matrices):
-        groups.setdefault((tuple(G.shape), str(G.dtype), str(G.device)), []).append(index)
-    found: dict[int, Array] = {}
-    for members in groups.values():
-        X = _iterated([matrices[i] for i in members], method)
-        found |= {index: X[place, :, :] for place, index in enumerate(members)}
-    return [found[index] for index in range(len(matrices))]
+    stacks = PolarStacks(matrices, method)
+    return stacks.iterates([each.iterated() for each in stacks])
 
 
-def _iterated(matrices: list[Array], method: PolarIteration) -> Array:
-    """The iterates of matrices of one shape, stacked."""
+class PolarStacks(list["PolarStack"]):
+    """Matrices as stacks of one shape and dtype each, ready for an iteration.
+
+    Parameters
+    ----------
+    matrices, method
+        As for `polar_iterates`.
+
+    Raises
+    ------
+    ValueError
+        If a matrix is not finite.
+    """
+
+    def __init__(
+        self, matrices: Sequence[Array] = (), method: PolarIteration | None = None
+    ) -> None:
+        groups: dict[Any, list[int]] = {}
+        for index, G in enumerate(matrices):
+            groups.setdefault((tuple(G.shape), str(G.dtype), str(G.device)), []).append(index)
+        self.members = list(groups.values())
+        stacks = [[matrices[i] for i in each] for each in self.members]
+        super().__init__([] if method is None else [_stacked(each, method) for each in stacks])
+
+    def iterates(self, found: Sequence[Array]) -> list[Array]:
+        """The iterate of each matrix, from those of the stacks."""
+        out: dict[int, Array] = {}
+        for stack, members, X in zip(self, self.members, found, strict=True):
+            X = stack.arrays.hand_out(_adjoint(stack.arrays, X) if stack.transpose else X)
+            out |= {index: X[place, :, :] for place, index in enumerate(members)}
+        return [out[index] for index in range(len(out))]
+
+
+@dataclass(frozen=True, eq=False)
+class PolarStack:
+    """A stack of matrices before its iteration.
+
+    Attributes
+    ----------
+    X : array of shape (b, m, n)
+        With m at most n, normalized, in the dtype of the products.
+    polynomials : tuple of tuples of float
+        Odd ones, of each step: coefficients of X, X^3, X^5, ...
+    transpose : bool
+        True if X has the adjoints of the matrices.
+    arrays : Arrays
+        Their library.
+    """
+
+    X: Array
+    polynomials: tuple[tuple[float, ...], ...]
+    transpose: bool
+    arrays: Arrays
+
+    def iterated(self) -> Array:
+        """The iterates."""
+        with self.arrays.as_asked():
+            return polar_products(self.X, self.polynomials, partial(_adjoint, self.arrays))
+
+
+def polar_products(
+    X: Array, polynomials: Sequence[Sequence[float]], adjoint: Callable[[Array], Array]
+) -> Array:
+    """The products of an iteration for the polar factor, and nothing else.
+
+    Parameters
+    ----------
+    X : array of shape (b, m, n)
+        With m at most n.
+    polynomials
+        As of a `PolarStack`.
+    adjoint : callable
+        The conjugate transposes of a stack.
+
+    Returns
+    -------
+    array of shape (b, m, n)
+    """
+    alone = X.shape[0] == 1
+    if alone:  # products of two matrices are faster than those of two stacks of one
+        X = X[0, :, :]
+    for a, *others in polynomials:
+        gram = X @ adjoint(X)
+        power = others[-1] * gram
+        for coefficient in reversed(others[:-1]):
+            power = coefficient * gram + power @ gram
+        X = a * X + power @ X
+    return X[None, :, :] if alone else X
+
+
+def _stacked(matrices: list[Array], method: PolarIteration) -> PolarStack:
+    """Matrices of one shape as a stack."""
     arrays = Arrays.of_array(matrices[0])
     xp, shape = arrays.xp, tuple(matrices[0].shape)
     precision = method.dtype or {"complex64": "float32", "complex128": "float64"}.get(
@@ -345,19 +442,8 @@ def _iterated(matrices: list[Array], method: PolarIteration) -> Array:
     if precision != arrays.dtype_name and not arrays.is_complex:
         X = xp.astype(X, getattr(xp, precision))
     transpose = shape[0] > shape[1]
-    if transpose:
-        X = _adjoint(arrays, X)
-    if len(matrices) == 1:  # products of two matrices are faster than those of two stacks of one
-        X = X[0, :, :]
-    with arrays.as_asked():
-        for a, *others in method.polynomials(precision, shape):
-            gram = X @ _adjoint(arrays, X)
-            power = others[-1] * gram
-            for coefficient in reversed(others[:-1]):
-                power = coefficient * gram + power @ gram
-            X = a * X + power @ X
-    X = X if len(matrices) > 1 else X[None, :, :]
-    return arrays.hand_out(_adjoint(arrays, X) if transpose else X)
+    polynomials = tuple(tuple(each) for each in method.polynomials(precision, shape))
+    return PolarStack(_adjoint(arrays, X) if transpose else X, polynomials, transpose, arrays)
 
 
 def _normalized(arrays: Arrays, X: Array) -> Array:

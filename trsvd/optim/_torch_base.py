@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from trsvd._polar_methods import PolarIteration
 from trsvd._validate import check_number
 from trsvd.optim._layout import as_matrices, check_shape, shape_scale, stack_shape
 from trsvd.optim._links import check_momentum, reassembled
-from trsvd.optim._oracles import BallOracle, Direction, Oracle
+from trsvd.optim._oracles import BallOracle, Direction, Oracle, PolarStacks, polar_products
 from trsvd.optim._torch_shards import frobenius_norm, gathered, like, local, own_part
 from trsvd.optim._torch_state import beside, copied, decoded, encoded, packed, unpacked
 from trsvd.optim.diagnostics import Diagnostics, check_every, measured
 from trsvd.result import Subspace
 
-__all__ = ["MatrixOptimizer", "Plan", "common_options"]
+__all__ = ["MatrixOptimizer", "Plan", "Work", "common_options"]
 
 
 def common_options(
@@ -83,6 +84,29 @@ def common_options(
     }
 
 
+@dataclass(frozen=True, eq=False)
+class Work:
+    """The parameters of a group, and the directions that its oracle is to be asked about.
+
+    Attributes
+    ----------
+    params, directions : list of tensors
+        Parameters; gradients with momentum, whole.
+    group : dict
+        The parameter group.
+    number : int
+        Its place.
+    stacks : PolarStacks
+        Of all matrices, for an iteration to the polar factor; empty for another method.
+    """
+
+    params: list[Tensor]
+    directions: list[Tensor]
+    group: dict[str, Any]
+    number: int
+    stacks: PolarStacks
+
+
 @dataclass(eq=False)
 class Plan:
     """What a step will write: computed first for all parameters, written at once.
@@ -96,11 +120,14 @@ class Plan:
         last step stay as they are.
     records : list of (callable, Diagnostics)
         What hooks are to be called with.
+    work : list of Work
+        What is left to be planned.
     """
 
     values: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     states: dict[Tensor, dict[str, Any]] = field(default_factory=dict)
     records: list[tuple[Callable[[Diagnostics], Any], Diagnostics]] = field(default_factory=list)
+    work: list[Work] = field(default_factory=list)
     _parameters: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _states: list[tuple[Tensor, dict[str, Any] | None]] = field(default_factory=list)
 
@@ -158,7 +185,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     Notes
     -----
     Memory during a step, beside the state: the next values of all parameters and momentum buffers
-    (as much as these two), and the directions of one parameter group.
+    (as much as these two), and the gradients with momentum that the oracle is asked about.
 
     Parameters may be DTensors, as those of `torch.distributed.fsdp.fully_shard`. Momentum is placed
     as they are. Every process gathers the directions of a parameter group, and computes all of
@@ -246,14 +273,15 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        plan = self._planned()
-        plan.commit(self.state)
-        if self._journal is not None:
-            self._journal.append(partial(plan.undo, self.state))
+        plan, stacks = self._begun()
+        # Under torch.compile these products are a graph, and the rest is left to Python.
+        found = [_products(X, polynomials) for X, polynomials in stacks]
+        self._finish(plan, found)
         return loss
 
-    def _planned(self) -> Plan:
-        """The step that is due."""
+    @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
+    def _begun(self) -> tuple[Plan, list[tuple[Tensor, Any]]]:
+        """The step that is due, without directions; and stacks for `polar_products`."""
         plan = Plan()
         for number, group in enumerate(self.param_groups):
             params = [p for p in group["params"] if p.grad is not None]
@@ -263,7 +291,21 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             params = [p for p in params if p.numel()]
             if params:
                 self._plan_group(plan, params, group, number)
-        return plan
+        return plan, [(each.X, each.polynomials) for work in plan.work for each in work.stacks]
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
+    def _finish(self, plan: Plan, found: list[Tensor]) -> None:
+        """Complete the step with the answers of the oracles, and write it."""
+        rest = iter(found)
+        for work in plan.work:
+            iterates = work.stacks.iterates([next(rest) for _ in work.stacks])
+            updates = self._updates(plan, work, iterates)
+            for param, update in zip(work.params, updates, strict=True):
+                self._move(plan, param, update, work.group)
+        plan.work.clear()
+        plan.commit(self.state)
+        if self._journal is not None:
+            self._journal.append(partial(plan.undo, self.state))
 
     def _check_gradient(self, param: Tensor) -> None:
         name = type(self).__name__
@@ -284,16 +326,20 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def _plan_group(
         self, plan: Plan, params: list[Tensor], group: dict[str, Any], number: int
     ) -> None:
+        """Plan the step of a group: what its oracle is to be asked about."""
         directions = self._directions_to_go(plan, params, group)
-        updates = self._updates(plan, params, directions, group, number)
-        for param, update in zip(params, updates, strict=True):
-            self._move(plan, param, update, group)
+        oracle, stacks = self.oracle(group), PolarStacks()
+        if isinstance(oracle, BallOracle) and isinstance(oracle.method, PolarIteration):
+            matrices = [E for D in directions for E in as_matrices(D, group["layout"])]
+            stacks = PolarStacks(matrices, oracle.method)
+        plan.work.append(Work(params, directions, group, number, stacks))
 
     def _gradients(self, params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         """Gradients to go down along, in the dtype of the momentum: local parts."""
         grads = [local(p.grad, p) for p in params]
         return [
-            (-G if group["maximize"] else G).to(group["momentum_dtype"] or G.dtype) for G in grads
+            (-G if group["maximize"] else G).to(group["momentum_dtype"] or p.dtype)
+            for G, p in zip(grads, params, strict=True)
         ]
 
     def _directions_to_go(
@@ -325,37 +371,34 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         for param, M in zip(params, buffers, strict=True):
             plan.states[param]["momentum_buffer"] = like(M, param)
 
-    def _updates(
-        self,
-        plan: Plan,
-        params: list[Tensor],
-        directions: list[Tensor],
-        group: dict[str, Any],
-        number: int,
-    ) -> list[Tensor]:
+    def _updates(self, plan: Plan, work: Work, iterates: list[Tensor]) -> list[Tensor]:
         """The oracle's answers, all matrices that made the same number of steps at once."""
+        params, group = work.params, work.group
         oracle, layout = self.oracle(group), group["layout"]
+        stacks = [as_matrices(E, layout) for E in work.directions]
+        made = iter(iterates)
+        ready = [[next(made) for _ in stack] for stack in stacks] if iterates else None
         by_step: dict[int, list[int]] = {}
         for place, param in enumerate(params):
             by_step.setdefault(self._steps(param), []).append(place)
         updates: dict[int, Tensor] = {}
         for step, places in by_step.items():
-            stacks = [as_matrices(directions[place], layout) for place in places]
             starts = [
                 start
-                for place, stack in zip(places, stacks, strict=True)
-                for start in unpacked(self._known(params[place]), len(stack))
+                for place in places
+                for start in unpacked(self._known(params[place]), len(stacks[place]))
             ]
-            matrices = [E for stack in stacks for E in stack]
-            found = oracle.directions(matrices, starts, step)
+            matrices = [E for place in places for E in stacks[place]]
+            known = {"iterates": [X for p in places for X in ready[p]]} if ready else {}
+            found = oracle.directions(matrices, starts, step, **known)
             if self._diagnostics_hooks:
-                owners = [params[p] for p, stack in zip(places, stacks, strict=True) for _ in stack]
-                self._report(plan, owners, matrices, found, starts, oracle, group, number)
+                owners = [params[place] for place in places for _ in stacks[place]]
+                self._report(plan, owners, matrices, found, starts, oracle, group, work.number)
             rest = iter(found)
-            for place, stack in zip(places, stacks, strict=True):
-                mine, param = [next(rest) for _ in stack], params[place]
+            for place in places:
+                mine, param = [next(rest) for _ in stacks[place]], params[place]
                 updates[place] = reassembled([each.update for each in mine], tuple(param.shape))
-                plan.states[param] |= self._remembered(stack[0], mine, oracle, step)
+                plan.states[param] |= self._remembered(stacks[place][0], mine, oracle, step)
         return [updates[place] for place in range(len(params))]
 
     def _remembered(
@@ -496,3 +539,13 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         own = [*old, *({} for _ in self.param_groups[len(old) :])]
         for group, mine in zip(self.param_groups, own, strict=False):
             group.update(decoded(group, mine))
+
+
+def _products(X: Tensor, polynomials: Sequence[Sequence[float]]) -> Tensor:
+    """An iteration to the polar factor, in the dtype of X within autocast too."""
+    with torch.autocast(X.device.type, enabled=False):
+        return polar_products(X, polynomials, _transposed)
+
+
+def _transposed(X: Tensor) -> Tensor:
+    return X.mT

@@ -21,7 +21,7 @@ from trsvd.optim._oracles import (
     Oracle,
     RegularizedOracle,
 )
-from trsvd.optim._torch_base import MatrixOptimizer, Plan, common_options
+from trsvd.optim._torch_base import MatrixOptimizer, Plan, Work, common_options
 from trsvd.optim._torch_families import FamilyOptimizer, Muon, Polar
 from trsvd.optim._torch_shards import gathered, own_part
 
@@ -155,16 +155,12 @@ class NorMuon(Muon):
             msg = f"Invalid eps value: {group['eps']}; it must be at least 0"
             raise ValueError(msg)
 
-    def _updates(
-        self,
-        plan: Plan,
-        params: list[Tensor],
-        directions: list[Tensor],
-        group: dict[str, Any],
-        number: int,
-    ) -> list[Tensor]:
-        updates = super()._updates(plan, params, directions, group, number)
-        return [self._normalized(plan, p, U, group) for p, U in zip(params, updates, strict=True)]
+    def _updates(self, plan: Plan, work: Work, iterates: list[Tensor]) -> list[Tensor]:
+        updates = super()._updates(plan, work, iterates)
+        return [
+            self._normalized(plan, p, U, work.group)
+            for p, U in zip(work.params, updates, strict=True)
+        ]
 
     def _normalized(
         self, plan: Plan, param: Tensor, update: Tensor, group: dict[str, Any]
