@@ -273,19 +273,13 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
                 loss = closure()
         own = [each for each in self.optimizers if isinstance(each, MatrixOptimizer)]
         others = [each for each in self.optimizers if not isinstance(each, MatrixOptimizer)]
-        grads = [p.grad for each in others for p in _parameters(each) if p.grad is not None]
-        if not all_finite(grads):
-            msg = "a gradient contains NaN or inf; find where it comes from before making a step"
-            raise ValueError(msg)
+        _check_finite(others)
         made: list[Callable[[], None]] = []
         try:
             for each in own:
                 each._journal = made
                 each.step()
-            for each in others:
-                if each is not others[-1]:
-                    made.append(_restoring(each))
-                each.step()
+            _step(others, made)
         except BaseException:
             for undo in made:
                 undo()
@@ -383,6 +377,27 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 
 def _listed(params: Any) -> list[Any]:
     return [params] if isinstance(params, torch.Tensor) else list(params)
+
+
+# Neither is compiled: in a graph, AdamW computes with float32 numbers whatever its parameters are.
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
+def _check_finite(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """ValueError if a gradient is not finite."""
+    params = [p for each in optimizers for p in _parameters(each)]
+    if not all_finite([p.grad for p in params if p.grad is not None]):
+        msg = "a gradient contains NaN or inf; find where it comes from before making a step"
+        raise ValueError(msg)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
+def _step(optimizers: Sequence[torch.optim.Optimizer], made: list[Callable[[], None]]) -> None:
+    """A step of each; what undoes those before the last is added to the list."""
+    for each in optimizers:
+        if each is not optimizers[-1]:
+            made.append(_restoring(each))
+        each.step()
 
 
 def _restoring(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
