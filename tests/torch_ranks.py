@@ -16,7 +16,7 @@ from torch_optimizers import CLASSES
 
 from trsvd.optim import torch as T
 
-__all__ = ["PLACED", "Model", "composite", "train"]
+__all__ = ["HALF", "STEPS", "Model", "composite", "difference", "train", "train_on"]
 
 # Parameters: those of one process are 4 and 3 rows, 1 and 0; 3 and 2 columns; or all.
 PLACED = {
@@ -30,7 +30,7 @@ PLACED = {
     "rows of a stack": ((3, 5, 4), "columns"),
     "convolution": ((5, 2, 3, 2), "rows"),
 }
-STEPS = 10
+STEPS, HALF = 10, 7
 
 
 class Model(torch.nn.Module):
@@ -155,7 +155,7 @@ def fsdp(name, mesh, folder):
     expected = train(plain, composite(name, plain), STEPS)
     model = sharded(Model(), mesh)
     optimizer = composite(name, model)
-    train(model, optimizer, 5)
+    train(model, optimizer, HALF)
     out = {}
     # The first half, saved by one process.
     other = sharded(Model(), mesh)
@@ -195,11 +195,11 @@ def fsdp(name, mesh, folder):
 
 
 def train_on(model, optimizer):
-    """The last five of ten steps, after five that were made."""
+    """The last steps, after the first half."""
     generator = torch.Generator().manual_seed(0)
     for number in range(STEPS):
         tokens = torch.randint(0, 11, (20,), generator=generator)
-        if number >= 5:
+        if number >= HALF:
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(model(tokens), tokens % 5).backward()
             optimizer.step()
@@ -221,7 +221,7 @@ def ddp(name, mesh, folder):
     expected = train(plain, composite(name, plain), STEPS)
     model = DistributedDataParallel(Model())
     optimizer = composite(name, model.module)
-    train(model, optimizer, 5)
+    train(model, optimizer, HALF)
     out = {}
     for flat in (False, True):
         options = StateDictOptions(flatten_optimizer_state_dict=flat)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,18 @@ _Convolution = torch.nn.modules.conv._ConvNd
 _Embeddings = (torch.nn.Embedding, torch.nn.EmbeddingBag)
 
 
+class ParameterGroups(list[dict[str, Any]]):
+    """Parameter groups that an optimizer gets copies of: iteration gives new dicts.
+
+    The optimizers of PyTorch write their defaults into the dicts that they are given: a second one
+    made of them would have the options of the first. To set an option, index:
+    ``groups[0]["weight_decay"] = 0.0``.
+    """
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (dict(group) for group in super().__iter__())
+
+
 class Split(NamedTuple):
     """The parameters of a model, as parameter groups with names.
 
@@ -28,10 +40,13 @@ class Split(NamedTuple):
         ``"flatten"``.
     others : list of dict
         For AdamW, say: embeddings, the head, and what has fewer than two dimensions.
+
+    Both can be given to more than one optimizer: iteration gives new dicts. To set an option of a
+    group, index the list: ``split.others[0]["weight_decay"] = 0.0``.
     """
 
-    matrices: list[dict[str, Any]]
-    others: list[dict[str, Any]]
+    matrices: ParameterGroups
+    others: ParameterGroups
 
 
 def split_parameters(
@@ -85,12 +100,13 @@ def split_parameters(
         kind = "convolution" if id(param) in convolutions else "matrix"
         kind = "other" if id(param) in aside or param.ndim < 2 else kind
         groups.setdefault(kind, []).append((name, param))
-    matrices: list[dict[str, Any]] = []
+    matrices = ParameterGroups()
     if "matrix" in groups:
         matrices.append({"params": groups["matrix"]})
     if "convolution" in groups:
         matrices.append({"params": groups["convolution"], "layout": "flatten"})
-    return Split(matrices, [{"params": groups["other"]}] if "other" in groups else [])
+    others = ParameterGroups([{"params": groups["other"]}] if "other" in groups else [])
+    return Split(matrices, others)
 
 
 def _head(modules: dict[str, torch.nn.Module], head: Any) -> torch.nn.Module | None:
