@@ -21,7 +21,7 @@ dcp = pytest.importorskip("torch.distributed.checkpoint")
 
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict  # noqa: E402
 from torch_optimizers import CLASSES  # noqa: E402
-from torch_ranks import HALF, STEPS, Model, composite, difference, train, train_on  # noqa: E402
+from torch_ranks import HALF, Model, composite, difference, train, train_on  # noqa: E402
 
 # The steps are the same, but for the order of sums.
 CLOSE = 1e-10

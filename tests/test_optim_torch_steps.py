@@ -68,7 +68,7 @@ def test_a_step_with_groups_is_refused_as_a_whole(name, rng):
     assert_same(everything(optimizer, params), kept)
 
 
-def faults(params, optimizer, monkeypatch):
+def faults(kind, params, optimizer, monkeypatch):
     """Other faults than a gradient: a function for each that makes one."""
 
     def sparse():
@@ -88,14 +88,14 @@ def faults(params, optimizer, monkeypatch):
 
         optimizer.register_diagnostics_hook(fail)
 
-    def write():
-        # The parameter of the last write has no memory of its own for each number.
-        params[-1].data = torch.ones(1, 1, dtype=torch.float64).expand(14, 10)
+    def write(place=0 if kind == "write 0" else 5):
+        # A parameter that has no memory of its own for each number cannot be written.
+        params[place].data = torch.ones(1, 1, dtype=torch.float64).expand(14, 10)
 
-    return {"sparse": sparse, "memory": memory, "hook": hook, "write": write}
+    return {"sparse": sparse, "memory": memory, "hook": hook, "write 0": write, "write 5": write}
 
 
-@pytest.mark.parametrize("kind", ["sparse", "memory", "hook", "write"])
+@pytest.mark.parametrize("kind", ["sparse", "memory", "hook", "write 0", "write 5"])
 @pytest.mark.parametrize("name", ["Fanion", "Muon-NS", "Dion", "NorMuon", "SCALE"])
 def test_other_faults_change_nothing(name, kind, rng, monkeypatch):
     cls, own = CLASSES[name]
@@ -104,7 +104,7 @@ def test_other_faults_change_nothing(name, kind, rng, monkeypatch):
     give(params, gradients(rng))
     optimizer.step()
     give(params, gradients(rng))
-    faults(params, optimizer, monkeypatch)[kind]()
+    faults(kind, params, optimizer, monkeypatch)[kind]()
     kept = everything(optimizer, params)
     with pytest.raises((RuntimeError, MemoryError, OSError)):
         optimizer.step()

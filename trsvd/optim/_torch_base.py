@@ -138,8 +138,9 @@ class Plan:
         try:
             while self.values:
                 part, value = self.values.pop()
-                self._parameters.append((part, part.clone()))
+                before = part.clone()
                 part.copy_(value)
+                self._parameters.append((part, before))
             for param, entries in self.states.items():
                 known = states.get(param)
                 self._states.append((param, None if known is None else dict(known)))
@@ -285,9 +286,10 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         plan = Plan()
         for number, group in enumerate(self.param_groups):
             params = [p for p in group["params"] if p.grad is not None]
+            counts = float(group["lr"]) != 0
             for param in params:
                 self._check_gradient(param)
-                plan.states[param] = {"step": self._steps(param) + (float(group["lr"]) != 0)}
+                plan.states[param] = {"step": self._steps(param) + counts}
             params = [p for p in params if p.numel()]
             if params:
                 self._plan_group(plan, params, group, number)
@@ -416,7 +418,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def _move(self, plan: Plan, param: Tensor, update: Tensor, group: dict[str, Any]) -> None:
         """``W <- (1 - lr wd) W + lr D``."""
         lr, decay = group["lr"], group["weight_decay"]
-        if float(lr) == 0:
+        if plan.states[param]["step"] == self._steps(param):  # no learning rate
             return
         if isinstance(lr, Tensor):
             lr = lr.reshape(())
