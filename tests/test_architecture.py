@@ -314,6 +314,7 @@ NEIGHBOURS = {
         "optim._torch_shards",
         "optim.schedules",
     },
+    "optim._torch_models": {"optim._torch_base", "optim._torch_shards"},
     "optim.torch": {
         "optim._torch_base",
         "optim._torch_families",
