@@ -41,7 +41,7 @@ def finished(
         links.append(WeightDecay(weight_decay=weight_decay))
     links.append(LearningRate(lr=lr))
     if normalize_weights:
-        links.append(WeightNormalization())
+        links.append(WeightNormalization(lr=lr))
     return Rule(tuple(links))
 
 

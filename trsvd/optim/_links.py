@@ -261,26 +261,37 @@ class WeightNormalization:
     """Weights brought to a Frobenius norm of ``sqrt(m)`` before the step, as airbench does.
 
     ``U + (sqrt(m) / ||W||_F - 1) W``, after the learning rate, where m is the first dimension of
-    the parameter; a W of zeros is left alone.
+    the parameter; a W of zeros is left alone, and all are while the learning rate is 0.
+
+    Parameters
+    ----------
+    lr : float or callable, default 1
+        The learning rate, or its schedule.
 
     References
     ----------
     K. Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, arXiv:2404.00498.
     """
 
-    def init(self, params: list[Array]) -> None:
-        """Nothing to keep."""
+    lr: float | Callable[[int], float] = 1.0
+
+    def init(self, params: list[Array]) -> int:
+        """The number of steps made."""
+        del params
+        return 0
 
     def update(
-        self, updates: list[Array], state: None, params: list[Array]
-    ) -> tuple[list[Array], None]:
+        self, updates: list[Array], state: int, params: list[Array]
+    ) -> tuple[list[Array], int]:
         """Updates that normalize the parameters."""
+        if value_at(self.lr, state) == 0:
+            return updates, state + 1
         out = []
         for U, W in zip(updates, params, strict=True):
             arrays = Arrays.of_array(W)
             norm = arrays.frobenius_norm(arrays.xp.reshape(arrays.take(W), (W.shape[0], -1)))
             out.append(U + (W.shape[0] ** 0.5 / norm - 1) * W if norm else U)
-        return out, state
+        return out, state + 1
 
 
 @dataclass(frozen=True)
