@@ -80,6 +80,9 @@ def faults(kind, params, optimizer, monkeypatch):
 
         monkeypatch.setattr("trsvd.optim._torch_base.shape_scale", fail)
 
+    def rate():
+        optimizer.param_groups[-1]["lr"] = torch.nan
+
     def hook():
         def fail(record):
             if record.parameter in ("0.5", "1.0"):  # SCALE makes two groups
@@ -92,10 +95,17 @@ def faults(kind, params, optimizer, monkeypatch):
         # A parameter that has no memory of its own for each number cannot be written.
         params[place].data = torch.ones(1, 1, dtype=torch.float64).expand(14, 10)
 
-    return {"sparse": sparse, "memory": memory, "hook": hook, "write 0": write, "write 5": write}
+    return {
+        "sparse": sparse,
+        "memory": memory,
+        "hook": hook,
+        "rate": rate,
+        "write 0": write,
+        "write 5": write,
+    }
 
 
-@pytest.mark.parametrize("kind", ["sparse", "memory", "hook", "write 0", "write 5"])
+@pytest.mark.parametrize("kind", ["sparse", "memory", "hook", "rate", "write 0", "write 5"])
 @pytest.mark.parametrize("name", ["Fanion", "Muon-NS", "Dion", "NorMuon", "SCALE"])
 def test_other_faults_change_nothing(name, kind, rng, monkeypatch):
     cls, own = CLASSES[name]
@@ -106,7 +116,7 @@ def test_other_faults_change_nothing(name, kind, rng, monkeypatch):
     give(params, gradients(rng))
     faults(kind, params, optimizer, monkeypatch)[kind]()
     kept = everything(optimizer, params)
-    with pytest.raises((RuntimeError, MemoryError, OSError)):
+    with pytest.raises((RuntimeError, MemoryError, OSError, ValueError)):
         optimizer.step()
     assert_same(everything(optimizer, params), kept)
 

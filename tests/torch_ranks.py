@@ -82,7 +82,7 @@ def difference(first, second):
 
 def placements(name, mesh, folder):
     """Parameters and gradients as DTensors: the difference to one process, after ten steps."""
-    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+    from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
     del folder
     kinds = {"rows": Shard(0), "columns": Shard(1), "everywhere": Replicate()}
@@ -106,6 +106,8 @@ def placements(name, mesh, folder):
         grads = [G + 0.3 * random(G.shape) for G in still]
         for p, q, G, place in zip(alone, params, grads, placed, strict=True):
             p.grad, q.grad = G, distribute_tensor(G, mesh, place)
+            if place == [Replicate()]:  # a sum over processes that is not made yet
+                q.grad = DTensor.from_local(G / 2, mesh, [Partial()])
         if number == 2:
             # A number that one process has, and all must refuse.
             bad = grads[0].clone()

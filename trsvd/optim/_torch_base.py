@@ -266,8 +266,11 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         RuntimeError
             If a gradient is sparse or complex.
         ValueError
-            If a direction is not finite. (`torch.amp.GradScaler` skips such steps.)
+            If a direction is not finite (`torch.amp.GradScaler` skips such steps), or a learning
+            rate.
 
+        Notes
+        -----
         After an exception parameters and state are what they were.
         """
         loss = None
@@ -286,10 +289,13 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         plan = Plan()
         for number, group in enumerate(self.param_groups):
             params = [p for p in group["params"] if p.grad is not None]
-            counts = float(group["lr"]) != 0
+            lr = float(group["lr"])
+            if not math.isfinite(lr):
+                msg = f"the learning rate of parameter group {number} is {lr}; it must be finite"
+                raise ValueError(msg)
             for param in params:
                 self._check_gradient(param)
-                plan.states[param] = {"step": self._steps(param) + counts}
+                plan.states[param] = {"step": self._steps(param) + (lr != 0)}
             params = [p for p in params if p.numel()]
             if params:
                 self._plan_group(plan, params, group, number)
