@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -19,7 +22,9 @@ from trsvd.optim._torch_state import copied, decoded, encoded, packed, unpacked
 from trsvd.optim.diagnostics import Diagnostics, check_every, measured
 from trsvd.result import Subspace
 
-__all__ = ["MatrixOptimizer", "common_options"]
+__all__ = ["MatrixOptimizer", "Scaling", "common_options", "hyperparameters"]
+
+Scaling = str | Callable[[int, int], float] | None
 
 
 def common_options(
@@ -28,14 +33,14 @@ def common_options(
     nesterov: bool = True,
     ema: bool = False,
     weight_decay: float = 0.0,
-    shape_scaling: str | Callable[[int, int], float] | None = None,
+    shape_scaling: Scaling = None,
     normalize_weights: bool = False,
     maximize: bool = False,
     momentum_dtype: torch.dtype | None = None,
     layout: str = "auto",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The hyper-parameters of every optimizer here, as a dict; a name that is none is a TypeError.
+    """Return the hyper-parameters that the optimizers share, as a dict.
 
     Parameters
     ----------
@@ -80,6 +85,72 @@ def common_options(
     }
 
 
+def hyperparameters(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the hyper-parameters among the local variables of an ``__init__``.
+
+    Parameters
+    ----------
+    given : dict
+        ``locals()``, before the first assignment.
+
+    Returns
+    -------
+    dict
+        All but self, the parameters and the learning rate.
+    """
+    aside = {"self", "params", "lr", "__class__"}
+    return {name: value for name, value in given.items() if name not in aside}
+
+
+# Spellings of torch.optim and of the authors' codes: the parameter here, and what to do.
+_ELSEWHERE: dict[str, tuple[str | None, str]] = {
+    "foreach": (None, "matrices of one shape are computed together anyway; leave it out"),
+    "fused": (None, "there is no fused kernel; leave it out"),
+    "capturable": (None, "steps cannot be captured in a CUDA graph; leave it out"),
+    "differentiable": (None, "steps are not differentiable; leave it out"),
+    "dampening": ("ema", "pass ema=True for dampening=momentum, and nothing for dampening=0"),
+    "betas": ("momentum", "pass momentum="),
+    "mu": ("momentum", "pass momentum="),
+    "beta": ("momentum", "pass momentum="),
+    "wd": ("weight_decay", "pass weight_decay="),
+    "rank": ("k", "pass k=, an integer"),
+    "rank_fraction": ("k", "pass k=, a float of at most 1.0"),
+    "ns_steps": ("method", "pass method=trsvd.NewtonSchulz(steps=...)"),
+    "ns_coefficients": ("method", "pass method=trsvd.NewtonSchulz(coefficients=...)"),
+    "adjust_lr_fn": (
+        "shape_scaling",
+        "pass shape_scaling='muon' for 'original', 'adamw' for 'match_rms_adamw'",
+    ),
+}
+
+
+def _naming_the_class(init: Callable[..., None]) -> Callable[..., None]:
+    """Make an unknown keyword an error about the class, which says what to pass instead."""
+    known = inspect.signature(init).parameters
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in known.values()):
+        return init
+
+    @functools.wraps(init)
+    def checked(self: Any, *args: Any, **options: Any) -> None:
+        for name in options:
+            if name not in known:
+                raise TypeError(_unknown(type(self).__name__, name, list(known)))
+        init(self, *args, **options)
+
+    return checked
+
+
+def _unknown(cls: str, name: str, known: list[str]) -> str:
+    """The message about a keyword that a class does not have."""
+    there, advice = _ELSEWHERE.get(name, ("", ""))
+    if there is None or there in known:
+        return f"{cls}() has no parameter {name!r}: {advice}"
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"{cls}() has no parameter {name!r}; did you mean {near[0]!r}?"
+    return f"{cls}() has no parameter {name!r}; its parameters are {', '.join(known[1:])}"
+
+
 class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     """Momentum, and a step along the answers of an oracle; base of the optimizers here.
 
@@ -105,6 +176,11 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     state: dict[Tensor, dict[str, Any]]
     defaults: dict[str, Any]
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _naming_the_class(cls.__init__)  # type: ignore[method-assign]
+
     def __init__(self, params: Any, lr: float | Tensor, options: dict[str, Any]) -> None:
         self._diagnostics_hooks: OrderedDict[int, tuple[Callable[[Diagnostics], Any], int]]
         self._diagnostics_hooks = OrderedDict()
@@ -113,6 +189,11 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def oracle(self, group: dict[str, Any]) -> Oracle:
         """What finds the directions of a parameter group."""
         raise NotImplementedError
+
+    def scaling(self, group: dict[str, Any]) -> Scaling:
+        """What the updates of a parameter group are multiplied by, see `trsvd.optim.SCALINGS`."""
+        scaling: Scaling = group["shape_scaling"]
+        return scaling
 
     # ---- groups -----------------------------------------------------------------------------
 
@@ -142,7 +223,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             raise TypeError(msg)
         for param in group["params"]:
             check_shape(tuple(param.shape), group["layout"])
-            shape_scale(group["shape_scaling"], tuple(param.shape), group["layout"])
+            shape_scale(self.scaling(group), tuple(param.shape), group["layout"])
         oracle = self.oracle(group)
         if isinstance(oracle, BallOracle):
             for param in group["params"]:
@@ -211,19 +292,17 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         grads, mu = self._gradients(params, group), group["momentum"]
         if not mu:
             return grads
-        new = 1 - mu if group["ema"] else 1.0
         buffers = [self.state[p].get("momentum_buffer") for p in params]
         for place, (param, buffer) in enumerate(zip(params, buffers, strict=True)):
             if buffer is None:
                 buffers[place] = torch.zeros_like(grads[place])
                 self.state[param]["momentum_buffer"] = buffers[place]
+        if group["ema"]:  # as torch.optim.Muon, to the last bit
+            torch._foreach_lerp_(buffers, grads, 1 - mu)
+            return list(torch._foreach_lerp(grads, buffers, mu)) if group["nesterov"] else buffers
         torch._foreach_mul_(buffers, mu)
-        torch._foreach_add_(buffers, grads, alpha=new)
-        if not group["nesterov"]:
-            return buffers
-        ahead = torch._foreach_mul(grads, new)
-        torch._foreach_add_(ahead, buffers, alpha=mu)
-        return list(ahead)
+        torch._foreach_add_(buffers, grads)
+        return list(torch._foreach_add(grads, buffers, alpha=mu)) if group["nesterov"] else buffers
 
     def _updates(
         self, params: list[Tensor], directions: list[Tensor], group: dict[str, Any], number: int
@@ -250,7 +329,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             for place, stack in zip(places, stacks, strict=True):
                 mine = [next(rest) for _ in stack]
                 shape = tuple(params[place].shape)
-                updates[place] = reassembled([each.update for each in mine], shape)
+                updates[place] = reassembled([each.update for each in mine], shape, layout)
                 self._remember(self.state[params[place]], mine, oracle)
                 self.state[params[place]]["step"] = step + 1
         return [updates[place] for place in range(len(params))]
@@ -267,7 +346,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         lr, decay = group["lr"], group["weight_decay"]
         if isinstance(lr, Tensor):
             lr = lr.reshape(())
-        scale = shape_scale(group["shape_scaling"], tuple(param.shape), group["layout"])
+        scale = shape_scale(self.scaling(group), tuple(param.shape), group["layout"])
         keep: Any = 1.0
         if group["normalize_weights"]:
             norm = torch.linalg.vector_norm(param, dtype=torch.promote_types(param.dtype, _LEAST))
