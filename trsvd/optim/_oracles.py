@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -14,10 +14,13 @@ from trsvd._arrays import Array, Arrays
 from trsvd._kinds import describe
 from trsvd._lmo_result import LMOResult, LowRankTerm
 from trsvd._polar_methods import PolarIteration
+from trsvd._polynomials import Polynomial, checked_coefficients
 from trsvd._tracking import guards
-from trsvd.balls import Ball, KyFanDualBall, RMSBall, SpectralBall, SumBall
+from trsvd._validate import check_number
+from trsvd.balls import Ball, KyFanDualBall, RMSBall, RowBall, SpectralBall, SumBall
 from trsvd.methods import Direct, Method
 from trsvd.optim.schedules import largest_rank, rank_at
+from trsvd.polar import QUINTIC
 from trsvd.regularized import f_star_neon, regularized_update
 from trsvd.result import Subspace
 
@@ -25,12 +28,60 @@ __all__ = [
     "BallOracle",
     "Direction",
     "FStarOracle",
+    "MuonIteration",
     "Oracle",
     "PolarStacks",
     "RegularizedOracle",
+    "RowRMSOracle",
     "polar_iterates",
     "polar_products",
+    "row_oracle",
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuonIteration(PolarIteration):
+    """The Newton-Schulz iteration of `torch.optim.Muon`, operation by operation.
+
+    The direction is cast to bfloat16 first and then divided by ``max(||G||_F, eps)``: a gradient
+    much smaller than ``eps`` gives a shorter step. (`trsvd.NewtonSchulz` scales first, and the size
+    of the gradient does not matter.) Products are in float32 where the array library has no
+    bfloat16.
+
+    Parameters
+    ----------
+    steps : int, default 5
+        Number of iterations.
+    coefficients : tuple of three floats
+        ``(a, b, c)`` of the odd polynomial ``a x + b x^3 + c x^5``.
+    eps : float, default 1e-7
+        Lower bound of the norm that G is divided by.
+    """
+
+    steps: int = 5
+    dtype: Any = "bfloat16"
+    coefficients: Sequence[float] = QUINTIC
+    eps: float = 1e-7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps >= 100:
+            msg = f"Number of steps must be less than 100, and ns_steps is {self.steps}"
+            raise ValueError(msg)
+        if len(self.coefficients) != 3:
+            msg = f"Coefficients must be a tuple of exactly 3 values, not {self.coefficients}"
+            raise ValueError(msg)
+        object.__setattr__(self, "coefficients", checked_coefficients(self.coefficients))
+        if not check_number("eps", self.eps) > 0:
+            msg = f"Invalid eps value: {self.eps}; the bound of the norm must be positive"
+            raise ValueError(msg)
+
+    def polynomials(
+        self, precision: str | None = None, shape: tuple[int, int] | None = None
+    ) -> tuple[Polynomial, ...]:
+        """The polynomial of each step: the same for all."""
+        del precision, shape
+        return (tuple(self.coefficients),) * self.steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +144,9 @@ class BallOracle:
         or a schedule of either.
     method : str, Method, NewtonSchulz or PolarExpress, optional
         ``"exact"`` is a full factorization. `NewtonSchulz` and `PolarExpress` give the iterate as
-        it comes, as Muon does: near the polar factor, and not divided to lie in the ball. None is
-        what the ball thinks best for ``gap``.
+        it comes, as Muon does: near the polar factor, and not divided to lie in the ball.
+        ``"newton-schulz"`` is the iteration of `torch.optim.Muon` with its defaults. None is the
+        method that the ball chooses for ``gap``.
     gap : float, default 1e-2
         Relative gap that is enough, where the method does not compute everything.
     seed : int, default 0
@@ -108,6 +160,8 @@ class BallOracle:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.method, str) and self.method == "newton-schulz":
+            object.__setattr__(self, "method", MuonIteration())
         given: Any = self.ball
         if isinstance(given, Ball):
             if self.k is not None:
@@ -170,14 +224,19 @@ class BallOracle:
     def _by_oracle(
         self, ball: Ball, matrices: list[Array], starts: list[Subspace | None], step: int
     ) -> list[Direction]:
-        method, gap = self.method, self.gap
-        options: dict[str, Any] = {"method": method, "gap": gap}
-        if method == "exact":
+        ranks = [part.k for _, part in _parts(ball) if isinstance(part, KyFanDualBall)]
+        options: dict[str, Any] = {"method": self.method, "gap": self.gap}
+        if self.method == "exact":
             # A truncated oracle knows the full factorization by another name.
-            low_rank = any(isinstance(part, KyFanDualBall) for _, part in _parts(ball))
-            options = {"method": "direct" if low_rank else "exact"}
+            options = {"method": "direct" if ranks else "exact"}
         results = ball.lmo_many(matrices, start=starts, rng=self.seed + step, **options)
-        return [Direction(result.update, result) for result in results]
+        out = []
+        for G, result in zip(matrices, results, strict=True):
+            # A full factorization starts from nothing: its vectors are not kept.
+            truncated = any(k < min(G.shape) for k in ranks)
+            kept = result if truncated else replace(result, subspace=None)
+            out.append(Direction(result.update, kept))
+        return out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,7 +338,65 @@ def _columns(k: int, rank: int) -> int:
     return min(k + guards(k), rank)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowRMSOracle:
+    """Rows over their root mean squares, as SCALE divides them.
+
+    Parameters
+    ----------
+    eps : float, default 1e-8
+        Lower bound of the root mean squares.
+    """
+
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        if not check_number("eps", self.eps) > 0:
+            msg = f"Invalid eps value: {self.eps}; the bound of the root mean square is positive"
+            raise ValueError(msg)
+
+    def support(self, G: Array, step: int) -> float | None:
+        """The support function of ``sqrt(n)`` times the row-wise ball."""
+        del step
+        return math.sqrt(G.shape[1]) * RowBall().support(G)
+
+    def columns(self, shape: tuple[int, ...], step: int) -> int:
+        """None: nothing is started from."""
+        del shape, step
+        return 0
+
+    def directions(
+        self, matrices: Sequence[Array], starts: Sequence[Subspace | None], step: int
+    ) -> list[Direction]:
+        """A direction for each matrix."""
+        del starts, step
+        return [Direction(self._direction(G), None) for G in matrices]
+
+    def _direction(self, G: Array) -> Array:
+        arrays = Arrays.of_array(G)
+        xp, X = arrays.xp, arrays.take(G)
+        _sizes(arrays, X[None, :, :])
+        sizes = xp.max(xp.abs(X), axis=1, keepdims=True)
+        # Squares of entries near 1 stay in range.
+        Y = X / arrays.like(xp.where(sizes > 0, sizes, xp.ones_like(sizes)))
+        rms = sizes * xp.sqrt(xp.mean(xp.abs(Y) ** 2, axis=1, keepdims=True))
+        bound = xp.where(rms > self.eps, rms, xp.full_like(rms, self.eps))
+        return arrays.hand_out(-Y * arrays.like(sizes / bound))
+
+
+def row_oracle(normalization: str, eps: float) -> Oracle:
+    """What divides rows: by their root mean squares (``"rms"``) or their norms (``"l2"``)."""
+    if normalization == "rms":
+        return RowRMSOracle(eps=eps)
+    if normalization == "l2":
+        return BallOracle(ball=RowBall())
+    msg = f"normalization={normalization!r} is not known; name one of 'rms', 'l2'"
+    raise ValueError(msg)
+
+
 # ---- polar iterations, as they come ---------------------------------------------------------
+
+_LARGE = 2.0**60
 
 
 def _parts(ball: Ball) -> tuple[tuple[float, Ball], ...]:
@@ -397,11 +514,15 @@ class PolarStack:
     def iterated(self) -> Array:
         """The iterates."""
         with self.arrays.as_asked():
-            return polar_products(self.X, self.polynomials, partial(_adjoint, self.arrays))
+            adjoint = partial(_adjoint, self.arrays)
+            return polar_products(self.X, self.polynomials, adjoint, self.arrays.added_product)
 
 
 def polar_products(
-    X: Array, polynomials: Sequence[Sequence[float]], adjoint: Callable[[Array], Array]
+    X: Array,
+    polynomials: Sequence[Sequence[float]],
+    adjoint: Callable[[Array], Array],
+    added: Callable[[Array, Array, Array, float, float], Array],
 ) -> Array:
     """The products of an iteration for the polar factor, and nothing else.
 
@@ -413,6 +534,8 @@ def polar_products(
         As of a `PolarStack`.
     adjoint : callable
         The conjugate transposes of a stack.
+    added : callable
+        ``beta C + alpha A B``, of C, A, B, beta, alpha.
 
     Returns
     -------
@@ -422,11 +545,12 @@ def polar_products(
     if alone:  # products of two matrices are faster than those of two stacks of one
         X = X[0, :, :]
     for a, *others in polynomials:
-        gram = X @ adjoint(X)
-        power = others[-1] * gram
+        power = gram = X @ adjoint(X)
+        alpha = others[-1]
         for coefficient in reversed(others[:-1]):
-            power = coefficient * gram + power @ gram
-        X = a * X + power @ X
+            power = added(gram, power, gram, coefficient, alpha)
+            alpha = 1.0
+        X = added(X, power, X, a, alpha)
     return X[None, :, :] if alone else X
 
 
@@ -438,22 +562,41 @@ def _stacked(matrices: list[Array], method: PolarIteration) -> PolarStack:
         arrays.dtype_name, arrays.dtype_name
     )
     X = xp.stack([arrays.take(G) for G in matrices])
-    X = _normalized(arrays, X)
-    if precision != arrays.dtype_name and not arrays.is_complex:
-        X = xp.astype(X, getattr(xp, precision))
+    if isinstance(method, MuonIteration):
+        X = _clamped(arrays, X, method.eps)
+    else:
+        X = _normalized(arrays, X)
+        if precision != arrays.dtype_name and not arrays.is_complex:
+            X = xp.astype(X, getattr(xp, precision))
     transpose = shape[0] > shape[1]
     polynomials = tuple(tuple(each) for each in method.polynomials(precision, shape))
     return PolarStack(_adjoint(arrays, X) if transpose else X, polynomials, transpose, arrays)
 
 
-def _normalized(arrays: Arrays, X: Array) -> Array:
-    """A stack of matrices over their Frobenius norms; zero stays zero."""
-    xp = arrays.xp
-    sizes = xp.max(xp.abs(X), axis=(1, 2), keepdims=True)
-    largest = arrays.get(xp.max(sizes))
+def _sizes(arrays: Arrays, X: Array) -> Array:
+    """The largest modulus of each matrix of a stack, as an array of shape (b, 1, 1)."""
+    sizes = arrays.xp.max(arrays.xp.abs(X), axis=(1, 2), keepdims=True)
+    largest = arrays.get(arrays.xp.max(sizes))
     if not math.isfinite(float(largest)):
         msg = "a direction contains NaN or inf; find where it comes from before making a step"
         raise ValueError(msg)
+    return sizes
+
+
+def _clamped(arrays: Arrays, X: Array, eps: float) -> Array:
+    """A stack in bfloat16, over the Frobenius norms clamped at ``eps``, as `torch.optim.Muon`."""
+    xp, sizes = arrays.xp, _sizes(arrays, X)
+    # Squares of larger entries overflow; smaller ones are left as they are, to the last bit.
+    X = X / arrays.like(xp.where(sizes > _LARGE, sizes, xp.ones_like(sizes)))
+    if hasattr(xp, "bfloat16") and not arrays.is_complex:
+        X = xp.astype(X, xp.bfloat16)
+    norms = xp.linalg.vector_norm(X, axis=(1, 2), keepdims=True)
+    return X / xp.astype(xp.where(norms > eps, norms, xp.full_like(norms, eps)), X.dtype)
+
+
+def _normalized(arrays: Arrays, X: Array) -> Array:
+    """A stack of matrices over their Frobenius norms; zero stays zero."""
+    xp, sizes = arrays.xp, _sizes(arrays, X)
     # Squares of entries near 1 stay in range.
     X = X / arrays.like(xp.where(sizes > 0, sizes, xp.ones_like(sizes)))
     norms = xp.sqrt(xp.sum(xp.abs(X) ** 2, axis=(1, 2), keepdims=True))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -23,7 +26,9 @@ from trsvd.optim._torch_state import beside, copied, decoded, encoded, packed, u
 from trsvd.optim.diagnostics import Diagnostics, check_every, measured
 from trsvd.result import Subspace
 
-__all__ = ["MatrixOptimizer", "Plan", "Work", "common_options"]
+__all__ = ["MatrixOptimizer", "Plan", "Scaling", "Work", "common_options", "hyperparameters"]
+
+Scaling = str | Callable[[int, int], float] | None
 
 
 def common_options(
@@ -32,14 +37,14 @@ def common_options(
     nesterov: bool = True,
     ema: bool = False,
     weight_decay: float = 0.0,
-    shape_scaling: str | Callable[[int, int], float] | None = None,
+    shape_scaling: Scaling = None,
     normalize_weights: bool = False,
     maximize: bool = False,
     momentum_dtype: torch.dtype | None = None,
     layout: str = "auto",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The hyper-parameters of every optimizer here, as a dict; a name that is none is a TypeError.
+    """Return the hyper-parameters that the optimizers share, as a dict.
 
     Parameters
     ----------
@@ -159,6 +164,72 @@ class Plan:
                 states[param] = known
 
 
+def hyperparameters(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the hyper-parameters among the local variables of an ``__init__``.
+
+    Parameters
+    ----------
+    given : dict
+        ``locals()``, before the first assignment.
+
+    Returns
+    -------
+    dict
+        All but self, the parameters and the learning rate.
+    """
+    aside = {"self", "params", "lr", "__class__"}
+    return {name: value for name, value in given.items() if name not in aside}
+
+
+# Spellings of torch.optim and of the authors' codes: the parameter here, and what to do.
+_ELSEWHERE: dict[str, tuple[str | None, str]] = {
+    "foreach": (None, "matrices of one shape are computed together anyway; leave it out"),
+    "fused": (None, "there is no fused kernel; leave it out"),
+    "capturable": (None, "steps cannot be captured in a CUDA graph; leave it out"),
+    "differentiable": (None, "steps are not differentiable; leave it out"),
+    "dampening": ("ema", "pass ema=True for dampening=momentum, and nothing for dampening=0"),
+    "betas": ("momentum", "pass momentum="),
+    "mu": ("momentum", "pass momentum="),
+    "beta": ("momentum", "pass momentum="),
+    "wd": ("weight_decay", "pass weight_decay="),
+    "rank": ("k", "pass k=, an integer"),
+    "rank_fraction": ("k", "pass k=, a float of at most 1.0"),
+    "ns_steps": ("method", "pass method=trsvd.NewtonSchulz(steps=...)"),
+    "ns_coefficients": ("method", "pass method=trsvd.NewtonSchulz(coefficients=...)"),
+    "adjust_lr_fn": (
+        "shape_scaling",
+        "pass shape_scaling='muon' for 'original', 'adamw' for 'match_rms_adamw'",
+    ),
+}
+
+
+def _naming_the_class(init: Callable[..., None]) -> Callable[..., None]:
+    """Make an unknown keyword an error about the class, which says what to pass instead."""
+    known = inspect.signature(init).parameters
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in known.values()):
+        return init
+
+    @functools.wraps(init)
+    def checked(self: Any, *args: Any, **options: Any) -> None:
+        for name in options:
+            if name not in known:
+                raise TypeError(_unknown(type(self).__name__, name, list(known)))
+        init(self, *args, **options)
+
+    return checked
+
+
+def _unknown(cls: str, name: str, known: list[str]) -> str:
+    """The message about a keyword that a class does not have."""
+    there, advice = _ELSEWHERE.get(name, ("", ""))
+    if there is None or there in known:
+        return f"{cls}() has no parameter {name!r}: {advice}"
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"{cls}() has no parameter {name!r}; did you mean {near[0]!r}?"
+    return f"{cls}() has no parameter {name!r}; its parameters are {', '.join(known[1:])}"
+
+
 class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     """Momentum, and a step along the answers of an oracle; base of the optimizers here.
 
@@ -197,6 +268,11 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     state: dict[Tensor, dict[str, Any]]
     defaults: dict[str, Any]
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _naming_the_class(cls.__init__)  # type: ignore[method-assign]
+
     def __init__(self, params: Any, lr: float | Tensor, options: dict[str, Any]) -> None:
         self._diagnostics_hooks: OrderedDict[int, tuple[Callable[[Diagnostics], Any], int]]
         self._diagnostics_hooks = OrderedDict()
@@ -207,6 +283,11 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def oracle(self, group: dict[str, Any]) -> Oracle:
         """What finds the directions of a parameter group."""
         raise NotImplementedError
+
+    def scaling(self, group: dict[str, Any]) -> Scaling:
+        """What the updates of a parameter group are multiplied by, see `trsvd.optim.SCALINGS`."""
+        scaling: Scaling = group["shape_scaling"]
+        return scaling
 
     # ---- groups -----------------------------------------------------------------------------
 
@@ -237,7 +318,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             raise TypeError(msg)
         for param in group["params"]:
             check_shape(tuple(param.shape), group["layout"])
-            shape_scale(group["shape_scaling"], tuple(param.shape), group["layout"])
+            shape_scale(self.scaling(group), tuple(param.shape), group["layout"])
         oracle = self.oracle(group)
         if isinstance(oracle, BallOracle):
             for param in group["params"]:
@@ -357,14 +438,17 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         grads, mu = self._gradients(params, group), group["momentum"]
         if not mu:
             return [gathered(G, p) for G, p in zip(grads, params, strict=True)]
-        new = 1 - mu if group["ema"] else 1.0
-        buffers = torch._foreach_mul(self._buffers(params, grads), mu)
-        torch._foreach_add_(buffers, grads, alpha=new)
+        buffers = self._buffers(params, grads)
+        if group["ema"]:  # as torch.optim.Muon, to the last bit
+            ahead = buffers = torch._foreach_lerp(buffers, grads, 1 - mu)
+            if group["nesterov"]:
+                ahead = torch._foreach_lerp(grads, buffers, mu)
+        else:
+            ahead = buffers = torch._foreach_mul(buffers, mu)
+            torch._foreach_add_(buffers, grads)
+            if group["nesterov"]:
+                ahead = torch._foreach_add(grads, buffers, alpha=mu)
         self._keep_buffers(plan, params, buffers)
-        ahead = buffers
-        if group["nesterov"]:
-            ahead = torch._foreach_mul(grads, new)
-            torch._foreach_add_(ahead, buffers, alpha=mu)
         return [gathered(E, p) for E, p in zip(ahead, params, strict=True)]
 
     def _buffers(self, params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
@@ -405,7 +489,8 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             rest = iter(found)
             for place in places:
                 mine, param = [next(rest) for _ in stacks[place]], params[place]
-                updates[place] = reassembled([each.update for each in mine], tuple(param.shape))
+                shape = tuple(param.shape)
+                updates[place] = reassembled([each.update for each in mine], shape, layout)
                 plan.states[param] |= self._remembered(stacks[place][0], mine, oracle, step)
         return [updates[place] for place in range(len(params))]
 
@@ -428,7 +513,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             return
         if isinstance(lr, Tensor):
             lr = lr.reshape(())
-        scale = shape_scale(group["shape_scaling"], tuple(param.shape), group["layout"])
+        scale = shape_scale(self.scaling(group), tuple(param.shape), group["layout"])
         keep: Any = 1.0
         if group["normalize_weights"]:
             norm = frobenius_norm(param, torch.promote_types(param.dtype, torch.float32))
@@ -552,8 +637,13 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 def _products(X: Tensor, polynomials: Sequence[Sequence[float]]) -> Tensor:
     """An iteration to the polar factor, in the dtype of X within autocast too."""
     with torch.autocast(X.device.type, enabled=False):
-        return polar_products(X, polynomials, _transposed)
+        return polar_products(X, polynomials, _transposed, _added)
 
 
 def _transposed(X: Tensor) -> Tensor:
     return X.mT
+
+
+def _added(C: Tensor, A: Tensor, B: Tensor, beta: float, alpha: float) -> Tensor:
+    add = torch.addmm if A.ndim == 2 else torch.baddbmm
+    return add(C, A, B, beta=beta, alpha=alpha)
