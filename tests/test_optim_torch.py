@@ -846,7 +846,8 @@ def test_groups_of_a_model_can_be_used_twice(name):
         assert [dict(group) for group in groups] == kept
     optimizer = cls(split.matrices, lr=0.02, **own)
     assert {group["lr"] for group in optimizer.param_groups} == {0.02}
-    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0}
+    decay = optimizer.defaults["weight_decay"]
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {decay}
     optimizer = torch.optim.AdamW(split.others, lr=0.04)
     assert optimizer.param_groups[0]["lr"] == 0.04
     # Options that are set stay.
