@@ -609,3 +609,16 @@ def test_a_writer_is_closed_once(tmp_path):
     writer.close()
     writer.close()
     assert (tmp_path / "log.csv").read_text().startswith("parameter,")
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_learning_rate_of_zero_moves_nothing(normalize, rng):
+    """Also where weights are normalized; from the next step on they are."""
+    params = [rng.standard_normal((6, 4))]
+    rule = optim.muon(lambda step: 0.1 * (step > 1), weight_decay=0.1, normalize_weights=normalize)
+    state = rule.init(params)
+    for step in range(3):
+        updates, state = rule.update([rng.standard_normal((6, 4))], state, params)
+        after = optim.apply_updates(params, updates)
+        assert np.array_equal(after[0], params[0]) == (step < 2)
+        params = after

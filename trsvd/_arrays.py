@@ -353,6 +353,13 @@ class Arrays(Factorizations):
             return Y
         return self.xp.concat([self.product(self.like(P), X) for P in self.panels(A)], axis=0)
 
+    def added_product(self, C: Array, A: Array, B: Array, beta: float, alpha: float) -> Array:
+        """``beta * C + alpha * A @ B`` of matrices or stacks; one rounding where possible."""
+        if is_torch_namespace(self.xp):
+            add = self.xp.addmm if A.ndim == 2 else self.xp.baddbmm
+            return add(C, A, B, beta=beta, alpha=alpha)
+        return beta * C + alpha * (A @ B)
+
     def wide_product(self, U: Array, Vh: Array) -> Array:
         """``U @ Vh`` for a narrow U and a flat Vh."""
         return wide_product(U, Vh) if self.on_host else U @ Vh

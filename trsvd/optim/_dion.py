@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 
 from trsvd._arrays import Array, Arrays
-from trsvd.optim._layout import check_shape, stack_shape
+from trsvd.optim._layout import check_shape, from_stack, stack_shape, to_stack
 from trsvd.optim._links import check_momentum
 from trsvd.optim.schedules import rank_at
 
 __all__ = ["DionDescent", "dion_step", "right_factors"]
 
 
-def right_factors(W: Array, k: Any, layout: str, seed: int) -> Array:
+def right_factors(W: Array, k: Any, layout: str, seed: int, *, transpose: bool = True) -> Array:
     """Random right factors to start from, an array of shape (b, n, k) in W's compute dtype.
+
+    The shape is (b, m, k) where wide matrices are transposed.
 
     Parameters
     ----------
@@ -28,15 +30,18 @@ def right_factors(W: Array, k: Any, layout: str, seed: int) -> Array:
         How W is read.
     seed : int
         Of the random numbers.
+    transpose : bool, default True
+        As for `dion_step`.
     """
     b, m, n = stack_shape(tuple(W.shape), layout)
+    n = min(m, n) if transpose else n
     arrays, rank = Arrays.of_array(W), rank_at(k, 0, min(m, n))
     blocks = arrays.gaussian(np.random.default_rng(seed), b * n, rank)
     return arrays.xp.reshape(blocks, (b, n, rank))
 
 
 def dion_step(
-    B: Array, Q: Array, momentum: float, *, orthonormal: bool = False
+    B: Array, Q: Array, momentum: float, *, orthonormal: bool = False, transpose: bool = True
 ) -> tuple[Array, Array, Array]:
     """One step of power iteration with error feedback, of a stack of matrices.
 
@@ -45,12 +50,14 @@ def dion_step(
     B : array of shape (b, m, n)
         Momentum plus gradient, in a dtype that factorizations are made in.
     Q : array of shape (b, n, k)
-        Right factors of the last step.
+        Right factors of the last step; of shape (b, m, k) where B is transposed.
     momentum : float
         ``mu``.
     orthonormal : bool, default False
-        Whether the update is the polar factor of ``P R^H``, rather than P times the
+        True: the update is the polar factor of ``P R^H``. False: it is P times the
         column-normalized R.
+    transpose : bool, default True
+        True: where m < n the step is that of ``B^H``.
 
     Returns
     -------
@@ -65,9 +72,16 @@ def dion_step(
     """
     arrays = Arrays.of_array(B)
     xp = arrays.xp
-    if not np.isfinite(arrays.get(xp.max(xp.abs(B)))):
+    if transpose and B.shape[1] < B.shape[2]:
+        D, M, Q = dion_step(_adjoint(arrays, B), Q, momentum, orthonormal=orthonormal)
+        return _adjoint(arrays, D), _adjoint(arrays, M), Q
+    sizes = xp.max(xp.abs(B), axis=(1, 2), keepdims=True)
+    if not np.isfinite(arrays.get(xp.max(sizes))):
         msg = "a gradient contains NaN or inf; find where it comes from before making a step"
         raise ValueError(msg)
+    # Squares of entries near 1 stay in range.
+    sizes = arrays.like(xp.where(sizes > 0, sizes, xp.ones_like(sizes)))
+    B = B / sizes
     with arrays.as_asked():
         P, _ = xp.linalg.qr(B @ Q)
         R = _adjoint(arrays, B) @ P
@@ -78,7 +92,7 @@ def dion_step(
         right = _polar(arrays, R) if orthonormal else columns
         # A column that met nothing says nothing of where to look next.
         Q = xp.where(lengths > 0, columns, Q)
-        return -(P @ _adjoint(arrays, right)), M, Q
+        return -(P @ _adjoint(arrays, right)), M * sizes, Q
 
 
 def _polar(arrays: Arrays, R: Array) -> Array:
@@ -108,8 +122,11 @@ class DionDescent:
     orthonormal : bool, default False
         Whether the update is the polar factor of ``P R^H``: then it lies in the dual Ky Fan ball.
         Column-normalized factors have singular values above 1.
+    transpose : bool, default True
+        True: iterate on the transpose where m < n, as in the authors' ``dion.py``. False: never, as
+        in their ``dion_simple.py``. The scale is that of the parameter in both.
     layout : str, default "auto"
-        How parameters with more than two dimensions are read.
+        How parameters are read as matrices.
     seed : int, default 0
         Of the first right factors.
 
@@ -121,6 +138,7 @@ class DionDescent:
     k: Any
     momentum: float = 0.95
     orthonormal: bool = False
+    transpose: bool = True
     layout: str = "auto"
     seed: int = 0
 
@@ -136,7 +154,8 @@ class DionDescent:
         for W in params:
             check_shape(tuple(W.shape), self.layout)
             M = Arrays.of_array(W).xp.zeros_like(W)
-            state.append((M, right_factors(W, self.k, self.layout, self.seed)))
+            Q = right_factors(W, self.k, self.layout, self.seed, transpose=self.transpose)
+            state.append((M, Q))
         return state
 
     def update(
@@ -147,9 +166,11 @@ class DionDescent:
         out, after = [], []
         for G, (M, Q) in zip(updates, state, strict=True):
             arrays = Arrays.of_array(G)
-            shape = stack_shape(tuple(G.shape), self.layout)
-            B = arrays.xp.reshape(arrays.take(M) + arrays.take(G), shape)
-            D, M, Q = dion_step(B, Q, self.momentum, orthonormal=self.orthonormal)
-            out.append(arrays.hand_out(arrays.xp.reshape(D, tuple(G.shape))))
-            after.append((arrays.hand_out(arrays.xp.reshape(M, tuple(G.shape))), Q))
+            shape, layout = tuple(G.shape), self.layout
+            B = to_stack(arrays.take(M) + arrays.take(G), layout)
+            D, M, Q = dion_step(
+                B, Q, self.momentum, orthonormal=self.orthonormal, transpose=self.transpose
+            )
+            out.append(arrays.hand_out(from_stack(D, shape, layout)))
+            after.append((arrays.hand_out(from_stack(M, shape, layout)), Q))
         return out, after

@@ -20,17 +20,18 @@ from trsvd.optim._links import (
 from trsvd.optim._oracles import BallOracle, Oracle
 from trsvd.optim.diagnostics import Diagnostics
 
-__all__ = ["LearningRateLike", "Rank", "finished", "from_ball", "from_oracle"]
+__all__ = ["LearningRateLike", "Rank", "Scaling", "finished", "from_ball", "from_oracle"]
 
 LearningRateLike = float | Callable[[int], float]
 Rank = int | float | Callable[[int], float]
+Scaling = str | Callable[[int, int], float] | None
 
 
 def finished(
     links: list[Link],
     lr: LearningRateLike,
     weight_decay: float,
-    shape_scaling: str | Callable[[int, int], float] | None,
+    shape_scaling: Scaling,
     normalize_weights: bool,
     layout: str,
 ) -> Rule:
@@ -41,7 +42,7 @@ def finished(
         links.append(WeightDecay(weight_decay=weight_decay))
     links.append(LearningRate(lr=lr))
     if normalize_weights:
-        links.append(WeightNormalization())
+        links.append(WeightNormalization(lr=lr))
     return Rule(tuple(links))
 
 
@@ -53,7 +54,7 @@ def from_oracle(
     nesterov: bool = True,
     ema: bool = False,
     weight_decay: float = 0.0,
-    shape_scaling: str | Callable[[int, int], float] | None = None,
+    shape_scaling: Scaling = None,
     normalize_weights: bool = False,
     layout: str = "auto",
     diagnostics: Callable[[Diagnostics], Any] | None = None,
@@ -89,7 +90,15 @@ def from_ball(
     method: str | Method | PolarIteration | None = None,
     gap: float = 1e-2,
     seed: int = 0,
-    **options: Any,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ema: bool = False,
+    weight_decay: float = 0.0,
+    shape_scaling: Scaling = None,
+    normalize_weights: bool = False,
+    layout: str = "auto",
+    diagnostics: Callable[[Diagnostics], Any] | None = None,
+    every: int = 1,
 ) -> Rule:
     """The rule that steps along the linear minimization oracle of a ball.
 
@@ -107,17 +116,30 @@ def from_ball(
     method : str, Method, NewtonSchulz or PolarExpress, optional
         How the oracle is computed. ``"exact"`` is a full factorization; the iterations are for
         balls with a spectral part, and their iterates are used as they come (see
-        `trsvd.optim.BallOracle`). None: the ball's own way, to ``gap``.
+        `trsvd.optim.BallOracle`); ``"newton-schulz"`` is that of `torch.optim.Muon`. None: the
+        method that the ball chooses for ``gap``.
     gap : float, default 1e-2
         Relative gap that is enough for a truncated oracle.
     seed : int, default 0
         Of the random numbers.
-    **options
-        Of `from_oracle`: ``momentum`` (default 0.95), ``nesterov`` (True), ``ema`` (False: the
-        classical buffer), ``weight_decay`` (0, decoupled), ``shape_scaling`` (None; ``"muon"``,
-        ``"rms"``, ``"adamw"`` or a function of m and n), ``normalize_weights`` (False; as in
-        airbench), ``layout`` (``"auto"``; how parameters with more than two dimensions are read),
-        ``diagnostics`` (a hook) and ``every`` (steps between its calls).
+    momentum : float, default 0.95
+        ``mu``, at least 0 and below 1.
+    nesterov : bool, default True
+        True: the direction is ``G + mu M``; False: M.
+    ema : bool, default False
+        True: ``M <- mu M + (1 - mu) G``, see `trsvd.optim.Momentum`.
+    weight_decay : float, default 0
+        Decoupled: parameters are multiplied by ``1 - lr * weight_decay``.
+    shape_scaling : str, callable or None, default None
+        Factor of the updates: one of `trsvd.optim.SCALINGS`, or a function of m and n.
+    normalize_weights : bool, default False
+        Bring parameters to a Frobenius norm of ``sqrt(m)`` before each step, as airbench does.
+    layout : str, default "auto"
+        How parameters are read as matrices, see `trsvd.optim.LAYOUTS`.
+    diagnostics : callable, optional
+        Called with a `trsvd.optim.Diagnostics` for each matrix.
+    every : int, default 1
+        The steps from one such call to the next.
 
     Returns
     -------
@@ -139,4 +161,6 @@ def from_ball(
     array([[-0.1,  0. ],
            [ 0. , -0.1]])
     """
-    return from_oracle(BallOracle(ball=ball, k=k, method=method, gap=gap, seed=seed), lr, **options)
+    options = dict(locals())
+    own = {name: options.pop(name) for name in ("ball", "k", "method", "gap", "seed")}
+    return from_oracle(BallOracle(**own), **options)

@@ -8,26 +8,37 @@ from typing import Any
 
 from trsvd._arrays import Array, Arrays
 
-__all__ = ["LAYOUTS", "SCALINGS", "as_matrices", "check_shape", "shape_scale", "stack_shape"]
+__all__ = [
+    "LAYOUTS",
+    "SCALINGS",
+    "as_matrices",
+    "check_shape",
+    "from_stack",
+    "shape_scale",
+    "stack_shape",
+    "to_stack",
+]
 
-LAYOUTS = ("auto", "flatten", "stack")
-"""How a parameter with more than two dimensions is read.
+LAYOUTS = ("auto", "flatten", "stack", "in_out")
+"""How a parameter is read as matrices whose rows are the outputs.
 
 ``"flatten"``: as (out, rest), the weight of a convolution. ``"stack"``: the leading dimensions are
-a batch of matrices (experts, heads). ``"auto"``: a stack if there are three dimensions, and
-flattened if there are more.
+a batch of matrices (experts, heads). ``"auto"``: a matrix (out, in) if there are two dimensions, a
+stack if there are three, and flattened if there are more. ``"in_out"``: as (rest, out), transposed:
+embeddings (vocabulary, d), and the kernels of libraries that keep the outputs last.
 """
 
 SCALINGS: dict[str, Callable[[int, int], float]] = {
+    "none": lambda m, n: 1.0,  # noqa: ARG005
     "muon": lambda m, n: math.sqrt(max(1.0, m / n)),
     "rms": lambda m, n: math.sqrt(m / n),
     "adamw": lambda m, n: 0.2 * math.sqrt(max(m, n)),
 }
-"""What the update of an m x n matrix may be multiplied by.
+"""Factors of the update of an m x n matrix.
 
-``"muon"``: ``sqrt(max(1, m / n))``. ``"rms"``: ``sqrt(m / n)``, with which the spectral ball
-becomes that of the RMS-to-RMS operator norm. ``"adamw"``: ``0.2 sqrt(max(m, n))``, which gives a
-polar factor the root mean square that updates of AdamW have.
+``"none"``: 1, as None. ``"muon"``: ``sqrt(max(1, m / n))``. ``"rms"``: ``sqrt(m / n)``, with
+which the spectral ball becomes that of the RMS-to-RMS operator norm. ``"adamw"``:
+``0.2 sqrt(max(m, n))``, which gives a polar factor the root mean square of AdamW's updates.
 """
 
 
@@ -64,6 +75,8 @@ def stack_shape(shape: tuple[int, ...], layout: str = "auto") -> tuple[int, int,
     ((1, 64, 75), (8, 64, 32), (1, 64, 15))
     """
     check_shape(shape, layout)
+    if layout == "in_out":
+        return 1, shape[-1], math.prod(shape[:-1])
     if len(shape) > 2 and (layout == "stack" or (layout == "auto" and len(shape) == 3)):
         return math.prod(shape[:-2]), shape[-2], shape[-1]
     return 1, shape[0], math.prod(shape[1:])
@@ -83,12 +96,25 @@ def as_matrices(X: Array, layout: str = "auto") -> list[Array]:
     -------
     list of (m, n) arrays
     """
-    shape = tuple(X.shape)
-    b, m, n = stack_shape(shape, layout)
-    if len(shape) == 2:
+    if len(X.shape) == 2 and layout != "in_out":
         return [X]
-    stack = Arrays.of_array(X).xp.reshape(X, (b, m, n))
-    return [stack[i, :, :] for i in range(b)]
+    stack = to_stack(X, layout)
+    return [stack[i, :, :] for i in range(stack.shape[0])]
+
+
+def to_stack(X: Array, layout: str = "auto") -> Array:
+    """A parameter as a stack of its matrices, of shape (b, m, n); see `stack_shape`."""
+    b, m, n = stack_shape(tuple(X.shape), layout)
+    xp = Arrays.of_array(X).xp
+    if layout == "in_out":
+        return xp.matrix_transpose(xp.reshape(X, (b, n, m)))
+    return xp.reshape(X, (b, m, n))
+
+
+def from_stack(stack: Array, shape: tuple[int, ...], layout: str = "auto") -> Array:
+    """The parameter of a shape from the stack of its matrices: the inverse of `to_stack`."""
+    xp = Arrays.of_array(stack).xp
+    return xp.reshape(xp.matrix_transpose(stack) if layout == "in_out" else stack, shape)
 
 
 def shape_scale(scaling: Any, shape: tuple[int, ...], layout: str = "auto") -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from trsvd._arrays import Array, Arrays
 from trsvd._validate import check_number
 from trsvd.optim._chain import Link
-from trsvd.optim._layout import as_matrices, check_shape, shape_scale
+from trsvd.optim._layout import as_matrices, check_shape, from_stack, shape_scale
 from trsvd.optim._oracles import Direction, Oracle
 from trsvd.optim.diagnostics import Diagnostics, check_every, measured
 from trsvd.optim.schedules import value_at
@@ -145,7 +145,7 @@ class Descent:
             self._report(stacks, found, state)
         made = iter(found)
         out = [
-            reassembled([next(made).update for _ in stack], tuple(E.shape))
+            reassembled([next(made).update for _ in stack], tuple(E.shape), self.layout)
             for stack, E in zip(stacks, updates, strict=True)
         ]
         return out, DescentState(state.step + 1, tuple(each.subspace for each in found))
@@ -162,12 +162,14 @@ class Descent:
             self.diagnostics(record)
 
 
-def reassembled(matrices: list[Array], shape: tuple[int, ...]) -> Array:
+def reassembled(matrices: list[Array], shape: tuple[int, ...], layout: str = "auto") -> Array:
     """The parameter of a shape of which these are the matrices, as `as_matrices` gives them."""
-    if len(shape) == 2:
+    if len(shape) == 2 and layout != "in_out":
         return matrices[0]
     xp = Arrays.of_array(matrices[0]).xp
-    return xp.reshape(xp.stack(matrices) if len(matrices) > 1 else matrices[0], shape)
+    return from_stack(
+        xp.stack(matrices) if len(matrices) > 1 else matrices[0][None, :, :], shape, layout
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,26 +263,37 @@ class WeightNormalization:
     """Weights brought to a Frobenius norm of ``sqrt(m)`` before the step, as airbench does.
 
     ``U + (sqrt(m) / ||W||_F - 1) W``, after the learning rate, where m is the first dimension of
-    the parameter; a W of zeros is left alone.
+    the parameter; a W of zeros is left alone, and all are while the learning rate is 0.
+
+    Parameters
+    ----------
+    lr : float or callable, default 1
+        The learning rate, or its schedule.
 
     References
     ----------
     K. Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, arXiv:2404.00498.
     """
 
-    def init(self, params: list[Array]) -> None:
-        """Nothing to keep."""
+    lr: float | Callable[[int], float] = 1.0
+
+    def init(self, params: list[Array]) -> int:
+        """The number of steps made."""
+        del params
+        return 0
 
     def update(
-        self, updates: list[Array], state: None, params: list[Array]
-    ) -> tuple[list[Array], None]:
+        self, updates: list[Array], state: int, params: list[Array]
+    ) -> tuple[list[Array], int]:
         """Updates that normalize the parameters."""
+        if value_at(self.lr, state) == 0:
+            return updates, state + 1
         out = []
         for U, W in zip(updates, params, strict=True):
             arrays = Arrays.of_array(W)
             norm = arrays.frobenius_norm(arrays.xp.reshape(arrays.take(W), (W.shape[0], -1)))
             out.append(U + (W.shape[0] ** 0.5 / norm - 1) * W if norm else U)
-        return out, state
+        return out, state + 1
 
 
 @dataclass(frozen=True)

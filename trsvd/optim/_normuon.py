@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from trsvd._arrays import Array, Arrays
 from trsvd._validate import check_number
-from trsvd.optim._layout import stack_shape
+from trsvd.optim._layout import from_stack, stack_shape, to_stack
 
 __all__ = ["RowNormalization", "check_beta2", "row_normalized"]
 
@@ -90,8 +90,8 @@ class RowNormalization:
         out, after = [], []
         for U, v in zip(updates, state, strict=True):
             arrays = Arrays.of_array(U)
-            stack = arrays.xp.reshape(arrays.take(U), stack_shape(tuple(U.shape), self.layout))
+            stack = to_stack(arrays.take(U), self.layout)
             X, v = row_normalized(stack, v, self.beta2, self.eps)
-            out.append(arrays.hand_out(arrays.xp.reshape(X, tuple(U.shape))))
+            out.append(arrays.hand_out(from_stack(X, tuple(U.shape), self.layout)))
             after.append(v)
         return out, after

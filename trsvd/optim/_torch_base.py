@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from trsvd._polar_methods import PolarIteration
 from trsvd._validate import check_number
 from trsvd.optim._layout import as_matrices, check_shape, shape_scale, stack_shape
 from trsvd.optim._links import check_momentum, reassembled
-from trsvd.optim._oracles import BallOracle, Direction, Oracle
-from trsvd.optim._torch_state import copied, decoded, encoded, packed, unpacked
+from trsvd.optim._oracles import BallOracle, Direction, Oracle, PolarStacks, polar_products
+from trsvd.optim._torch_shards import frobenius_norm, gathered, like, local, own_part
+from trsvd.optim._torch_state import beside, copied, decoded, encoded, packed, unpacked
 from trsvd.optim.diagnostics import Diagnostics, check_every, measured
 from trsvd.result import Subspace
 
-__all__ = ["MatrixOptimizer", "common_options"]
+__all__ = ["MatrixOptimizer", "Plan", "Scaling", "Work", "common_options", "hyperparameters"]
+
+Scaling = str | Callable[[int, int], float] | None
 
 
 def common_options(
@@ -28,14 +37,14 @@ def common_options(
     nesterov: bool = True,
     ema: bool = False,
     weight_decay: float = 0.0,
-    shape_scaling: str | Callable[[int, int], float] | None = None,
+    shape_scaling: Scaling = None,
     normalize_weights: bool = False,
     maximize: bool = False,
     momentum_dtype: torch.dtype | None = None,
     layout: str = "auto",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The hyper-parameters of every optimizer here, as a dict; a name that is none is a TypeError.
+    """Return the hyper-parameters that the optimizers share, as a dict.
 
     Parameters
     ----------
@@ -80,11 +89,156 @@ def common_options(
     }
 
 
+@dataclass(frozen=True, eq=False)
+class Work:
+    """The parameters of a group, and the directions that its oracle is to be asked about.
+
+    Attributes
+    ----------
+    params, directions : list of tensors
+        Parameters; gradients with momentum, whole.
+    group : dict
+        The parameter group.
+    number : int
+        Its place.
+    stacks : PolarStacks
+        Of all matrices, for an iteration to the polar factor; empty for another method.
+    """
+
+    params: list[Tensor]
+    directions: list[Tensor]
+    group: dict[str, Any]
+    number: int
+    stacks: PolarStacks
+
+
+@dataclass(eq=False)
+class Plan:
+    """What a step will write: computed first for all parameters, written at once.
+
+    Attributes
+    ----------
+    values : list of (tensor, tensor)
+        Parameters (the local parts of DTensors) with their next values.
+    states : dict
+        Of a parameter, the entries of its state that change. Tensors are new ones: those of the
+        last step stay as they are.
+    records : list of (callable, Diagnostics)
+        What hooks are to be called with.
+    work : list of Work
+        What is left to be planned.
+    """
+
+    values: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    states: dict[Tensor, dict[str, Any]] = field(default_factory=dict)
+    records: list[tuple[Callable[[Diagnostics], Any], Diagnostics]] = field(default_factory=list)
+    work: list[Work] = field(default_factory=list)
+    _parameters: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    _states: list[tuple[Tensor, dict[str, Any] | None]] = field(default_factory=list)
+
+    def commit(self, states: dict[Tensor, dict[str, Any]]) -> None:
+        """Write the step; if an exception interrupts it, everything is as before."""
+        for hook, record in self.records:
+            hook(record)
+        try:
+            while self.values:
+                part, value = self.values.pop()
+                before = part.clone()
+                part.copy_(value)
+                self._parameters.append((part, before))
+            for param, entries in self.states.items():
+                known = states.get(param)
+                self._states.append((param, None if known is None else dict(known)))
+                states[param].update(entries)
+        except BaseException:
+            self.undo(states)
+            raise
+
+    def undo(self, states: dict[Tensor, dict[str, Any]]) -> None:
+        """Bring back what `commit` replaced."""
+        for part, before in self._parameters:
+            part.copy_(before)
+        for param, known in self._states:
+            states.pop(param, None)
+            if known is not None:
+                states[param] = known
+
+
+def hyperparameters(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the hyper-parameters among the local variables of an ``__init__``.
+
+    Parameters
+    ----------
+    given : dict
+        ``locals()``, before the first assignment.
+
+    Returns
+    -------
+    dict
+        All but self, the parameters and the learning rate.
+    """
+    aside = {"self", "params", "lr", "__class__"}
+    return {name: value for name, value in given.items() if name not in aside}
+
+
+# Spellings of torch.optim and of the authors' codes: the parameter here, and what to do.
+_ELSEWHERE: dict[str, tuple[str | None, str]] = {
+    "foreach": (None, "matrices of one shape are computed together anyway; leave it out"),
+    "fused": (None, "there is no fused kernel; leave it out"),
+    "capturable": (None, "steps cannot be captured in a CUDA graph; leave it out"),
+    "differentiable": (None, "steps are not differentiable; leave it out"),
+    "dampening": ("ema", "pass ema=True for dampening=momentum, and nothing for dampening=0"),
+    "betas": ("momentum", "pass momentum="),
+    "mu": ("momentum", "pass momentum="),
+    "beta": ("momentum", "pass momentum="),
+    "wd": ("weight_decay", "pass weight_decay="),
+    "rank": ("k", "pass k=, an integer"),
+    "rank_fraction": ("k", "pass k=, a float of at most 1.0"),
+    "ns_steps": ("method", "pass method=trsvd.NewtonSchulz(steps=...)"),
+    "ns_coefficients": ("method", "pass method=trsvd.NewtonSchulz(coefficients=...)"),
+    "adjust_lr_fn": (
+        "shape_scaling",
+        "pass shape_scaling='muon' for 'original', 'adamw' for 'match_rms_adamw'",
+    ),
+}
+
+
+def _naming_the_class(init: Callable[..., None]) -> Callable[..., None]:
+    """Make an unknown keyword an error about the class, which says what to pass instead."""
+    known = inspect.signature(init).parameters
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in known.values()):
+        return init
+
+    @functools.wraps(init)
+    def checked(self: Any, *args: Any, **options: Any) -> None:
+        for name in options:
+            if name not in known:
+                raise TypeError(_unknown(type(self).__name__, name, list(known)))
+        init(self, *args, **options)
+
+    return checked
+
+
+def _unknown(cls: str, name: str, known: list[str]) -> str:
+    """The message about a keyword that a class does not have."""
+    there, advice = _ELSEWHERE.get(name, ("", ""))
+    if there is None or there in known:
+        return f"{cls}() has no parameter {name!r}: {advice}"
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"{cls}() has no parameter {name!r}; did you mean {near[0]!r}?"
+    return f"{cls}() has no parameter {name!r}; its parameters are {', '.join(known[1:])}"
+
+
 class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     """Momentum, and a step along the answers of an oracle; base of the optimizers here.
 
     A subclass says in `oracle` which one, for a parameter group. All hyper-parameters are in
     ``param_groups``.
+
+    A step computes all directions first, and then writes: after an exception, parameters and state
+    are what they were. A step with a learning rate of 0 takes the gradient into the momentum; it
+    moves no parameter, and does not count.
 
     Parameters
     ----------
@@ -99,26 +253,48 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     ------
     TypeError, ValueError
         If a hyper-parameter is not of the kind described, or a parameter is no matrix.
+
+    Notes
+    -----
+    Memory during a step, beside the state: the next values of all parameters and momentum buffers
+    (as much as these two), and the gradients with momentum that the oracle is asked about.
+
+    Parameters may be DTensors, as those of `torch.distributed.fsdp.fully_shard`. Momentum is placed
+    as they are. Every process gathers the directions of a parameter group, and computes all of
+    them; vectors to start from and second moments are kept whole by each process.
     """
 
     param_groups: list[dict[str, Any]]
     state: dict[Tensor, dict[str, Any]]
     defaults: dict[str, Any]
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _naming_the_class(cls.__init__)  # type: ignore[method-assign]
+
     def __init__(self, params: Any, lr: float | Tensor, options: dict[str, Any]) -> None:
         self._diagnostics_hooks: OrderedDict[int, tuple[Callable[[Diagnostics], Any], int]]
         self._diagnostics_hooks = OrderedDict()
+        # Where `CompositeOptimizer` collects what undoes a step.
+        self._journal: list[Callable[[], None]] | None = None
         super().__init__(params, {"lr": lr, **options})
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
         """What finds the directions of a parameter group."""
         raise NotImplementedError
 
+    def scaling(self, group: dict[str, Any]) -> Scaling:
+        """What the updates of a parameter group are multiplied by, see `trsvd.optim.SCALINGS`."""
+        scaling: Scaling = group["shape_scaling"]
+        return scaling
+
     # ---- groups -----------------------------------------------------------------------------
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with their own hyper-parameters; see `torch.optim.Optimizer`."""
-        super().add_param_group(param_group)
+        # `torch.optim.Optimizer` fills the dict with defaults.
+        super().add_param_group(dict(param_group))
         try:
             self._check(self.param_groups[-1])
         except (TypeError, ValueError):
@@ -142,7 +318,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             raise TypeError(msg)
         for param in group["params"]:
             check_shape(tuple(param.shape), group["layout"])
-            shape_scale(group["shape_scaling"], tuple(param.shape), group["layout"])
+            shape_scale(self.scaling(group), tuple(param.shape), group["layout"])
         oracle = self.oracle(group)
         if isinstance(oracle, BallOracle):
             for param in group["params"]:
@@ -171,19 +347,54 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         RuntimeError
             If a gradient is sparse or complex.
         ValueError
-            If a direction is not finite. (`torch.amp.GradScaler` skips such steps.)
+            If a direction is not finite (`torch.amp.GradScaler` skips such steps), or a learning
+            rate.
+
+        Notes
+        -----
+        After an exception parameters and state are what they were.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        plan, stacks = self._begun()
+        # Under torch.compile these products are a graph, and the rest is left to Python.
+        found = [_products(X, polynomials) for X, polynomials in stacks]
+        self._finish(plan, found)
+        return loss
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
+    def _begun(self) -> tuple[Plan, list[tuple[Tensor, Any]]]:
+        """The step that is due, without directions; and stacks for `polar_products`."""
+        plan = Plan()
         for number, group in enumerate(self.param_groups):
-            params = [p for p in group["params"] if p.grad is not None and p.numel()]
+            params = [p for p in group["params"] if p.grad is not None]
+            lr = float(group["lr"])
+            if not math.isfinite(lr):
+                msg = f"the learning rate of parameter group {number} is {lr}; it must be finite"
+                raise ValueError(msg)
             for param in params:
                 self._check_gradient(param)
+                plan.states[param] = {"step": self._steps(param) + (lr != 0)}
+            params = [p for p in params if p.numel()]
             if params:
-                self._step_group(params, group, number)
-        return loss
+                self._plan_group(plan, params, group, number)
+        return plan, [(each.X, each.polynomials) for work in plan.work for each in work.stacks]
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
+    def _finish(self, plan: Plan, found: list[Tensor]) -> None:
+        """Complete the step with the answers of the oracles, and write it."""
+        rest = iter(found)
+        for work in plan.work:
+            iterates = work.stacks.iterates([next(rest) for _ in work.stacks])
+            updates = self._updates(plan, work, iterates)
+            for param, update in zip(work.params, updates, strict=True):
+                self._move(plan, param, update, work.group)
+        plan.work.clear()
+        plan.commit(self.state)
+        if self._journal is not None:
+            self._journal.append(partial(plan.undo, self.state))
 
     def _check_gradient(self, param: Tensor) -> None:
         name = type(self).__name__
@@ -194,90 +405,126 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             msg = f"{name} does not support complex parameters; view them as real ones"
             raise RuntimeError(msg)
 
-    def _step_group(self, params: list[Tensor], group: dict[str, Any], number: int) -> None:
-        updates = self._updates(params, self._directions_to_go(params, group), group, number)
-        for param, update in zip(params, updates, strict=True):
-            self._apply(param, update, group)
+    def _known(self, param: Tensor) -> dict[str, Any]:
+        """The state of a parameter; empty, and not kept, before its first step."""
+        return self.state.get(param, {})
+
+    def _steps(self, param: Tensor) -> int:
+        return int(self._known(param).get("step", 0))
+
+    def _plan_group(
+        self, plan: Plan, params: list[Tensor], group: dict[str, Any], number: int
+    ) -> None:
+        """Plan the step of a group: what its oracle is to be asked about."""
+        directions = self._directions_to_go(plan, params, group)
+        oracle, stacks = self.oracle(group), PolarStacks()
+        if isinstance(oracle, BallOracle) and isinstance(oracle.method, PolarIteration):
+            matrices = [E for D in directions for E in as_matrices(D, group["layout"])]
+            stacks = PolarStacks(matrices, oracle.method)
+        plan.work.append(Work(params, directions, group, number, stacks))
 
     def _gradients(self, params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """Gradients to go down along, in the dtype of the momentum."""
-        sign = -1 if group["maximize"] else 1
+        """Gradients to go down along, in the dtype of the momentum: local parts."""
+        grads = [local(p.grad, p) for p in params]
         return [
-            (p.grad if sign > 0 else -p.grad).to(group["momentum_dtype"] or p.dtype) for p in params
+            (-G if group["maximize"] else G).to(group["momentum_dtype"] or p.dtype)
+            for G, p in zip(grads, params, strict=True)
         ]
 
-    def _directions_to_go(self, params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """What the oracle is asked about: gradients with momentum."""
+    def _directions_to_go(
+        self, plan: Plan, params: list[Tensor], group: dict[str, Any]
+    ) -> list[Tensor]:
+        """What the oracle is asked about: gradients with momentum, whole."""
         grads, mu = self._gradients(params, group), group["momentum"]
         if not mu:
-            return grads
-        new = 1 - mu if group["ema"] else 1.0
-        buffers = [self.state[p].get("momentum_buffer") for p in params]
-        for place, (param, buffer) in enumerate(zip(params, buffers, strict=True)):
-            if buffer is None:
-                buffers[place] = torch.zeros_like(grads[place])
-                self.state[param]["momentum_buffer"] = buffers[place]
-        torch._foreach_mul_(buffers, mu)
-        torch._foreach_add_(buffers, grads, alpha=new)
-        if not group["nesterov"]:
-            return buffers
-        ahead = torch._foreach_mul(grads, new)
-        torch._foreach_add_(ahead, buffers, alpha=mu)
-        return list(ahead)
+            return [gathered(G, p) for G, p in zip(grads, params, strict=True)]
+        buffers = self._buffers(params, grads)
+        if group["ema"]:  # as torch.optim.Muon, to the last bit
+            ahead = buffers = torch._foreach_lerp(buffers, grads, 1 - mu)
+            if group["nesterov"]:
+                ahead = torch._foreach_lerp(grads, buffers, mu)
+        else:
+            ahead = buffers = torch._foreach_mul(buffers, mu)
+            torch._foreach_add_(buffers, grads)
+            if group["nesterov"]:
+                ahead = torch._foreach_add(grads, buffers, alpha=mu)
+        self._keep_buffers(plan, params, buffers)
+        return [gathered(E, p) for E, p in zip(ahead, params, strict=True)]
 
-    def _updates(
-        self, params: list[Tensor], directions: list[Tensor], group: dict[str, Any], number: int
-    ) -> list[Tensor]:
+    def _buffers(self, params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
+        """The momentum of the last step, local parts; zeros at first."""
+        out = []
+        for param, G in zip(params, grads, strict=True):
+            M = self._known(param).get("momentum_buffer")
+            out.append(torch.zeros_like(G) if M is None else local(M, param))
+        return out
+
+    def _keep_buffers(self, plan: Plan, params: list[Tensor], buffers: Sequence[Tensor]) -> None:
+        for param, M in zip(params, buffers, strict=True):
+            plan.states[param]["momentum_buffer"] = like(M, param)
+
+    def _updates(self, plan: Plan, work: Work, iterates: list[Tensor]) -> list[Tensor]:
         """The oracle's answers, all matrices that made the same number of steps at once."""
+        params, group = work.params, work.group
         oracle, layout = self.oracle(group), group["layout"]
+        stacks = [as_matrices(E, layout) for E in work.directions]
+        made = iter(iterates)
+        ready = [[next(made) for _ in stack] for stack in stacks] if iterates else None
         by_step: dict[int, list[int]] = {}
         for place, param in enumerate(params):
-            by_step.setdefault(self.state[param].get("step", 0), []).append(place)
+            by_step.setdefault(self._steps(param), []).append(place)
         updates: dict[int, Tensor] = {}
         for step, places in by_step.items():
-            stacks = [as_matrices(directions[place], layout) for place in places]
             starts = [
-                unpacked(entry)
-                for place, stack in zip(places, stacks, strict=True)
-                for entry in self.state[params[place]].get("subspaces") or [None] * len(stack)
+                start
+                for place in places
+                for start in unpacked(self._known(params[place]), len(stacks[place]))
             ]
-            matrices = [E for stack in stacks for E in stack]
-            found = oracle.directions(matrices, starts, step)
+            matrices = [E for place in places for E in stacks[place]]
+            known = {"iterates": [X for p in places for X in ready[p]]} if ready else {}
+            found = oracle.directions(matrices, starts, step, **known)
             if self._diagnostics_hooks:
-                owners = [params[p] for p, stack in zip(places, stacks, strict=True) for _ in stack]
-                self._report(owners, matrices, found, starts, oracle, group, number)
+                owners = [params[place] for place in places for _ in stacks[place]]
+                self._report(plan, owners, matrices, found, starts, oracle, group, work.number)
             rest = iter(found)
-            for place, stack in zip(places, stacks, strict=True):
-                mine = [next(rest) for _ in stack]
-                shape = tuple(params[place].shape)
-                updates[place] = reassembled([each.update for each in mine], shape)
-                self._remember(self.state[params[place]], mine, oracle)
-                self.state[params[place]]["step"] = step + 1
+            for place in places:
+                mine, param = [next(rest) for _ in stacks[place]], params[place]
+                shape = tuple(param.shape)
+                updates[place] = reassembled([each.update for each in mine], shape, layout)
+                plan.states[param] |= self._remembered(stacks[place][0], mine, oracle, step)
         return [updates[place] for place in range(len(params))]
 
-    def _remember(self, state: dict[str, Any], found: list[Direction], oracle: Oracle) -> None:
-        """Keep what the next step starts from."""
-        del oracle
-        if any(direction.subspace is not None for direction in found):
-            state["subspaces"] = [packed(direction.subspace) for direction in found]
-            state["ranks"] = [direction.rank for direction in found]
+    def _remembered(
+        self, E: Tensor, found: list[Direction], oracle: Oracle, step: int
+    ) -> dict[str, Any]:
+        """What the next step of a parameter, of which E is one matrix, starts from."""
+        width = oracle.columns(tuple(E.shape), step)
+        if not width:
+            return {}
+        # The subspace of a matrix of zeros is no start for another.
+        subspaces = [direction.subspace if direction.rank else None for direction in found]
+        ranks = torch.tensor([direction.rank or 0 for direction in found])
+        return {**packed(subspaces, tuple(E.shape), width, E), "ranks": ranks}
 
-    def _apply(self, param: Tensor, update: Tensor, group: dict[str, Any]) -> None:
+    def _move(self, plan: Plan, param: Tensor, update: Tensor, group: dict[str, Any]) -> None:
         """``W <- (1 - lr wd) W + lr D``."""
         lr, decay = group["lr"], group["weight_decay"]
+        if plan.states[param]["step"] == self._steps(param):  # no learning rate
+            return
         if isinstance(lr, Tensor):
             lr = lr.reshape(())
-        scale = shape_scale(group["shape_scaling"], tuple(param.shape), group["layout"])
+        scale = shape_scale(self.scaling(group), tuple(param.shape), group["layout"])
         keep: Any = 1.0
         if group["normalize_weights"]:
-            norm = torch.linalg.vector_norm(param, dtype=torch.promote_types(param.dtype, _LEAST))
+            norm = frobenius_norm(param, torch.promote_types(param.dtype, torch.float32))
             keep = torch.where(norm > 0, math.sqrt(param.shape[0]) / norm, 1.0)
-        if group["normalize_weights"] or decay:
-            param.mul_(keep - lr * decay)
+        W, D = local(param, param), own_part(update, param)
+        after = W * (keep - lr * decay) if group["normalize_weights"] or decay else W
         if isinstance(lr, Tensor):
-            param.add_(update * (lr * scale))
+            after = after + D * (lr * scale)
         else:
-            param.add_(update, alpha=lr * scale)
+            after = after.add(D, alpha=lr * scale)
+        plan.values.append((W, after.to(W.dtype)))
 
     # ---- diagnostics --------------------------------------------------------------------------
 
@@ -310,6 +557,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     def _report(
         self,
+        plan: Plan,
         owners: list[Tensor],
         matrices: list[Tensor],
         found: list[Direction],
@@ -318,7 +566,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         group: dict[str, Any],
         number: int,
     ) -> None:
-        step = self.state[owners[0]].get("step", 0)
+        step = self._steps(owners[0])
         hooks = [hook for hook, every in self._diagnostics_hooks.values() if step % every == 0]
         if not hooks:
             return
@@ -330,8 +578,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         for owner, E, direction, start in zip(owners, matrices, found, starts, strict=True):
             place = seen[id(owner)] = seen.get(id(owner), -1) + 1
             record = measured(E, direction, start, oracle, labels[id(owner)], place, step=step)
-            for hook in hooks:
-                hook(record)
+            plan.records += [(hook, record) for hook in hooks]
 
     # ---- saving and loading -------------------------------------------------------------------
 
@@ -342,7 +589,15 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         `trsvd.optim`) are not in it: an optimizer that loads it keeps its own.
         """
         state = super().state_dict()
-        return {**state, "param_groups": [encoded(group) for group in state["param_groups"]]}
+        params = [param for group in self.param_groups for param in group["params"]]
+        return {
+            **state,
+            "state": {
+                key: beside(entries, params[key]) if isinstance(key, int) else entries
+                for key, entries in state["state"].items()
+            },
+            "param_groups": [encoded(group) for group in state["param_groups"]],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state; see `torch.optim.Optimizer`.
@@ -367,17 +622,28 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         params = [param for group in self.param_groups for param in group["params"]]
         for index, param in zip(saved, params, strict=True):
             if index in given["state"]:
-                self.state[param] = copied(given["state"][index], param.device)
+                self.state[param] = copied(given["state"][index], param)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         old: list[dict[str, Any]] = self.__dict__.get("param_groups", [])
         super().__setstate__(state)
         self.__dict__.setdefault("_diagnostics_hooks", OrderedDict())
-        for group in self.param_groups:
-            group.update(decoded(group))
-        for group, own in zip(self.param_groups, old, strict=False):
-            for name, value in own.items():
-                group.setdefault(name, value)
+        self.__dict__.setdefault("_journal", None)
+        own = [*old, *({} for _ in self.param_groups[len(old) :])]
+        for group, mine in zip(self.param_groups, own, strict=False):
+            group.update(decoded(group, mine))
 
 
-_LEAST = torch.float32
+def _products(X: Tensor, polynomials: Sequence[Sequence[float]]) -> Tensor:
+    """An iteration to the polar factor, in the dtype of X within autocast too."""
+    with torch.autocast(X.device.type, enabled=False):
+        return polar_products(X, polynomials, _transposed, _added)
+
+
+def _transposed(X: Tensor) -> Tensor:
+    return X.mT
+
+
+def _added(C: Tensor, A: Tensor, B: Tensor, beta: float, alpha: float) -> Tensor:
+    add = torch.addmm if A.ndim == 2 else torch.baddbmm
+    return add(C, A, B, beta=beta, alpha=alpha)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from trsvd._polar_methods import PolarIteration
 from trsvd.balls import Ball, FrobeniusBall, KyFanDualBall, MaxBall, SpectralBall
-from trsvd.optim._families import FFanionBall, SFanionBall, f_muon_ball, s_muon_ball
+from trsvd.optim._families import (
+    FFanionBall,
+    SFanionBall,
+    f_muon_ball,
+    muon_method,
+    muon_scaling,
+    s_muon_ball,
+)
 from trsvd.optim._oracles import BallOracle, Oracle
-from trsvd.optim._torch_base import MatrixOptimizer, common_options
+from trsvd.optim._torch_base import MatrixOptimizer, Scaling, hyperparameters
+from trsvd.polar import QUINTIC
 
 __all__ = [
     "BallOptimizer",
@@ -69,7 +78,9 @@ class BallOptimizer(FamilyOptimizer):
         As for `trsvd.optim.from_ball`.
     gap : float, default 1e-2
         Relative gap that is enough for a truncated oracle.
-    **options
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
+        As for `common_options`.
+    momentum_dtype, layout, seed
         As for `common_options`.
     """
 
@@ -82,16 +93,26 @@ class BallOptimizer(FamilyOptimizer):
         k: Rank | None = None,
         method: Any = None,
         gap: float = 1e-2,
-        **options: Any,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ema: bool = False,
+        weight_decay: float = 0.0,
+        shape_scaling: Scaling = None,
+        normalize_weights: bool = False,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
     ) -> None:
-        self._ball = ball
-        own = {"k": k, "method": method, "gap": gap}
-        super().__init__(params, lr, {**own, **common_options(**options)})
+        given = hyperparameters(locals())
+        self._ball = given.pop("ball")
+        super().__init__(params, lr, given)
 
     def ball(self, group: dict[str, Any]) -> Ball | Callable[[int], Ball]:
         """The ball that was given."""
         del group
-        return self._ball
+        ball: Ball | Callable[[int], Ball] = self._ball
+        return ball
 
     def __getstate__(self) -> dict[str, Any]:
         state: Any = super().__getstate__()
@@ -115,7 +136,9 @@ class Fanion(FamilyOptimizer):
         ``gap``.
     gap : float, default 1e-2
         Relative gap that is enough.
-    **options
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
+        As for `common_options`.
+    momentum_dtype, layout, seed
         As for `common_options`.
 
     References
@@ -142,10 +165,18 @@ class Fanion(FamilyOptimizer):
         k: Rank,
         method: Any = None,
         gap: float = 1e-2,
-        **options: Any,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ema: bool = False,
+        weight_decay: float = 0.0,
+        shape_scaling: Scaling = None,
+        normalize_weights: bool = False,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
     ) -> None:
-        own = {"k": k, "method": method, "gap": gap}
-        super().__init__(params, lr, {**own, **common_options(**options)})
+        super().__init__(params, lr, hyperparameters(locals()))
 
     def ball(self, group: dict[str, Any]) -> Callable[[int], Ball]:
         """The dual Ky Fan k-ball, of k."""
@@ -158,10 +189,14 @@ class FFanion(FamilyOptimizer):
 
     Parameters
     ----------
-    params, lr, k, method, gap, **options
+    params, lr, k, method, gap
         As for `Fanion`.
     alpha : float, default 0.5
         Weight of the dual Ky Fan part, between 0 and 1.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
+        As for `common_options`.
+    momentum_dtype, layout, seed
+        As for `common_options`.
     """
 
     def __init__(
@@ -173,10 +208,18 @@ class FFanion(FamilyOptimizer):
         alpha: float = 0.5,
         method: Any = None,
         gap: float = 1e-2,
-        **options: Any,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ema: bool = False,
+        weight_decay: float = 0.0,
+        shape_scaling: Scaling = None,
+        normalize_weights: bool = False,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
     ) -> None:
-        own = {"k": k, "alpha": alpha, "method": method, "gap": gap}
-        super().__init__(params, lr, {**own, **common_options(**options)})
+        super().__init__(params, lr, hyperparameters(locals()))
 
     def ball(self, group: dict[str, Any]) -> Callable[[int], Ball]:
         """The sum of two balls, of k."""
@@ -188,12 +231,16 @@ class SFanion(FamilyOptimizer):
 
     Parameters
     ----------
-    params, lr, k, method, gap, **options
+    params, lr, k, method, gap
         As for `Fanion`.
     alpha : float, default 0.5
         Weight of the dual Ky Fan part, between 0 and 1.
     eta : float, default 0.01
         Radius of the max norm ball in the sum.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
+        As for `common_options`.
+    momentum_dtype, layout, seed
+        As for `common_options`.
     """
 
     def __init__(
@@ -206,10 +253,18 @@ class SFanion(FamilyOptimizer):
         eta: float = 0.01,
         method: Any = None,
         gap: float = 1e-2,
-        **options: Any,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ema: bool = False,
+        weight_decay: float = 0.0,
+        shape_scaling: Scaling = None,
+        normalize_weights: bool = False,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
     ) -> None:
-        own = {"k": k, "alpha": alpha, "eta": eta, "method": method, "gap": gap}
-        super().__init__(params, lr, {**own, **common_options(**options)})
+        super().__init__(params, lr, hyperparameters(locals()))
 
     def ball(self, group: dict[str, Any]) -> Callable[[int], Ball]:
         """The sum of two balls, of k."""
@@ -221,12 +276,33 @@ class Neon(Fanion):
 
     Parameters
     ----------
-    params, lr, **options
-        As for `Fanion`, but k.
+    params, lr, method, gap
+        As for `Fanion`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
+        As for `common_options`.
+    momentum_dtype, layout, seed
+        As for `common_options`.
     """
 
-    def __init__(self, params: Any, lr: float | Tensor = 1e-3, **options: Any) -> None:
-        super().__init__(params, lr, k=1, **options)
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        *,
+        method: Any = None,
+        gap: float = 1e-2,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ema: bool = False,
+        weight_decay: float = 0.0,
+        shape_scaling: Scaling = None,
+        normalize_weights: bool = False,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(params, lr, k=1, **hyperparameters(locals()))
 
 
 class FNeon(FFanion):
@@ -234,12 +310,34 @@ class FNeon(FFanion):
 
     Parameters
     ----------
-    params, lr, **options
-        As for `FFanion`, but k.
+    params, lr, alpha, method, gap
+        As for `FFanion`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
+        As for `common_options`.
+    momentum_dtype, layout, seed
+        As for `common_options`.
     """
 
-    def __init__(self, params: Any, lr: float | Tensor = 1e-3, **options: Any) -> None:
-        super().__init__(params, lr, k=1, **options)
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        *,
+        alpha: float = 0.5,
+        method: Any = None,
+        gap: float = 1e-2,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ema: bool = False,
+        weight_decay: float = 0.0,
+        shape_scaling: Scaling = None,
+        normalize_weights: bool = False,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(params, lr, k=1, **hyperparameters(locals()))
 
 
 class SNeon(SFanion):
@@ -247,16 +345,42 @@ class SNeon(SFanion):
 
     Parameters
     ----------
-    params, lr, **options
-        As for `SFanion`, but k.
+    params, lr, alpha, eta, method, gap
+        As for `SFanion`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
+        As for `common_options`.
+    momentum_dtype, layout, seed
+        As for `common_options`.
     """
 
-    def __init__(self, params: Any, lr: float | Tensor = 1e-3, **options: Any) -> None:
-        super().__init__(params, lr, k=1, **options)
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        *,
+        alpha: float = 0.5,
+        eta: float = 0.01,
+        method: Any = None,
+        gap: float = 1e-2,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ema: bool = False,
+        weight_decay: float = 0.0,
+        shape_scaling: Scaling = None,
+        normalize_weights: bool = False,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(params, lr, k=1, **hyperparameters(locals()))
 
 
 class Muon(FamilyOptimizer):
-    """Muon: steps along ``-U V^T``, the oracle of the spectral norm.
+    """Muon, with the algorithm and the defaults of `torch.optim.Muon`.
+
+    The direction is a moving average with Nesterov's step. Five Newton-Schulz steps in bfloat16
+    take it near its polar factor, which is multiplied by ``sqrt(max(1, m / n))``.
 
     Parameters
     ----------
@@ -264,27 +388,99 @@ class Muon(FamilyOptimizer):
         Of at least two dimensions each.
     lr : float or tensor, default 1e-3
         Learning rate.
-    method : str, NewtonSchulz or PolarExpress, default "exact"
-        ``"exact"`` (an SVD), ``"gram"`` (eigenvalues in double precision), or an iteration, which
-        is used as it comes: `trsvd.NewtonSchulz` with its defaults is Muon's own.
-    **options
+    weight_decay : float, default 0.1
+        Decoupled: parameters are multiplied by ``1 - lr * weight_decay``.
+    momentum : float, default 0.95
+        ``mu``, at least 0 and below 1.
+    nesterov : bool, default True
+        True: the direction is ``(1 - mu) G + mu M``; False: M.
+    ns_coefficients : tuple of three floats, default (3.4445, -4.775, 2.0315)
+        Coefficients of the Newton-Schulz polynomial.
+    eps : float, default 1e-7
+        Lower bound of the Frobenius norm that the direction is divided by.
+    ns_steps : int, default 5
+        Number of Newton-Schulz steps, below 100.
+    adjust_lr_fn : str, optional
+        ``"original"`` (the default): updates times ``sqrt(max(1, m / n))``.
+        ``"match_rms_adamw"``: times ``0.2 sqrt(max(m, n))``.
+    method : str, NewtonSchulz or PolarExpress, default "newton-schulz"
+        ``"newton-schulz"`` is the iteration of `torch.optim.Muon`. ``"exact"`` is the polar factor
+        by an SVD, ``"gram"`` by eigenvalues in double precision. An iteration, as
+        `trsvd.NewtonSchulz` in float32, scales the direction first: the update does not depend on
+        the size of the gradient.
+    shape_scaling : str or callable, optional
+        Factor of the updates in place of ``adjust_lr_fn``, one of `trsvd.optim.SCALINGS`
+        (``"none"`` for 1) or a function of m and n.
+    ema : bool, default True
+        True: ``M <- mu M + (1 - mu) G``. False: ``M <- mu M + G``, and Nesterov's direction is
+        ``G + mu M``.
+    normalize_weights, maximize, momentum_dtype, layout, seed
         As for `common_options`.
+
+    Raises
+    ------
+    ValueError
+        If ``adjust_lr_fn`` is given with ``shape_scaling``, or ``ns_steps``, ``ns_coefficients`` or
+        ``eps`` with another method than ``"newton-schulz"``.
 
     Notes
     -----
-    `torch.optim.Muon` is this with ``method=trsvd.NewtonSchulz(dtype="bfloat16")``, ``ema=True``,
-    ``shape_scaling="muon"`` and ``weight_decay=0.1``.
+    A state_dict of `torch.optim.Muon` loads, and `torch.optim.Muon` loads that of this class: for
+    matrices the steps are the same. Unlike there, parameters may have more than two dimensions (see
+    ``layout``), and a direction that is not finite is an error.
 
     References
     ----------
     K. Jordan et al., Muon: an optimizer for hidden layers in neural networks,
     https://kellerjordan.github.io/posts/muon/.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import Muon
+    >>> W = torch.nn.Parameter(torch.eye(4))
+    >>> optimizer = Muon([W], lr=0.5, method="exact", weight_decay=0)
+    >>> (W * torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0]))).sum().backward()
+    >>> optimizer.step()
+    >>> [round(value, 4) for value in W.detach().diagonal().tolist()]
+    [0.5, 0.5, 0.5, 0.5]
     """
 
+    # The order of torch.optim.Muon up to adjust_lr_fn: arguments may be given by position.
     def __init__(
-        self, params: Any, lr: float | Tensor = 1e-3, *, method: Polar = "exact", **options: Any
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_coefficients: Sequence[float] = QUINTIC,
+        eps: float = 1e-7,
+        ns_steps: int = 5,
+        adjust_lr_fn: str | None = None,
+        *,
+        method: Polar = "newton-schulz",
+        shape_scaling: Scaling = None,
+        ema: bool = True,
+        normalize_weights: bool = False,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
     ) -> None:
-        super().__init__(params, lr, {"method": method, **common_options(**options)})
+        super().__init__(params, lr, hyperparameters(locals()))
+
+    def scaling(self, group: dict[str, Any]) -> Scaling:
+        """The factor of the updates, by either of its names."""
+        scaling: Scaling = muon_scaling(group["adjust_lr_fn"], group["shape_scaling"])
+        return scaling
+
+    def oracle(self, group: dict[str, Any]) -> Oracle:
+        """The oracle of the spectral ball, by Newton-Schulz iteration unless told otherwise."""
+        method = muon_method(
+            group["method"], group["ns_steps"], group["ns_coefficients"], group["eps"]
+        )
+        return BallOracle(ball=SpectralBall(), method=method, seed=group["seed"])
 
     def ball(self, group: dict[str, Any]) -> Ball:
         """The spectral ball."""
@@ -297,10 +493,16 @@ class FMuon(FamilyOptimizer):
 
     Parameters
     ----------
-    params, lr, method, **options
+    params, lr
+        As for `Fanion`.
+    method : str, NewtonSchulz or PolarExpress, default "exact"
         As for `Muon`.
     alpha : float, default 0.5
         Weight of the spectral part, between 0 and 1.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
+        As for `common_options`.
+    momentum_dtype, layout, seed
+        As for `common_options`.
     """
 
     def __init__(
@@ -310,10 +512,18 @@ class FMuon(FamilyOptimizer):
         *,
         alpha: float = 0.5,
         method: Polar = "exact",
-        **options: Any,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ema: bool = False,
+        weight_decay: float = 0.0,
+        shape_scaling: Scaling = None,
+        normalize_weights: bool = False,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
     ) -> None:
-        own = {"alpha": alpha, "method": method}
-        super().__init__(params, lr, {**own, **common_options(**options)})
+        super().__init__(params, lr, hyperparameters(locals()))
 
     def ball(self, group: dict[str, Any]) -> Ball:
         """The sum of the spectral and the Frobenius ball."""
@@ -325,12 +535,18 @@ class SMuon(FamilyOptimizer):
 
     Parameters
     ----------
-    params, lr, method, **options
+    params, lr
+        As for `Fanion`.
+    method : str, NewtonSchulz or PolarExpress, default "exact"
         As for `Muon`.
     alpha : float, default 0.5
         Weight of the spectral part, between 0 and 1.
     eta : float, default 0.01
         Radius of the max norm ball in the sum.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
+        As for `common_options`.
+    momentum_dtype, layout, seed
+        As for `common_options`.
     """
 
     def __init__(
@@ -341,10 +557,18 @@ class SMuon(FamilyOptimizer):
         alpha: float = 0.5,
         eta: float = 0.01,
         method: Polar = "exact",
-        **options: Any,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ema: bool = False,
+        weight_decay: float = 0.0,
+        shape_scaling: Scaling = None,
+        normalize_weights: bool = False,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
     ) -> None:
-        own = {"alpha": alpha, "eta": eta, "method": method}
-        super().__init__(params, lr, {**own, **common_options(**options)})
+        super().__init__(params, lr, hyperparameters(locals()))
 
     def ball(self, group: dict[str, Any]) -> Ball:
         """The sum of the spectral and the max norm ball."""
@@ -356,12 +580,31 @@ class NSGD(FamilyOptimizer):
 
     Parameters
     ----------
-    params, lr, **options
-        As for `Muon`, but method.
+    params, lr
+        As for `Fanion`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
+        As for `common_options`.
+    momentum_dtype, layout, seed
+        As for `common_options`.
     """
 
-    def __init__(self, params: Any, lr: float | Tensor = 1e-3, **options: Any) -> None:
-        super().__init__(params, lr, common_options(**options))
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        *,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ema: bool = False,
+        weight_decay: float = 0.0,
+        shape_scaling: Scaling = None,
+        normalize_weights: bool = False,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(params, lr, hyperparameters(locals()))
 
     def ball(self, group: dict[str, Any]) -> Ball:
         """The Frobenius ball."""
@@ -374,12 +617,31 @@ class SignSGD(FamilyOptimizer):
 
     Parameters
     ----------
-    params, lr, **options
-        As for `Muon`, but method.
+    params, lr
+        As for `Fanion`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
+        As for `common_options`.
+    momentum_dtype, layout, seed
+        As for `common_options`.
     """
 
-    def __init__(self, params: Any, lr: float | Tensor = 1e-3, **options: Any) -> None:
-        super().__init__(params, lr, common_options(**options))
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        *,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ema: bool = False,
+        weight_decay: float = 0.0,
+        shape_scaling: Scaling = None,
+        normalize_weights: bool = False,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(params, lr, hyperparameters(locals()))
 
     def ball(self, group: dict[str, Any]) -> Ball:
         """The max norm ball."""

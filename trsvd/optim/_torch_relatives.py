@@ -10,9 +10,9 @@ from torch import Tensor
 
 from trsvd._arrays import Arrays
 from trsvd._validate import check_number
-from trsvd.balls import Ball, ColumnBall, KyFanDualBall, NuclearBall
+from trsvd.balls import Ball, KyFanDualBall, NuclearBall, SpectralBall
 from trsvd.optim._dion import dion_step, right_factors
-from trsvd.optim._layout import stack_shape
+from trsvd.optim._layout import from_stack, to_stack
 from trsvd.optim._normuon import check_beta2, row_normalized
 from trsvd.optim._oracles import (
     BallOracle,
@@ -20,9 +20,11 @@ from trsvd.optim._oracles import (
     FStarOracle,
     Oracle,
     RegularizedOracle,
+    row_oracle,
 )
-from trsvd.optim._torch_base import MatrixOptimizer, common_options
-from trsvd.optim._torch_families import FamilyOptimizer, Muon, Polar
+from trsvd.optim._torch_base import MatrixOptimizer, Plan, Scaling, Work, hyperparameters
+from trsvd.optim._torch_families import FamilyOptimizer, Polar
+from trsvd.optim._torch_shards import gathered, own_part
 
 __all__ = ["Dion", "FStarNeon", "NorMuon", "NuclearNeon", "SCALE"]
 
@@ -40,7 +42,9 @@ class NuclearNeon(MatrixOptimizer):
         Positive.
     gap : float, default 1e-2
         Relative gap that is enough, of the oracle of the nuclear norm.
-    **options
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
+        As for `common_options`.
+    momentum_dtype, layout, seed
         As for `common_options`.
     """
 
@@ -51,9 +55,18 @@ class NuclearNeon(MatrixOptimizer):
         *,
         lam: float = 1.0,
         gap: float = 1e-2,
-        **options: Any,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ema: bool = False,
+        weight_decay: float = 0.0,
+        shape_scaling: Scaling = None,
+        normalize_weights: bool = False,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
     ) -> None:
-        super().__init__(params, lr, {"lam": lam, "gap": gap, **common_options(**options)})
+        super().__init__(params, lr, hyperparameters(locals()))
 
     def _check(self, group: dict[str, Any]) -> None:
         super()._check(group)
@@ -73,10 +86,14 @@ class FStarNeon(MatrixOptimizer):
 
     Parameters
     ----------
-    params, lr, lam, **options
+    params, lr, lam
         As for `NuclearNeon`.
     tol : float, optional
         Relative residual of the singular triplets.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
+        As for `common_options`.
+    momentum_dtype, layout, seed
+        As for `common_options`.
     """
 
     def __init__(
@@ -86,9 +103,18 @@ class FStarNeon(MatrixOptimizer):
         *,
         lam: float = 1.0,
         tol: float | None = None,
-        **options: Any,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ema: bool = False,
+        weight_decay: float = 0.0,
+        shape_scaling: Scaling = None,
+        normalize_weights: bool = False,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
     ) -> None:
-        super().__init__(params, lr, {"lam": lam, "tol": tol, **common_options(**options)})
+        super().__init__(params, lr, hyperparameters(locals()))
 
     def _check(self, group: dict[str, Any]) -> None:
         super()._check(group)
@@ -98,10 +124,13 @@ class FStarNeon(MatrixOptimizer):
         """The update by a threshold."""
         return FStarOracle(lam=group["lam"], tol=group["tol"], seed=group["seed"])
 
-    def _remember(self, state: dict[str, Any], found: list[Direction], oracle: Oracle) -> None:
-        super()._remember(state, found, oracle)
+    def _remembered(
+        self, E: Tensor, found: list[Direction], oracle: Oracle, step: int
+    ) -> dict[str, Any]:
         assert isinstance(oracle, FStarOracle)
-        state["tau"] = [oracle.threshold(direction) for direction in found]
+        tau = [oracle.threshold(direction) for direction in found]
+        known = super()._remembered(E, found, oracle, step)
+        return {**known, "tau": torch.tensor(tau, dtype=torch.float64)}
 
 
 def _check_lam(lam: Any) -> None:
@@ -110,17 +139,33 @@ def _check_lam(lam: Any) -> None:
         raise ValueError(msg)
 
 
-class NorMuon(Muon):
+class NorMuon(FamilyOptimizer):
     """NorMuon: Muon with each row of the polar factor over its running root mean square.
 
     Parameters
     ----------
-    params, lr, method, **options
-        As for `Muon`.
+    params : iterable of tensors, of named tensors, or of dicts
+        Of at least two dimensions each.
+    lr : float or tensor, default 1e-3
+        Learning rate; the authors' default is 0.02.
     beta2 : float, default 0.95
-        By how much the mean squares of rows decay.
+        Decay of the mean squares of the rows.
     eps : float, default 1e-10
         Added to their roots.
+    method : str, NewtonSchulz or PolarExpress, default "newton-schulz"
+        As for `Muon`.
+    momentum : float, default 0.95
+        ``mu``, at least 0 and below 1.
+    nesterov : bool, default True
+        True: the direction is ``(1 - mu) G + mu M``; False: M.
+    ema : bool, default True
+        True: ``M <- mu M + (1 - mu) G``.
+    weight_decay : float, default 0
+        Decoupled: parameters are multiplied by ``1 - lr * weight_decay``.
+    shape_scaling : str, callable or None, default "muon"
+        ``sqrt(max(1, m / n))``, as published.
+    normalize_weights, maximize, momentum_dtype, layout, seed
+        As for `common_options`.
 
     Notes
     -----
@@ -138,11 +183,24 @@ class NorMuon(Muon):
         *,
         beta2: float = 0.95,
         eps: float = 1e-10,
-        method: Polar = "exact",
-        **options: Any,
+        method: Polar = "newton-schulz",
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ema: bool = True,
+        weight_decay: float = 0.0,
+        shape_scaling: Scaling = "muon",
+        normalize_weights: bool = False,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
     ) -> None:
-        own = {"beta2": beta2, "eps": eps, "method": method}
-        FamilyOptimizer.__init__(self, params, lr, {**own, **common_options(**options)})
+        super().__init__(params, lr, hyperparameters(locals()))
+
+    def ball(self, group: dict[str, Any]) -> Ball:
+        """The spectral ball."""
+        del group
+        return SpectralBall()
 
     def _check(self, group: dict[str, Any]) -> None:
         super()._check(group)
@@ -151,20 +209,24 @@ class NorMuon(Muon):
             msg = f"Invalid eps value: {group['eps']}; it must be at least 0"
             raise ValueError(msg)
 
-    def _updates(
-        self, params: list[Tensor], directions: list[Tensor], group: dict[str, Any], number: int
-    ) -> list[Tensor]:
-        updates = super()._updates(params, directions, group, number)
-        return [self._normalized(p, U, group) for p, U in zip(params, updates, strict=True)]
+    def _updates(self, plan: Plan, work: Work, iterates: list[Tensor]) -> list[Tensor]:
+        updates = super()._updates(plan, work, iterates)
+        return [
+            self._normalized(plan, p, U, work.group)
+            for p, U in zip(work.params, updates, strict=True)
+        ]
 
-    def _normalized(self, param: Tensor, update: Tensor, group: dict[str, Any]) -> Tensor:
-        state, arrays = self.state[param], Arrays.of_array(update)
-        stack = arrays.take(update).reshape(stack_shape(tuple(update.shape), group["layout"]))
-        if "row_second_moment" not in state:
-            state["row_second_moment"] = stack.new_zeros(stack.shape[:2])
-        X, v = row_normalized(stack, state["row_second_moment"], group["beta2"], group["eps"])
-        state["row_second_moment"] = v
-        return X.reshape(update.shape).to(update.dtype)
+    def _normalized(
+        self, plan: Plan, param: Tensor, update: Tensor, group: dict[str, Any]
+    ) -> Tensor:
+        arrays = Arrays.of_array(update)
+        stack = to_stack(arrays.take(update), group["layout"])
+        v = self._known(param).get("row_second_moment")
+        if v is None:
+            v = stack.new_zeros(stack.shape[:2])
+        X, v = row_normalized(stack, v, group["beta2"], group["eps"])
+        plan.states[param]["row_second_moment"] = v
+        return from_stack(X, tuple(update.shape), group["layout"]).to(update.dtype)
 
 
 class Dion(MatrixOptimizer):
@@ -184,6 +246,9 @@ class Dion(MatrixOptimizer):
         False: the published step ``-P C^T`` with the column-normalized R as C. Its singular values
         can be above 1: it is on no ball. True: the polar factor ``-P polar(R)^T``, which lies in
         the dual Ky Fan k-ball. The buffers are the same.
+    transpose : bool, default True
+        True: iterate on the transpose where m < n, as in the authors' ``dion.py``. False: never, as
+        in their ``dion_simple.py``. The two differ for wide matrices.
     shape_scaling : str, callable or None, default "rms"
         ``sqrt(m / n)``, as published.
     weight_decay, normalize_weights, maximize, momentum_dtype, layout, seed
@@ -202,7 +267,8 @@ class Dion(MatrixOptimizer):
         k: int | float,
         momentum: float = 0.95,
         orthonormal: bool = False,
-        shape_scaling: Any = "rms",
+        transpose: bool = True,
+        shape_scaling: Scaling = "rms",
         weight_decay: float = 0.0,
         normalize_weights: bool = False,
         maximize: bool = False,
@@ -210,18 +276,7 @@ class Dion(MatrixOptimizer):
         layout: str = "auto",
         seed: int = 0,
     ) -> None:
-        options = common_options(
-            momentum=momentum,
-            shape_scaling=shape_scaling,
-            weight_decay=weight_decay,
-            normalize_weights=normalize_weights,
-            maximize=maximize,
-            momentum_dtype=momentum_dtype,
-            layout=layout,
-            seed=seed,
-        )
-        del options["nesterov"], options["ema"]
-        super().__init__(params, lr, {"k": k, "orthonormal": orthonormal, **options})
+        super().__init__(params, lr, hyperparameters(locals()))
 
     def _check(self, group: dict[str, Any]) -> None:
         if callable(group["k"]):
@@ -233,33 +288,40 @@ class Dion(MatrixOptimizer):
         """That of the dual Ky Fan k-ball, beside which diagnostics put Dion's own direction."""
         return BallOracle(ball=KyFanDualBall, k=group["k"], seed=group["seed"])
 
-    def _step_group(self, params: list[Tensor], group: dict[str, Any], number: int) -> None:
-        for param, G in zip(params, self._gradients(params, group), strict=True):
-            state, layout = self.state[param], group["layout"]
-            shape = stack_shape(tuple(param.shape), layout)
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(G)
-                state["right_factors"] = right_factors(param, group["k"], layout, group["seed"])
-            arrays, M = Arrays.of_array(G), state["momentum_buffer"]
-            B = (arrays.take(M) + arrays.take(G)).reshape(shape)
-            D, left, Q = dion_step(
+    def _plan_group(
+        self, plan: Plan, params: list[Tensor], group: dict[str, Any], number: int
+    ) -> None:
+        grads, transpose = self._gradients(params, group), group["transpose"]
+        for param, M, G in zip(params, self._buffers(params, grads), grads, strict=True):
+            known, shape, layout = self._known(param), tuple(param.shape), group["layout"]
+            arrays = Arrays.of_array(G)
+            whole = gathered(arrays.take(M) + arrays.take(G), param)
+            Q, B = known.get("right_factors"), to_stack(whole, layout)
+            if Q is None:
+                Q = right_factors(whole, group["k"], layout, group["seed"], transpose=transpose)
+            D, left, after = dion_step(
                 B,
-                arrays.take(state["right_factors"]),
+                arrays.take(Q),
                 group["momentum"],
                 orthonormal=group["orthonormal"],
+                transpose=transpose,
             )
-            M.copy_(left.reshape(M.shape))
             if self._diagnostics_hooks:
-                found = [Direction(D[i], None) for i in range(shape[0])]
-                starts = [None] * shape[0]
+                found = [Direction(each, None) for each in D]
+                owners, starts = [param] * len(found), [None] * len(found)
                 oracle = self.oracle(group)
-                self._report([param] * shape[0], list(B), found, starts, oracle, group, number)
-            state["right_factors"], state["step"] = Q, state.get("step", 0) + 1
-            self._apply(param, D.reshape(param.shape).to(G.dtype), group)
+                self._report(plan, owners, list(B), found, starts, oracle, group, number)
+            M = own_part(from_stack(left, shape, layout), param).to(M.dtype)
+            self._keep_buffers(plan, [param], [M])
+            plan.states[param]["right_factors"] = after
+            self._move(plan, param, from_stack(D, shape, layout).to(G.dtype), group)
 
 
-class SCALE(FamilyOptimizer):
-    """SCALE: each column of the gradient over its norm, with momentum for the last layer only.
+class SCALE(MatrixOptimizer):
+    """SCALE: gradients of each output over their root mean square, momentum for the head only.
+
+    A weight (out, in) is divided along its rows; an embedding (vocabulary, d), which is a group
+    with ``layout="in_out"``, along its columns.
 
     Parameters
     ----------
@@ -268,14 +330,22 @@ class SCALE(FamilyOptimizer):
     lr : float or tensor, default 1e-3
         Learning rate.
     last_layer : tensor or iterable of tensors, optional
-        The parameters that have momentum; by default the last one of the last group. Where they
-        are part of a group, it is divided in two. Groups that are added later have none, unless
-        they say so.
+        The parameters that have momentum. By default those of the groups with the role ``"head"``
+        (see `split_parameters`; none if the groups have other roles), and where groups have no
+        roles the last parameter of the last group. Where they are part of a group, it is divided
+        in two. Groups that are added later have no momentum, unless they say so.
+    normalization : str, default "rms"
+        ``"rms"``: over the root mean square, or ``eps`` where it is larger. ``"l2"``: over the
+        2-norm, the oracle of the row-wise ball; updates are ``sqrt(in)`` times smaller.
+    eps : float, default 1e-8
+        Lower bound of the root mean squares.
     momentum : float, default 0.9
         Of the last layer.
     nesterov : bool, default False
         As for `common_options`.
-    **options
+    ema : bool, default True
+        True: ``M <- mu M + (1 - mu) G``, as published.
+    weight_decay, shape_scaling, normalize_weights, maximize, momentum_dtype, layout, seed
         As for `common_options`.
 
     References
@@ -289,14 +359,24 @@ class SCALE(FamilyOptimizer):
         lr: float | Tensor = 1e-3,
         *,
         last_layer: Tensor | Iterable[Tensor] | None = None,
+        normalization: str = "rms",
+        eps: float = 1e-8,
         momentum: float = 0.9,
         nesterov: bool = False,
-        **options: Any,
+        ema: bool = True,
+        weight_decay: float = 0.0,
+        shape_scaling: Scaling = None,
+        normalize_weights: bool = False,
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        layout: str = "auto",
+        seed: int = 0,
     ) -> None:
-        options = common_options(momentum=momentum, nesterov=nesterov, **options)
-        super().__init__(params, lr, options)
+        given = hyperparameters(locals())
+        del given["last_layer"]
+        super().__init__(params, lr, given)
         if last_layer is None:
-            last_layer = self.param_groups[-1]["params"][-1:]
+            last_layer = _head_of(self.param_groups)
         chosen = {id(p) for p in ([last_layer] if isinstance(last_layer, Tensor) else last_layer)}
         known = {id(p) for group in self.param_groups for p in group["params"]}
         if not chosen <= known:
@@ -307,10 +387,16 @@ class SCALE(FamilyOptimizer):
         ]
         self.defaults["momentum"] = 0.0
 
-    def ball(self, group: dict[str, Any]) -> Ball:
-        """The ball of the largest column norm."""
-        del group
-        return ColumnBall()
+    def oracle(self, group: dict[str, Any]) -> Oracle:
+        """Rows over their root mean squares, or over their norms."""
+        return row_oracle(group["normalization"], group["eps"])
+
+
+def _head_of(groups: list[dict[str, Any]]) -> list[Tensor]:
+    """The parameters of the head, by the roles of the groups if they have any."""
+    if any("role" in group for group in groups):
+        return [p for group in groups if group.get("role") == "head" for p in group["params"]]
+    return list(groups[-1]["params"][-1:])
 
 
 def _divided(group: dict[str, Any], chosen: set[int]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The optimizers of the paper and their relatives, each a chain of links on a ball.
 
-All take the keywords of `from_ball`, of which they are short forms::
+They are short forms of `from_ball`, whose keywords they take::
 
     fanion(lr, k)       from_ball(KyFanDualBall, lr, k=k)
     f_muon(lr)          from_ball(0.5 * SpectralBall() + 0.5 * FrobeniusBall(), lr)
@@ -8,26 +8,35 @@ All take the keywords of `from_ball`, of which they are short forms::
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from trsvd._polar_methods import PolarIteration
-from trsvd.balls import (
-    ColumnBall,
-    FrobeniusBall,
-    KyFanDualBall,
-    MaxBall,
-    NuclearBall,
-    SpectralBall,
-)
+from trsvd.balls import FrobeniusBall, KyFanDualBall, MaxBall, NuclearBall, SpectralBall
 from trsvd.methods import Method
 from trsvd.optim._chain import Rule
 from trsvd.optim._dion import DionDescent
-from trsvd.optim._families import FFanionBall, SFanionBall, f_muon_ball, s_muon_ball
-from trsvd.optim._general import LearningRateLike, Rank, finished, from_ball, from_oracle
+from trsvd.optim._families import (
+    FFanionBall,
+    SFanionBall,
+    f_muon_ball,
+    muon_method,
+    muon_scaling,
+    s_muon_ball,
+)
+from trsvd.optim._general import (
+    LearningRateLike,
+    Rank,
+    Scaling,
+    finished,
+    from_ball,
+    from_oracle,
+)
 from trsvd.optim._links import LastOnly, Momentum
 from trsvd.optim._normuon import RowNormalization
-from trsvd.optim._oracles import FStarOracle, RegularizedOracle
+from trsvd.optim._oracles import FStarOracle, RegularizedOracle, row_oracle
+from trsvd.optim.diagnostics import Diagnostics
+from trsvd.polar import QUINTIC
 
 __all__ = [
     "dion",
@@ -48,8 +57,26 @@ __all__ = [
     "sign_sgd",
 ]
 
+Polar = str | Method | PolarIteration
 
-def fanion(lr: LearningRateLike, k: Rank, **options: Any) -> Rule:
+
+def fanion(
+    lr: LearningRateLike,
+    k: Rank,
+    *,
+    method: Any = None,
+    gap: float = 1e-2,
+    seed: int = 0,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ema: bool = False,
+    weight_decay: float = 0.0,
+    shape_scaling: Scaling = None,
+    normalize_weights: bool = False,
+    layout: str = "auto",
+    diagnostics: Callable[[Diagnostics], Any] | None = None,
+    every: int = 1,
+) -> Rule:
     """Fanion-k: the oracle of the dual Ky Fan k-norm, ``-U_k V_k^H``.
 
     Parameters
@@ -58,7 +85,11 @@ def fanion(lr: LearningRateLike, k: Rank, **options: Any) -> Rule:
         Learning rate, or a schedule.
     k : int, float or callable
         The rank, as for `from_ball`; a schedule of it makes this NuMuon (arXiv:2603.03597).
-    **options
+    method, gap, seed
+        As for `from_ball`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, layout
+        As for `from_ball`.
+    diagnostics, every
         As for `from_ball`.
 
     Returns
@@ -69,10 +100,27 @@ def fanion(lr: LearningRateLike, k: Rank, **options: Any) -> Rule:
     ----------
     A. Kravatskiy et al., The Ky Fan Norms and Beyond, arXiv:2512.09678.
     """
-    return from_ball(KyFanDualBall, lr, k=k, **options)
+    return from_ball(KyFanDualBall, **locals())
 
 
-def f_fanion(lr: LearningRateLike, k: Rank, *, alpha: float = 0.5, **options: Any) -> Rule:
+def f_fanion(
+    lr: LearningRateLike,
+    k: Rank,
+    *,
+    alpha: float = 0.5,
+    method: Any = None,
+    gap: float = 1e-2,
+    seed: int = 0,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ema: bool = False,
+    weight_decay: float = 0.0,
+    shape_scaling: Scaling = None,
+    normalize_weights: bool = False,
+    layout: str = "auto",
+    diagnostics: Callable[[Diagnostics], Any] | None = None,
+    every: int = 1,
+) -> Rule:
     """F-Fanion-k: ``-(alpha U_k V_k^H + (1 - alpha) E / ||E||_F)``.
 
     Parameters
@@ -81,18 +129,39 @@ def f_fanion(lr: LearningRateLike, k: Rank, *, alpha: float = 0.5, **options: An
         As for `fanion`.
     alpha : float, default 0.5
         Weight of the dual Ky Fan part, between 0 and 1.
-    **options
+    method, gap, seed
+        As for `from_ball`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, layout
+        As for `from_ball`.
+    diagnostics, every
         As for `from_ball`.
 
     Returns
     -------
     Rule
     """
-    return from_ball(FFanionBall(alpha), lr, k=k, **options)
+    options = dict(locals())
+    return from_ball(FFanionBall(options.pop("alpha")), **options)
 
 
 def s_fanion(
-    lr: LearningRateLike, k: Rank, *, alpha: float = 0.5, eta: float = 0.01, **options: Any
+    lr: LearningRateLike,
+    k: Rank,
+    *,
+    alpha: float = 0.5,
+    eta: float = 0.01,
+    method: Any = None,
+    gap: float = 1e-2,
+    seed: int = 0,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ema: bool = False,
+    weight_decay: float = 0.0,
+    shape_scaling: Scaling = None,
+    normalize_weights: bool = False,
+    layout: str = "auto",
+    diagnostics: Callable[[Diagnostics], Any] | None = None,
+    every: int = 1,
 ) -> Rule:
     """S-Fanion-k: ``-(alpha U_k V_k^H + (1 - alpha) eta sign(E))``.
 
@@ -104,74 +173,182 @@ def s_fanion(
         Weight of the dual Ky Fan part, between 0 and 1.
     eta : float, default 0.01
         Radius of the max norm ball in the sum.
-    **options
+    method, gap, seed
+        As for `from_ball`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, layout
+        As for `from_ball`.
+    diagnostics, every
         As for `from_ball`.
 
     Returns
     -------
     Rule
     """
-    return from_ball(SFanionBall(alpha, eta), lr, k=k, **options)
+    options = dict(locals())
+    ball = SFanionBall(options.pop("alpha"), options.pop("eta"))
+    return from_ball(ball, **options)
 
 
-def neon(lr: LearningRateLike, **options: Any) -> Rule:
+def neon(
+    lr: LearningRateLike,
+    *,
+    method: Any = None,
+    gap: float = 1e-2,
+    seed: int = 0,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ema: bool = False,
+    weight_decay: float = 0.0,
+    shape_scaling: Scaling = None,
+    normalize_weights: bool = False,
+    layout: str = "auto",
+    diagnostics: Callable[[Diagnostics], Any] | None = None,
+    every: int = 1,
+) -> Rule:
     """Neon: Fanion-1, ``-u_1 v_1^H``.
 
     Parameters
     ----------
-    lr, **options
+    lr, method, gap, seed
+        As for `from_ball`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, layout
+        As for `from_ball`.
+    diagnostics, every
         As for `from_ball`.
 
     Returns
     -------
     Rule
     """
-    return fanion(lr, 1, **options)
+    return fanion(k=1, **locals())
 
 
-def f_neon(lr: LearningRateLike, *, alpha: float = 0.5, **options: Any) -> Rule:
+def f_neon(
+    lr: LearningRateLike,
+    *,
+    alpha: float = 0.5,
+    method: Any = None,
+    gap: float = 1e-2,
+    seed: int = 0,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ema: bool = False,
+    weight_decay: float = 0.0,
+    shape_scaling: Scaling = None,
+    normalize_weights: bool = False,
+    layout: str = "auto",
+    diagnostics: Callable[[Diagnostics], Any] | None = None,
+    every: int = 1,
+) -> Rule:
     """F-Neon: F-Fanion-1.
 
     Parameters
     ----------
-    lr, alpha, **options
+    lr, alpha, method, gap, seed
         As for `f_fanion`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, layout
+        As for `from_ball`.
+    diagnostics, every
+        As for `from_ball`.
 
     Returns
     -------
     Rule
     """
-    return f_fanion(lr, 1, alpha=alpha, **options)
+    return f_fanion(k=1, **locals())
 
 
-def s_neon(lr: LearningRateLike, *, alpha: float = 0.5, eta: float = 0.01, **options: Any) -> Rule:
+def s_neon(
+    lr: LearningRateLike,
+    *,
+    alpha: float = 0.5,
+    eta: float = 0.01,
+    method: Any = None,
+    gap: float = 1e-2,
+    seed: int = 0,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ema: bool = False,
+    weight_decay: float = 0.0,
+    shape_scaling: Scaling = None,
+    normalize_weights: bool = False,
+    layout: str = "auto",
+    diagnostics: Callable[[Diagnostics], Any] | None = None,
+    every: int = 1,
+) -> Rule:
     """S-Neon: S-Fanion-1.
 
     Parameters
     ----------
-    lr, alpha, eta, **options
+    lr, alpha, eta, method, gap, seed
         As for `s_fanion`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, layout
+        As for `from_ball`.
+    diagnostics, every
+        As for `from_ball`.
 
     Returns
     -------
     Rule
     """
-    return s_fanion(lr, 1, alpha=alpha, eta=eta, **options)
+    return s_fanion(k=1, **locals())
 
 
 def muon(
-    lr: LearningRateLike, *, method: str | Method | PolarIteration = "exact", **options: Any
+    lr: LearningRateLike = 1e-3,
+    weight_decay: float = 0.1,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ns_coefficients: Sequence[float] = QUINTIC,
+    eps: float = 1e-7,
+    ns_steps: int = 5,
+    adjust_lr_fn: str | None = None,
+    *,
+    method: Polar = "newton-schulz",
+    shape_scaling: Scaling = None,
+    ema: bool = True,
+    normalize_weights: bool = False,
+    layout: str = "auto",
+    seed: int = 0,
+    diagnostics: Callable[[Diagnostics], Any] | None = None,
+    every: int = 1,
 ) -> Rule:
-    """Muon: the oracle of the spectral norm, ``-U V^H``.
+    """Muon, with the algorithm and the defaults of `torch.optim.Muon`.
+
+    The direction is a moving average with Nesterov's step. Five Newton-Schulz steps in bfloat16
+    (float32 where the array library has no bfloat16, as NumPy) take it near its polar factor, which
+    is multiplied by ``sqrt(max(1, m / n))``.
 
     Parameters
     ----------
-    lr : float or callable
+    lr : float or callable, default 1e-3
         Learning rate, or a schedule.
-    method : str, Method, NewtonSchulz or PolarExpress, default "exact"
-        ``"exact"``, ``"gram"``, ``trsvd.NewtonSchulz()`` (as Muon has it) or
-        ``trsvd.PolarExpress()``.
-    **options
+    weight_decay : float, default 0.1
+        Decoupled: parameters are multiplied by ``1 - lr * weight_decay``.
+    momentum : float, default 0.95
+        ``mu``, at least 0 and below 1.
+    nesterov : bool, default True
+        True: the direction is ``(1 - mu) G + mu M``; False: M.
+    ns_coefficients : tuple of three floats, default (3.4445, -4.775, 2.0315)
+        Coefficients of the Newton-Schulz polynomial.
+    eps : float, default 1e-7
+        Lower bound of the Frobenius norm that the direction is divided by.
+    ns_steps : int, default 5
+        Number of Newton-Schulz steps, below 100.
+    adjust_lr_fn : str, optional
+        ``"original"`` (the default): updates times ``sqrt(max(1, m / n))``.
+        ``"match_rms_adamw"``: times ``0.2 sqrt(max(m, n))``.
+    method : str, Method, NewtonSchulz or PolarExpress, default "newton-schulz"
+        ``"newton-schulz"`` is the iteration of `torch.optim.Muon`. ``"exact"`` is the polar factor
+        by an SVD, ``"gram"`` by eigenvalues in double precision. An iteration, as
+        `trsvd.NewtonSchulz`, scales the direction first: the update does not depend on the size of
+        the gradient.
+    shape_scaling : str or callable, optional
+        Factor of the updates in place of ``adjust_lr_fn``, one of `trsvd.optim.SCALINGS`
+        (``"none"`` for 1) or a function of m and n.
+    ema : bool, default True
+        True: ``M <- mu M + (1 - mu) G``. False: ``M <- mu M + G``.
+    normalize_weights, layout, seed, diagnostics, every
         As for `from_ball`.
 
     Returns
@@ -183,30 +360,52 @@ def muon(
     K. Jordan et al., Muon: an optimizer for hidden layers in neural networks,
     https://kellerjordan.github.io/posts/muon/.
     """
-    return from_ball(SpectralBall(), lr, method=method, **options)
+    options = dict(locals())
+    iteration = [options.pop(name) for name in ("ns_steps", "ns_coefficients", "eps")]
+    options["method"] = muon_method(method, *iteration)
+    options["shape_scaling"] = muon_scaling(options.pop("adjust_lr_fn"), shape_scaling)
+    return from_ball(SpectralBall(), **options)
 
 
 def f_muon(
     lr: LearningRateLike,
     *,
     alpha: float = 0.5,
-    method: str | Method | PolarIteration = "exact",
-    **options: Any,
+    method: Polar = "exact",
+    seed: int = 0,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ema: bool = False,
+    weight_decay: float = 0.0,
+    shape_scaling: Scaling = None,
+    normalize_weights: bool = False,
+    layout: str = "auto",
+    diagnostics: Callable[[Diagnostics], Any] | None = None,
+    every: int = 1,
 ) -> Rule:
     """F-Muon: ``-(alpha U V^H + (1 - alpha) E / ||E||_F)``.
 
     Parameters
     ----------
-    lr, method, **options
+    lr : float or callable
+        Learning rate, or a schedule.
+    method : str, Method, NewtonSchulz or PolarExpress, default "exact"
         As for `muon`.
     alpha : float, default 0.5
         Weight of the spectral part, between 0 and 1.
+    seed
+        As for `from_ball`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, layout
+        As for `from_ball`.
+    diagnostics, every
+        As for `from_ball`.
 
     Returns
     -------
     Rule
     """
-    return from_ball(f_muon_ball(alpha), lr, method=method, **options)
+    options = dict(locals())
+    return from_ball(f_muon_ball(options.pop("alpha")), **options)
 
 
 def s_muon(
@@ -214,59 +413,125 @@ def s_muon(
     *,
     alpha: float = 0.5,
     eta: float = 0.01,
-    method: str | Method | PolarIteration = "exact",
-    **options: Any,
+    method: Polar = "exact",
+    seed: int = 0,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ema: bool = False,
+    weight_decay: float = 0.0,
+    shape_scaling: Scaling = None,
+    normalize_weights: bool = False,
+    layout: str = "auto",
+    diagnostics: Callable[[Diagnostics], Any] | None = None,
+    every: int = 1,
 ) -> Rule:
     """S-Muon: ``-(alpha U V^H + (1 - alpha) eta sign(E))``.
 
     Parameters
     ----------
-    lr, method, **options
+    lr : float or callable
+        Learning rate, or a schedule.
+    method : str, Method, NewtonSchulz or PolarExpress, default "exact"
         As for `muon`.
     alpha : float, default 0.5
         Weight of the spectral part, between 0 and 1.
     eta : float, default 0.01
         Radius of the max norm ball in the sum.
+    seed
+        As for `from_ball`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, layout
+        As for `from_ball`.
+    diagnostics, every
+        As for `from_ball`.
 
     Returns
     -------
     Rule
     """
-    return from_ball(s_muon_ball(alpha, eta), lr, method=method, **options)
+    options = dict(locals())
+    ball = s_muon_ball(options.pop("alpha"), options.pop("eta"))
+    return from_ball(ball, **options)
 
 
-def nsgd(lr: LearningRateLike, **options: Any) -> Rule:
+def nsgd(
+    lr: LearningRateLike,
+    *,
+    seed: int = 0,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ema: bool = False,
+    weight_decay: float = 0.0,
+    shape_scaling: Scaling = None,
+    normalize_weights: bool = False,
+    layout: str = "auto",
+    diagnostics: Callable[[Diagnostics], Any] | None = None,
+    every: int = 1,
+) -> Rule:
     """Normalized SGD: the oracle of the Frobenius norm, ``-E / ||E||_F``.
 
     Parameters
     ----------
-    lr, **options
+    lr, seed
+        As for `from_ball`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, layout
+        As for `from_ball`.
+    diagnostics, every
         As for `from_ball`.
 
     Returns
     -------
     Rule
     """
-    return from_ball(FrobeniusBall(), lr, **options)
+    return from_ball(FrobeniusBall(), **locals())
 
 
-def sign_sgd(lr: LearningRateLike, **options: Any) -> Rule:
+def sign_sgd(
+    lr: LearningRateLike,
+    *,
+    seed: int = 0,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ema: bool = False,
+    weight_decay: float = 0.0,
+    shape_scaling: Scaling = None,
+    normalize_weights: bool = False,
+    layout: str = "auto",
+    diagnostics: Callable[[Diagnostics], Any] | None = None,
+    every: int = 1,
+) -> Rule:
     """SignSGD: the oracle of the entrywise max norm, ``-sign(E)``.
 
     Parameters
     ----------
-    lr, **options
+    lr, seed
+        As for `from_ball`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, layout
+        As for `from_ball`.
+    diagnostics, every
         As for `from_ball`.
 
     Returns
     -------
     Rule
     """
-    return from_ball(MaxBall(), lr, **options)
+    return from_ball(MaxBall(), **locals())
 
 
 def nuclear_neon(
-    lr: LearningRateLike, *, lam: float = 1.0, gap: float = 1e-2, seed: int = 0, **options: Any
+    lr: LearningRateLike,
+    *,
+    lam: float = 1.0,
+    gap: float = 1e-2,
+    seed: int = 0,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ema: bool = False,
+    weight_decay: float = 0.0,
+    shape_scaling: Scaling = None,
+    normalize_weights: bool = False,
+    layout: str = "auto",
+    diagnostics: Callable[[Diagnostics], Any] | None = None,
+    every: int = 1,
 ) -> Rule:
     """Nuclear-Neon: ``argmin <E, D> + lam ||D||_*^2``, which is ``-(s_1 / (2 lam)) u_1 v_1^H``.
 
@@ -278,15 +543,18 @@ def nuclear_neon(
         Positive.
     gap, seed
         As for `from_ball`.
-    **options
-        As for `from_oracle`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, layout
+        As for `from_ball`.
+    diagnostics, every
+        As for `from_ball`.
 
     Returns
     -------
     Rule
     """
-    oracle = RegularizedOracle(ball=NuclearBall(), lam=lam, gap=gap, seed=seed)
-    return from_oracle(oracle, lr, **options)
+    options = dict(locals())
+    own = {name: options.pop(name) for name in ("lam", "gap", "seed")}
+    return from_oracle(RegularizedOracle(ball=NuclearBall(), **own), **options)
 
 
 def f_star_neon(
@@ -295,7 +563,15 @@ def f_star_neon(
     lam: float = 1.0,
     tol: float | None = None,
     seed: int = 0,
-    **options: Any,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ema: bool = False,
+    weight_decay: float = 0.0,
+    shape_scaling: Scaling = None,
+    normalize_weights: bool = False,
+    layout: str = "auto",
+    diagnostics: Callable[[Diagnostics], Any] | None = None,
+    every: int = 1,
 ) -> Rule:
     """F*-Neon: ``-(1 / lam) U max(S - tau, 0) V^H``, see `trsvd.f_star_neon`.
 
@@ -309,14 +585,18 @@ def f_star_neon(
         Relative residual of the singular triplets.
     seed : int, default 0
         Of the random numbers.
-    **options
-        As for `from_oracle`.
+    momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, layout
+        As for `from_ball`.
+    diagnostics, every
+        As for `from_ball`.
 
     Returns
     -------
     Rule
     """
-    return from_oracle(FStarOracle(lam=lam, tol=tol, seed=seed), lr, **options)
+    options = dict(locals())
+    own = {name: options.pop(name) for name in ("lam", "tol", "seed")}
+    return from_oracle(FStarOracle(**own), **options)
 
 
 def dion(
@@ -325,8 +605,9 @@ def dion(
     *,
     momentum: float = 0.95,
     orthonormal: bool = False,
+    transpose: bool = True,
     weight_decay: float = 0.0,
-    shape_scaling: str | Callable[[int, int], float] | None = "rms",
+    shape_scaling: Scaling = "rms",
     normalize_weights: bool = False,
     layout: str = "auto",
     seed: int = 0,
@@ -346,7 +627,10 @@ def dion(
     momentum : float, default 0.95
         ``mu``: what stays in the buffer of the part that was used.
     orthonormal : bool, default False
-        Which variant.
+        True: the variant with the polar factor.
+    transpose : bool, default True
+        True: iterate on the transpose where m < n, as in the authors' ``dion.py``. False: never, as
+        in their ``dion_simple.py``. The two differ for wide matrices.
     weight_decay, normalize_weights, layout, seed
         As for `from_ball`.
     shape_scaling : str, callable or None, default "rms"
@@ -360,7 +644,14 @@ def dion(
     ----------
     K. Ahn et al., Dion: Distributed Orthonormalized Updates, arXiv:2504.05295.
     """
-    link = DionDescent(k=k, momentum=momentum, orthonormal=orthonormal, layout=layout, seed=seed)
+    link = DionDescent(
+        k=k,
+        momentum=momentum,
+        orthonormal=orthonormal,
+        transpose=transpose,
+        layout=layout,
+        seed=seed,
+    )
     return finished([link], lr, weight_decay, shape_scaling, normalize_weights, layout)
 
 
@@ -369,22 +660,36 @@ def normuon(
     *,
     beta2: float = 0.95,
     eps: float = 1e-10,
-    method: str | Method | PolarIteration = "exact",
+    method: Polar = "newton-schulz",
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ema: bool = True,
+    weight_decay: float = 0.0,
+    shape_scaling: Scaling = "muon",
+    normalize_weights: bool = False,
     layout: str = "auto",
-    **options: Any,
+    seed: int = 0,
+    diagnostics: Callable[[Diagnostics], Any] | None = None,
+    every: int = 1,
 ) -> Rule:
     """NorMuon: Muon with each row of the polar factor over its running root mean square.
 
     Parameters
     ----------
-    lr, method, **options
-        As for `muon`.
+    lr : float or callable
+        Learning rate, or a schedule.
     beta2 : float, default 0.95
-        By how much the mean squares of rows decay.
+        Decay of the mean squares of the rows.
     eps : float, default 1e-10
         Added to their roots.
-    layout : str, default "auto"
+    method : str, Method, NewtonSchulz or PolarExpress, default "newton-schulz"
+        As for `muon`.
+    momentum, nesterov, weight_decay, normalize_weights, layout, seed, diagnostics, every
         As for `from_ball`.
+    ema : bool, default True
+        As for `from_ball`, and as published.
+    shape_scaling : str, callable or None, default "muon"
+        ``sqrt(max(1, m / n))``, as published.
 
     Returns
     -------
@@ -394,27 +699,51 @@ def normuon(
     ----------
     Z. Li et al., NorMuon: Making Muon more efficient and scalable, arXiv:2510.05491.
     """
-    rule = muon(lr, method=method, layout=layout, **options)
+    options = dict(locals())
+    rows = RowNormalization(beta2=options.pop("beta2"), eps=options.pop("eps"), layout=layout)
+    rule = from_ball(SpectralBall(), **options)
     links = list(rule.links)
-    links.insert(2, RowNormalization(beta2=beta2, eps=eps, layout=layout))
+    links.insert(2, rows)
     return Rule(tuple(links))
 
 
 def scale(
-    lr: LearningRateLike, *, momentum: float = 0.9, layout: str = "auto", **options: Any
+    lr: LearningRateLike,
+    *,
+    normalization: str = "rms",
+    eps: float = 1e-8,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    ema: bool = True,
+    weight_decay: float = 0.0,
+    shape_scaling: Scaling = None,
+    normalize_weights: bool = False,
+    layout: str = "auto",
+    diagnostics: Callable[[Diagnostics], Any] | None = None,
+    every: int = 1,
 ) -> Rule:
-    """SCALE: column-normalized SGD, with momentum for the last parameter only.
+    """SCALE: gradients of each output over their root mean square, momentum for the head only.
 
     Parameters
     ----------
     lr : float or callable
         Learning rate, or a schedule.
+    normalization : str, default "rms"
+        ``"rms"``: over the root mean square, or ``eps`` where it is larger. ``"l2"``: over the
+        2-norm, the oracle of the row-wise ball; updates are ``sqrt(in)`` times smaller.
+    eps : float, default 1e-8
+        Lower bound of the root mean squares.
     momentum : float, default 0.9
         Of the last parameter, in the order in which they are given: that of the head.
+    nesterov : bool, default False
+        As for `from_ball`.
+    ema : bool, default True
+        As for `from_ball`, and as published.
+    weight_decay, shape_scaling, normalize_weights, diagnostics, every
+        As for `from_ball`.
     layout : str, default "auto"
-        As for `from_ball`.
-    **options
-        As for `from_ball`.
+        As for `from_ball`. Parameters are read as (out, in), as PyTorch keeps them; pass
+        ``"in_out"`` for kernels (in, out) and embeddings (vocabulary, d).
 
     Returns
     -------
@@ -424,9 +753,8 @@ def scale(
     ----------
     A. Glentis et al., A minimalist optimizer design for LLM pretraining, arXiv:2506.16659.
     """
-    options.setdefault("nesterov", False)
-    first = Momentum(
-        momentum=momentum, nesterov=options.pop("nesterov"), ema=options.pop("ema", False)
-    )
-    rule = from_ball(ColumnBall(), lr, momentum=0.0, layout=layout, **options)
+    options = dict(locals())
+    oracle = row_oracle(options.pop("normalization"), options.pop("eps"))
+    first = Momentum(**{name: options.pop(name) for name in ("momentum", "nesterov", "ema")})
+    rule = from_oracle(oracle, momentum=0.0, **options)
     return Rule((LastOnly(first), *rule.links[1:]))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["Constant", "Cosine", "Piecewise", "rank_at", "value_at"]
+__all__ = ["Constant", "Cosine", "Piecewise", "largest_rank", "rank_at", "value_at"]
 
 Schedule = Callable[[int], Any]
 
@@ -156,3 +156,22 @@ def rank_at(k: Any, step: int, rank: int) -> int:
         # A product that is whole but for its rounding is not rounded up.
         value = math.ceil(value * rank * (1 - 1e-12)) if value <= 1 else round(value)
     return max(1, min(int(value), rank))
+
+
+def largest_rank(k: Any, step: int, rank: int) -> int:
+    """The largest rank of a schedule, as far as it is known; the one at this step for a function.
+
+    Parameters
+    ----------
+    k, step, rank
+        As for `rank_at`.
+
+    Returns
+    -------
+    int
+    """
+    if isinstance(k, Cosine):
+        values: Sequence[Any] = (k.first, k.last)
+    else:
+        values = k.values if isinstance(k, Piecewise) else (value_at(k, step),)
+    return max(rank_at(value, step, rank) for value in values)
