@@ -205,7 +205,7 @@ class Watch:
         self.over = False
         self.gap: float | None = None
         self.before: HostArray = np.zeros(0)
-        self.least = self.outside = self.top = 0.0
+        self.room = self.outside = self.top = 0.0
         self.ceiling = math.inf
         self.intact = False
         # `kept_values` of all columns of the subspace, set before the first look.
@@ -233,7 +233,7 @@ class Watch:
         flat = is_flat(beyond / max(self.rank - k, 1), float(S[k - 1]))
         if flat:
             estimate = math.inf
-        quiet = self.intact and abs(outside - self.outside**2) <= 0.5 * self.least**2
+        quiet = self.intact and abs(outside - self.outside**2) <= self.room
         missed = max(self.top - float(S[0]), 0.0) / float(S[:k].sum())  # if the norm is known
         estimate = max(estimate, missed, below(S[:k], self.unresolved))
         if quiet and estimate <= self.asked:
@@ -268,16 +268,18 @@ class Watch:
 
         A matrix that moved by a factor keeps its pairs by that factor. Of many values the median
         tells it, which a few new directions do not change; of a few the least of what became of the
-        old pairs. What joined the outside and would matter to the gap is larger than ``s_k``
-        by the gap; half of its energy, more or less than expected, is the alarm. So is an old pair
-        of which less than half is left.
+        old pairs. A direction that would matter to the gap is larger than ``s_k`` by the gap. Before,
+        it was outside of the subspace and at most as large as the last value. The difference of the
+        squares, or half of its square, more or less than the expected energy is the alarm. So is
+        an old pair of which less than half is left.
         """
         k, old = self.k, self.memory.values
         ratios = (S if k > 4 else self.kept)[:k] / np.where(old[:k] > 0, old[:k], np.inf)
         factor = float(np.median(ratios)) if k > 4 else float(ratios.min())
         self.outside = factor * self.memory.outside
         self.intact = bool((self.kept >= 0.5 * factor * old).all())
-        self.least = float(S[k - 1]) + self.asked * float(S[:k].sum())
+        least = float(S[k - 1]) + self.asked * float(S[:k].sum())
+        self.room = min(0.5 * least**2, least**2 - (factor * float(old[-1])) ** 2)
         whole = math.hypot(float(np.linalg.norm(old)), self.memory.outside)
         changes = np.append(ratios, self.norm / whole) / factor - 1 if factor else [math.inf]
         return k >= 4 and bool(np.abs(changes).max() <= 2 * self.asked)
