@@ -7,13 +7,22 @@ Subspace iteration from the last subspace, half a step (one block product) at a 
 ``S`` sums to what ``U V^H`` attains, a lower bound of the Ky Fan norm that grows with each product.
 How far it still has to go is estimated from three signs:
 
-- the *gain* of a second product. In a subspace with a few columns to spare a product leaves less
-  behind than it gained;
-- after one product alone, the gain that a second one brought a step or two ago;
-- the *energy* outside of the pairs, ``||A||_F^2 - sum s_i^2``, which needs no product. A direction
-  that is new, and strong enough to matter, adds its square to it, even where it is orthogonal to
-  everything that was followed: then the subspace is not trusted, and a block Krylov space with
-  random columns beside it looks anew.
+- the *gain* of a second product. In a subspace with two more columns than pairs a product leaves
+  less behind than it gained;
+- after one product alone, what that product gained over the old pairs, and the gain that a second
+  one brought a step or two ago, whichever is more;
+- the *energy* outside of the subspace, ``||A||_F^2 - sum s_i^2``, which needs no product. A
+  direction that is new, and strong enough to matter, adds its square to it, even where it is
+  orthogonal to everything that was followed. A tail that vanishes takes its square away and leaves
+  room for a new direction. So the energy must be that of the last time that random columns were
+  used, up to the scale of the matrix, and every old pair must still be there. Otherwise nothing
+  is trusted: a block Krylov space with random columns beside the subspace starts again.
+
+Rounding hides energy of about ``100 eps ||A||_F^2``. No estimate is less than what the Ky Fan norm
+can rise by with so much more energy (`water_filling`).
+
+A direction that takes over exactly the energy that the rest of the matrix loses in the same step
+remains hidden if all old pairs are still there. No estimate from few products can exclude it.
 
 On a flat spectrum none of these tells much: errors do not go down, and a product gains nothing
 even where much is missed. It shows in the energy outside, and gains are not trusted then. But
@@ -49,13 +58,14 @@ __all__ = [
 ]
 
 
-# Columns of a subspace beyond the k pairs; the last is blended with a random one.
 GUARDS = 2
+"""Columns of a subspace beyond the k pairs; the last is blended with a random one."""
+
 # Sine of the angle at which it is.
 _BLEND = 0.3
 # Products that a step makes before a Krylov space, which uses all of them, is the better way.
 _MOST_PRODUCTS = 4
-# Units of rounding in the difference of ||A||_F^2 and the squares of the values.
+# Rounding of the energy outside of the subspace, in units of eps ||A||_F^2.
 _ROUNDING = 100
 # Lanczos steps to the spectral norm, by the gap asked for: errors go down as their square. Of few
 # pairs a single one that was missed matters more.
@@ -96,13 +106,13 @@ def outside_of(norm: float, S: HostArray) -> float:
 
 
 def looked(k: int, values: HostArray, norm: float, flat: int = 0) -> Track:
-    """The track of a subspace with these values of a matrix of this norm, looked at anew."""
+    """The first track of a subspace with these values, of a matrix of this norm."""
     track = Track(k, False, math.inf, 0, values, 0.0, flat)
     return remembered(track, values, outside_of(norm, values))
 
 
 def remembered(track: Track, values: HostArray, outside: float) -> Track:
-    """The track with other values and another root of the energy outside, relative to s_1."""
+    """The track with other values and another root of the energy outside, over the first value."""
     largest = float(values[0]) or 1.0
     return replace(track, values=values / largest, outside=outside / largest)
 
@@ -195,11 +205,11 @@ class Watch:
         self.over = False
         self.gap: float | None = None
         self.before: HostArray = np.zeros(0)
-        self.least = self.outside = self.top = 0.0
+        self.room = self.outside = self.top = 0.0
         self.ceiling = math.inf
-        self.kept: HostArray = np.zeros(
-            0
-        )  # what became of the old values, set before the first look
+        self.intact = False
+        # `kept_values` of all columns of the subspace, set before the first look.
+        self.kept: HostArray = np.zeros(0)
 
     def look(self, S: HostArray) -> None:
         """Take in the Ritz values after another product."""
@@ -207,8 +217,9 @@ class Watch:
         self.products += 1
         if self.products == 1:
             steady = self._compare(S)
-            # An earlier gain, which nothing of this matrix backs; it varies less over many pairs.
+            # An earlier gain, which varies less over many pairs, and what this product gained.
             estimate = (4 + 16 / k) * memory.gain * (memory.age + 1) ** 2 if steady else math.inf
+            estimate = max(estimate, 1 - float(self.kept[:k].sum()) / float(S[:k].sum()))
             self.memory = replace(memory, age=memory.age + 1)
         else:
             left = _still_to_come(self.before, S, k)
@@ -222,8 +233,8 @@ class Watch:
         flat = is_flat(beyond / max(self.rank - k, 1), float(S[k - 1]))
         if flat:
             estimate = math.inf
-        quiet = self.alive and abs(outside - self.outside**2) <= 0.5 * self.least**2
-        missed = max(self.top - float(S[0]), 0.0) / float(S[:k].sum())
+        quiet = self.intact and abs(outside - self.outside**2) <= self.room
+        missed = max(self.top - float(S[0]), 0.0) / float(S[:k].sum())  # if the norm is known
         estimate = max(estimate, missed, below(S[:k], self.unresolved))
         if quiet and estimate <= self.asked:
             self.gap, self.over = estimate, True
@@ -253,20 +264,22 @@ class Watch:
             self.memory = remembered(self.memory, S, outside_of(self.norm, S))
 
     def _compare(self, S: HostArray) -> bool:
-        """Expect something outside of the pairs, by how their values changed; whether all alike.
+        """Derive the energy to expect outside from the change of the values; True if all alike.
 
         A matrix that moved by a factor keeps its pairs by that factor. Of many values the median
         tells it, which a few new directions do not change; of a few the least of what became of the
-        old pairs. What joined the outside and would matter to the gap is larger than ``s_k``
-        by the gap; half of its energy is the alarm.
+        old pairs. A direction that would matter to the gap is larger than ``s_k`` by the gap. Before,
+        it was outside of the subspace and at most as large as the last value. The difference of the
+        squares, or half of its square, more or less than the expected energy is the alarm. So is
+        an old pair of which less than half is left.
         """
         k, old = self.k, self.memory.values
         ratios = (S if k > 4 else self.kept)[:k] / np.where(old[:k] > 0, old[:k], np.inf)
         factor = float(np.median(ratios)) if k > 4 else float(ratios.min())
         self.outside = factor * self.memory.outside
-        p = min(len(old), len(self.kept))
-        self.alive = bool((self.kept[:p] >= 0.5 * factor * old[:p]).all())
-        self.least = float(S[k - 1]) + self.asked * float(S[:k].sum())
+        self.intact = bool((self.kept >= 0.5 * factor * old).all())
+        least = float(S[k - 1]) + self.asked * float(S[:k].sum())
+        self.room = min(0.5 * least**2, least**2 - (factor * float(old[-1])) ** 2)
         whole = math.hypot(float(np.linalg.norm(old)), self.memory.outside)
         changes = np.append(ratios, self.norm / whole) / factor - 1 if factor else [math.inf]
         return k >= 4 and bool(np.abs(changes).max() <= 2 * self.asked)
@@ -335,7 +348,7 @@ def _still_to_come(before: HostArray, S: HostArray, k: int) -> float:
 
 
 def below(S: HostArray, rest: float) -> float:
-    """What the sum of S may fall short of with this energy outside of the subspace, relative."""
+    """The relative gap of the values S if this energy outside of the subspace joins them."""
     return 1 - float(S.sum()) / water_filling(S, rest)
 
 

@@ -76,10 +76,10 @@ class Track:
     age : int
         Steps since then, of one product each.
     values : numpy.ndarray of shape (p,)
-        Singular values of the subspace, as far as they are known.
+        Singular values of the subspace, as far as they are known, over the first of them.
     outside : float
-        Root of the energy outside of the k pairs, expected from when the spectrum was last looked
-        at anew.
+        Root of the energy outside of the subspace, over the first value: as it was when random
+        columns were last used, and as it is expected to remain.
     flat : int
         Steps in a row for which a dense factorization had to be made, the spectrum being too flat
         for anything less to tell the gap.
