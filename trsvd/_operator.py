@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from trsvd._admit import admitted
 from trsvd._arrays import Array, Arrays, is_array
 from trsvd._kinds import describe, dtype_name, is_sparse
 from trsvd._probe import probe
@@ -244,6 +245,7 @@ class _WrappedOperator(MatrixOperator):
                 "with the matrix (matmat or matvec) and with its adjoint (rmatmat or rmatvec)"
             )
             raise TypeError(msg) from error
+        Y = admitted(Y)
         want = (rows, X.shape[1])
         if tuple(getattr(Y, "shape", ())) != want:
             msg = (
@@ -288,7 +290,7 @@ def as_operator(A: Any) -> MatrixOperator:
     ----------
     A : array, sparse matrix or operator
         A two-dimensional array of any array API library; a sparse matrix or array of scipy or
-        cupyx; an object with ``shape``, ``dtype``, ``matmat`` and ``rmatmat`` (or ``matvec`` and
+        cupyx; a frame of pandas or polars; an object with ``shape``, ``dtype``, ``matmat`` and ``rmatmat`` (or ``matvec`` and
         ``rmatvec``). Half precision is copied to float32, integers and bool to float64; nothing
         else is copied but arrays whose memory layout no BLAS takes.
 
@@ -306,11 +308,7 @@ def as_operator(A: Any) -> MatrixOperator:
     """
     if isinstance(A, MatrixOperator):
         return A
-    if isinstance(A, np.ma.MaskedArray):
-        msg = "masked arrays have no SVD; fill the masked entries first, e.g. A.filled(0)"
-        raise TypeError(msg)
-    if isinstance(A, np.matrix):
-        A = np.asarray(A)
+    A = admitted(A)
     shape = getattr(A, "shape", None)
     if shape is None:
         msg = (
