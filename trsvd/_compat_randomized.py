@@ -104,7 +104,7 @@ def randomized_svd(
     check_choice("svd_lapack_driver", svd_lapack_driver, ("gesdd", "gesvd"))
     if isinstance(n_iter, str):
         check_choice("n_iter", n_iter, ("auto",))
-    if is_sparse(M) and M.format in ("lil", "dok"):
+    if is_sparse(M) and getattr(M, "format", "") in ("lil", "dok"):
         msg = f"Calculating SVD of a {type(M).__name__} is expensive. CSR format is more efficient."
         warn_caller(msg, scipy.sparse.SparseEfficiencyWarning)
     method = RandomizedSVD(

@@ -63,7 +63,7 @@ class _Entries:
         if not is_array(G):
             msg = (
                 f"this ball looks at the entries of G, which is {describe(G)}; pass an array "
-                "(a sparse matrix can be made one by toarray)"
+                "(a sparse matrix can be made one by toarray, or by to_dense in torch)"
             )
             raise TypeError(msg)
         if G.ndim != 2 or 0 in tuple(G.shape):

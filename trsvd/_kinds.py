@@ -35,9 +35,10 @@ COMPUTE = {
 
 
 def is_sparse(A: object) -> bool:
-    """Whether ``A`` is a sparse matrix or array of scipy or cupyx."""
-    module = type(A).__module__
-    return module.startswith(("scipy.sparse", "cupyx.scipy.sparse")) and hasattr(A, "tocsr")
+    """True for a sparse matrix or array of scipy or cupyx, and for a sparse tensor of torch."""
+    if type(A).__module__.startswith(("scipy.sparse", "cupyx.scipy.sparse")):
+        return hasattr(A, "tocsr")
+    return str(getattr(A, "layout", "")).startswith("torch.sparse")
 
 
 def dtype_name(dtype: Any) -> str:
