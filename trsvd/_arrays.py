@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from array_api_compat import (
     array_namespace,
     is_array_api_obj,
     is_cupy_array,
+    is_jax_namespace,
     is_numpy_array,
     is_numpy_namespace,
     is_torch_array,
@@ -29,7 +30,7 @@ from array_api_compat import (
 from array_api_compat import device as device_of
 
 from trsvd._factorizations import Factorizations
-from trsvd._kinds import COMPUTE, converted, describe, dtype_name, is_sparse
+from trsvd._kinds import COMPUTE, SINGLE_OF, converted, describe, dtype_name, is_sparse
 from trsvd._lapack import compiled_product, product, wide_product
 from trsvd._memory import check_room
 
@@ -75,14 +76,15 @@ class Arrays(Factorizations):
     def of_dtype(cls, xp: Any, device: Any, dtype: Any) -> Arrays:
         """Arrays of ``xp`` on ``device`` for data of ``dtype``; TypeError if it is not numeric."""
         given = dtype_name(dtype)
-        if given not in COMPUTE:
+        if given not in COMPUTE or not hasattr(xp, given):
             wide = "float32, float64, complex64 or complex128"
             msg = f"dtype {given} cannot be computed with; convert to {wide} first"
             raise TypeError(msg)
+        double = _has_double(xp, device)
         try:
-            return _shared(xp, device, given)
+            return _shared(xp, device, given, double)
         except TypeError:  # a device that cannot be looked up
-            return _shared.__wrapped__(xp, device, given)
+            return _shared.__wrapped__(xp, device, given, double)
 
     @classmethod
     def of_array(cls, A: Array) -> Arrays:
@@ -145,8 +147,15 @@ class Arrays(Factorizations):
 
     @cached_property
     def in_double(self) -> Arrays:
-        """The same in double precision."""
+        """The same in double precision; NumPy's arrays where the library or the device has none."""
+        if not _has_double(self.xp, self.device):
+            return _of_numpy(self.wide_dtype)
         return Arrays.of_dtype(self.xp, self.device, getattr(self.xp, self.wide_dtype.name))
+
+    @cached_property
+    def in_single(self) -> Arrays:
+        """The same in single precision."""
+        return replace(self, dtype_name="complex64" if self.is_complex else "float32")
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         out = dtype_name(self.out_dtype)
@@ -175,6 +184,16 @@ class Arrays(Factorizations):
         """The real dtype of the same precision."""
         return self.xp.float32 if self.dtype_name in {"float32", "complex64"} else self.xp.float64
 
+    def dtype_named(self, name: str) -> Any:
+        """The dtype of that name as the namespace spells it; TypeError where there is none."""
+        missing = name in SINGLE_OF and not _has_double(self.xp, self.device)
+        dtype = None if missing else getattr(self.xp, name, None)
+        if dtype is None:
+            library = self.xp.__name__.removeprefix("array_api_compat.")
+            msg = f"{library} has no {name} on {self.device}; leave dtype out, or give 'float32'"
+            raise TypeError(msg)
+        return dtype
+
     @property
     def is_complex(self) -> bool:
         """Whether the compute dtype is complex."""
@@ -189,6 +208,11 @@ class Arrays(Factorizations):
     def wide_dtype(self) -> Any:
         """Double precision of the same kind, on the host, for small matrices."""
         return np.dtype("complex128" if self.is_complex else "float64")
+
+    @cached_property
+    def _real_host_dtype(self) -> Any:
+        """NumPy's name of the real dtype of the same precision."""
+        return np.empty(0, self.host_dtype).real.dtype
 
     @cached_property
     def eps(self) -> float:
@@ -237,7 +261,14 @@ class Arrays(Factorizations):
             return np.asarray(to_device(x, home))
 
     def take(self, x: Array) -> Array:
-        """``x`` as an array of this namespace, device and compute dtype; copies only if it must."""
+        """``x`` as an array of this namespace, device and compute dtype; copies only if it must.
+
+        An array of another library may be one of the host, or come to it.
+        """
+        if self.on_host:
+            return converted(self.xp, self.get(x), self.host_dtype)
+        if type(x) is np.ndarray:
+            return self.put(x)
         if is_torch_array(x):
             x = x.detach().resolve_conj().resolve_neg()
         return self.xp.asarray(x, dtype=self.dtype, device=self.device)
@@ -288,8 +319,14 @@ class Arrays(Factorizations):
         """A matrix by compressed rows as an array."""
         return A.to_dense() if is_torch_array(A) else A.toarray()
 
+    def real_in_double(self, x: Array) -> tuple[Any, Array]:
+        """A real array in double precision, and its namespace: NumPy where this one has none."""
+        xp = self.in_double.xp
+        return xp, converted(xp, x if xp is self.xp else self.get(x), xp.float64)
+
     def hand_out(self, x: Array) -> Array:
-        """``x`` in the dtype that the user's data had."""
+        """``x``, of this namespace or of the host, in the dtype that the user's data had."""
+        x = self.put(x) if type(x) is np.ndarray and not self.on_host else x
         return converted(self.xp, x, self.out_dtype)
 
     def hand_out_values(self, S: HostArray) -> Array:
@@ -305,7 +342,7 @@ class Arrays(Factorizations):
             )
             raise ValueError(msg)
         if not self.on_host:
-            S = xp.asarray(S, dtype=xp.float64, device=self.device)
+            S = xp.asarray(S.astype(self._real_host_dtype), device=self.device)
         return converted(xp, S, dtype)
 
     @property
@@ -491,13 +528,21 @@ def _without_a_warning(torch: Any) -> None:
 
 
 @lru_cache(maxsize=256)
-def _shared(xp: Any, device: Any, given: str) -> Arrays:
+def _shared(xp: Any, device: Any, given: str, double: bool) -> Arrays:
     """Arrays for data of the dtype of that name; one object, so that its facts are found once."""
     if str(device) == "meta":
         msg = "tensors on the device 'meta' have a shape and no entries; pass one that has"
         raise TypeError(msg)
-    is_float = given.startswith(("float", "bfloat", "complex"))
-    return Arrays(xp, device, COMPUTE[given], getattr(xp, given if is_float else COMPUTE[given]))
+    compute = COMPUTE[given] if double else SINGLE_OF.get(COMPUTE[given], COMPUTE[given])
+    is_half = given in {"float16", "bfloat16"}
+    return Arrays(xp, device, compute, getattr(xp, given if is_half else compute))
+
+
+def _has_double(xp: Any, device: Any) -> bool:
+    """False where there is no double precision: by a setting of JAX, or on a device of torch."""
+    if is_jax_namespace(xp):
+        return bool(xp.empty(0, dtype=float).dtype.itemsize == 8)
+    return not is_torch_namespace(xp) or device.type != "mps"
 
 
 @cache

@@ -11,6 +11,7 @@ import numpy as np
 __all__ = [
     "COMPUTE",
     "SINGLE",
+    "SINGLE_OF",
     "converted",
     "describe",
     "dtype_name",
@@ -32,6 +33,9 @@ COMPUTE = {
     "complex128": "complex128",
     **{f"{sign}int{bits}": "float64" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
+
+# The dtype of the same kind in single precision.
+SINGLE_OF = {"float64": "float32", "complex128": "complex64"}
 
 
 def is_sparse(A: object) -> bool:

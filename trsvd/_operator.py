@@ -144,7 +144,8 @@ class _ArrayMatrix(MatrixOperator):
         return (rows, turned) if rows.flags.c_contiguous else None
 
     def in_double(self) -> MatrixOperator:
-        return _ArrayInDouble(self._A, self.arrays.in_double)
+        wide = self.arrays.in_double
+        return _ArrayInDouble(self.arrays.get(self._A) if wide.on_host else self._A, wide)
 
     def dense(self) -> Array:
         return self._A

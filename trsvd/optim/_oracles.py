@@ -309,7 +309,7 @@ def _iterated(matrices: list[Array], method: PolarIteration) -> Array:
     X = xp.stack([arrays.take(G) for G in matrices])
     X = _normalized(arrays, X)
     if precision != arrays.dtype_name and not arrays.is_complex:
-        X = xp.astype(X, getattr(xp, precision))
+        X = xp.astype(X, arrays.dtype_named(precision))
     transpose = shape[0] > shape[1]
     if transpose:
         X = _adjoint(arrays, X)
