@@ -191,6 +191,8 @@ def test_other_columns_of_pandas_are_named(dtype):
 @pytest.mark.parametrize("name", ["Int128", "Date", "Categorical", "Null", "Decimal"])
 def test_other_columns_of_polars_are_named(name):
     pl = pytest.importorskip("polars")
+    if not hasattr(pl, name):
+        pytest.skip(f"this version has no {name}")
     values = {"Categorical": ["x", "y"], "Null": [None, None]}.get(name, [1, 2])
     other = pl.Series("when", values, dtype=pl.Int32 if name == "Date" else None)
     other = other.cast(pl.Decimal(10, 2) if name == "Decimal" else getattr(pl, name))
@@ -243,7 +245,9 @@ def test_frames_are_not_written_to(frame):
 
 @pytest.mark.parametrize("door", EVERYWHERE)
 def test_masked_arrays_are_refused(door):
-    with pytest.raises(TypeError, match="masked arrays are not computed with; fill"):
+    with pytest.raises(
+        TypeError, match=r"masked arrays are not computed with; fill|start is numpy"
+    ):
         EVERYWHERE[door](np.ma.masked_array(X, X > 1))
 
 

@@ -46,7 +46,8 @@ def check_start(start: Any, arrays: Arrays | None) -> None:
         What the matrix lives in; where it is None, only the kind of the start is looked at.
     """
     vectors = start.Vh if isinstance(start, (SVDResult, Subspace)) else start
-    if not (is_array(vectors) and is_numeric(admitted(vectors).dtype)):
+    masked = isinstance(vectors, np.ma.MaskedArray)
+    if masked or not (is_array(vectors) and is_numeric(admitted(vectors).dtype)):
         msg = f"start is {describe(start)}; pass an array of shape (n, p), a Subspace or a result"
         raise TypeError(msg)
     if arrays is not None and arrays.would_lose_imaginary(vectors):
