@@ -23,6 +23,7 @@ FLOORS = [
     # 0: what everything stands on
     {
         "_kinds",
+        "_admit",
         "_arrays",
         "_errors",
         "_factorizations",
@@ -166,6 +167,7 @@ FLOORS = [
 
 # Which neighbours on its own floor a module may import.
 NEIGHBOURS = {
+    "_admit": {"_kinds"},
     "_arrays": {"_factorizations", "_lapack", "_kinds", "_memory"},
     "_factorizations": {"_lapack", "_kinds", "_reductions"},
     "_reductions": {"_kinds"},
@@ -399,6 +401,7 @@ LIBRARIES = {"torch", "cupy", "cupyx", "jax", "dask", "array_api_compat", "array
 ASKING = re.compile(r"\bis_(numpy|torch|cupy|jax|dask|array_api)\w*")
 # Floor 5 embeds the oracles into a library's own optimizers; floor 6 may start and time them.
 LIBRARY_MODULES = {
+    "_admit",
     "_arrays",
     "optim._torch_state",
     "optim._torch_shards",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -88,6 +89,43 @@ def test_helpers_that_never_came_are_called_off(three_threads):
     busy.set()
     _threads._pool().shutdown()
     assert not late
+
+
+AFTER_THE_MAIN_THREAD = """
+import atexit, threading
+import numpy as np
+import trsvd
+from trsvd import _threaded_lanczos, _threads
+
+_threads.threads = _threaded_lanczos.threads_now = lambda: 3  # on a machine with fewer, too
+_threaded_lanczos._PART_BYTES, _threaded_lanczos._LEAST_BYTES_BESIDE = 1, 0
+A = np.random.default_rng(0).standard_normal((400, 300)) * 0.9 ** np.arange(300)
+S = np.linalg.svd(A, compute_uv=False)[:3]
+
+def work():
+    if threading.current_thread() is not threading.main_thread():
+        threading.main_thread().join(60)
+    assert _threads.together(lambda: 7, lambda: None, 2) == 7
+    found = trsvd.svds(A, 3, method=trsvd.ThickRestartLanczos(gram=True), tol=1e-8, rng=0)
+    assert np.abs(found.S - S).max() <= 1e-8 * S[0]  # each is within its residual
+    print("right", flush=True)
+
+if {used}:
+    trsvd.svds(A, 3, method=trsvd.ThickRestartLanczos(gram=True), tol=1e-8)
+{start}
+"""
+
+
+@compiled
+@pytest.mark.parametrize("used", [True, False])
+@pytest.mark.parametrize(
+    "start", ["threading.Thread(target=work).start()", "atexit.register(work)"]
+)
+def test_what_outlives_the_main_thread_goes_on_without_helpers(start, used):
+    code = AFTER_THE_MAIN_THREAD.format(start=start, used=used)
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")
 
 
 def one_step(steps, n: int, width: int, precision: str, gram: np.ndarray) -> None:

@@ -8,9 +8,10 @@ every library; factorizations of small matrices are done on the host, in double 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from array_api_compat import (
     array_namespace,
     is_array_api_obj,
     is_cupy_array,
+    is_jax_namespace,
     is_numpy_array,
     is_numpy_namespace,
     is_torch_array,
@@ -28,7 +30,7 @@ from array_api_compat import (
 from array_api_compat import device as device_of
 
 from trsvd._factorizations import Factorizations
-from trsvd._kinds import COMPUTE, converted, describe, dtype_name, is_sparse
+from trsvd._kinds import COMPUTE, SINGLE_OF, converted, describe, dtype_name, is_sparse
 from trsvd._lapack import compiled_product, product, wide_product
 from trsvd._memory import check_room
 
@@ -74,14 +76,15 @@ class Arrays(Factorizations):
     def of_dtype(cls, xp: Any, device: Any, dtype: Any) -> Arrays:
         """Arrays of ``xp`` on ``device`` for data of ``dtype``; TypeError if it is not numeric."""
         given = dtype_name(dtype)
-        if given not in COMPUTE:
+        if given not in COMPUTE or not hasattr(xp, given):
             wide = "float32, float64, complex64 or complex128"
             msg = f"dtype {given} cannot be computed with; convert to {wide} first"
             raise TypeError(msg)
+        double = _has_double(xp, device)
         try:
-            return _shared(xp, device, given)
+            return _shared(xp, device, given, double)
         except TypeError:  # a device that cannot be looked up
-            return _shared.__wrapped__(xp, device, given)
+            return _shared.__wrapped__(xp, device, given, double)
 
     @classmethod
     def of_array(cls, A: Array) -> Arrays:
@@ -144,8 +147,15 @@ class Arrays(Factorizations):
 
     @cached_property
     def in_double(self) -> Arrays:
-        """The same in double precision."""
+        """The same in double precision; NumPy's arrays where the library or the device has none."""
+        if not _has_double(self.xp, self.device):
+            return _of_numpy(self.wide_dtype)
         return Arrays.of_dtype(self.xp, self.device, getattr(self.xp, self.wide_dtype.name))
+
+    @cached_property
+    def in_single(self) -> Arrays:
+        """The same in single precision."""
+        return replace(self, dtype_name="complex64" if self.is_complex else "float32")
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         out = dtype_name(self.out_dtype)
@@ -174,6 +184,16 @@ class Arrays(Factorizations):
         """The real dtype of the same precision."""
         return self.xp.float32 if self.dtype_name in {"float32", "complex64"} else self.xp.float64
 
+    def dtype_named(self, name: str) -> Any:
+        """The dtype of that name as the namespace spells it; TypeError where there is none."""
+        missing = name in SINGLE_OF and not _has_double(self.xp, self.device)
+        dtype = None if missing else getattr(self.xp, name, None)
+        if dtype is None:
+            library = self.xp.__name__.removeprefix("array_api_compat.")
+            msg = f"{library} has no {name} on {self.device}; leave dtype out, or give 'float32'"
+            raise TypeError(msg)
+        return dtype
+
     @property
     def is_complex(self) -> bool:
         """Whether the compute dtype is complex."""
@@ -188,6 +208,11 @@ class Arrays(Factorizations):
     def wide_dtype(self) -> Any:
         """Double precision of the same kind, on the host, for small matrices."""
         return np.dtype("complex128" if self.is_complex else "float64")
+
+    @cached_property
+    def _real_host_dtype(self) -> Any:
+        """NumPy's name of the real dtype of the same precision."""
+        return np.empty(0, self.host_dtype).real.dtype
 
     @cached_property
     def eps(self) -> float:
@@ -238,8 +263,14 @@ class Arrays(Factorizations):
     def take(self, x: Array, *, copy: bool | None = None) -> Array:
         """``x`` as an array of this namespace, device and compute dtype; copies only if it must.
 
-        Or always, with ``copy=True``.
+        Or always, with ``copy=True``. An array of another library may be one of the host, or come
+        to it.
         """
+        if self.on_host:
+            x = converted(self.xp, self.get(x), self.host_dtype)
+            return x.copy() if copy else x
+        if type(x) is np.ndarray:
+            return self.put(x.copy() if copy else x)
         if is_torch_array(x):
             x = x.detach().resolve_conj().resolve_neg()
         return self.xp.asarray(x, dtype=self.dtype, device=self.device, copy=copy)
@@ -261,14 +292,43 @@ class Arrays(Factorizations):
 
     def sparse_matrix(self, A: Any) -> Any:
         """A user's sparse matrix by compressed rows, in the compute dtype."""
+        if is_torch_array(A):
+            return self.sparse_like(_torch_rows(self.xp, A.detach()))
         A = A.tocsr()
         if not A.has_canonical_format:
             A = A.copy()
             A.sum_duplicates()
+        return self.sparse_like(A)
+
+    def sparse_like(self, A: Any) -> Any:
+        """A matrix by compressed rows in the compute dtype."""
+        if is_torch_array(A):
+            return A.to(self.dtype)
         return A.astype(self.host_dtype, copy=False)
 
+    def sparse_entries(self, A: Any) -> Array:
+        """The entries of a matrix by compressed rows that are stored."""
+        return A.values().detach() if is_torch_array(A) else A.data
+
+    def sparse_transpose(self, A: Any) -> Any:
+        """The transpose of a matrix by compressed rows, in a form that is multiplied by fast.
+
+        A copy in torch: by columns a product takes 20 times as long (CPU, 2e5 entries).
+        """
+        return A.transpose(0, 1).to_sparse_csr() if is_torch_array(A) else A.T
+
+    def sparse_to_dense(self, A: Any) -> Array:
+        """A matrix by compressed rows as an array."""
+        return A.to_dense() if is_torch_array(A) else A.toarray()
+
+    def real_in_double(self, x: Array) -> tuple[Any, Array]:
+        """A real array in double precision, and its namespace: NumPy where this one has none."""
+        xp = self.in_double.xp
+        return xp, converted(xp, x if xp is self.xp else self.get(x), xp.float64)
+
     def hand_out(self, x: Array) -> Array:
-        """``x`` in the dtype that the user's data had."""
+        """``x``, of this namespace or of the host, in the dtype that the user's data had."""
+        x = self.put(x) if type(x) is np.ndarray and not self.on_host else x
         return converted(self.xp, x, self.out_dtype)
 
     def hand_out_values(self, S: HostArray) -> Array:
@@ -284,7 +344,7 @@ class Arrays(Factorizations):
             )
             raise ValueError(msg)
         if not self.on_host:
-            S = xp.asarray(S, dtype=xp.float64, device=self.device)
+            S = xp.asarray(S.astype(self._real_host_dtype), device=self.device)
         return converted(xp, S, dtype)
 
     @property
@@ -374,6 +434,8 @@ class Arrays(Factorizations):
 
     def sparse_product(self, A: Any, X: Array) -> Array:
         """Product with a sparse matrix; single columns go the faster way of a vector."""
+        if is_torch_array(X):  # a sparse one is not multiplied by what is still to be conjugated
+            return A @ X.resolve_conj()
         if X.shape[1] == 1:
             return (A @ X[:, 0])[:, None]
         return A @ X
@@ -430,14 +492,66 @@ class Arrays(Factorizations):
         return U * phase, V * phase
 
 
+def _torch_rows(torch: Any, A: Any) -> Any:
+    """A sparse tensor by compressed rows, without duplicates; one with wrong indices is refused.
+
+    torch does not look at indices unless it is told to, and may then write anywhere.
+    """
+    if A.layout == torch.sparse_coo and A.dense_dim():
+        msg = (
+            f"A is a hybrid tensor, with {A.dense_dim()} dense dimension; pass one with two sparse "
+            "dimensions, e.g. A.to_dense().to_sparse()"
+        )
+        raise ValueError(msg)
+    _without_a_warning(torch)
+    try:
+        A = _checked_sparse(torch, A)
+    except RuntimeError as error:
+        msg = f"A breaks the rules of its layout, {A.layout}: {error}; build it from its entries"
+        raise ValueError(msg) from None
+    return A if A.layout == torch.sparse_csr else A.to_sparse_coo().coalesce().to_sparse_csr()
+
+
+def _checked_sparse(torch: Any, A: Any) -> Any:
+    """The same tensor; RuntimeError if indices are out of range, repeated or out of order."""
+    checked = {"size": A.shape, "check_invariants": True}
+    if A.layout == torch.sparse_coo:
+        done = A.is_coalesced()
+        return torch.sparse_coo_tensor(A._indices(), A._values(), is_coalesced=done, **checked)
+    if A.layout in {torch.sparse_csr, torch.sparse_bsr}:
+        parts = A.crow_indices(), A.col_indices(), A.values()
+    else:
+        parts = A.ccol_indices(), A.row_indices(), A.values()
+    return torch.sparse_compressed_tensor(*parts, layout=A.layout, **checked)
+
+
+@cache
+def _without_a_warning(torch: Any) -> None:
+    """Let torch warn that compressed layouts are in beta, which it does once, while none listens.
+
+    Whoever passes another layout has not asked for them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.zeros((1, 1)).to_sparse_csr()
+
+
 @lru_cache(maxsize=256)
-def _shared(xp: Any, device: Any, given: str) -> Arrays:
+def _shared(xp: Any, device: Any, given: str, double: bool) -> Arrays:
     """Arrays for data of the dtype of that name; one object, so that its facts are found once."""
     if str(device) == "meta":
         msg = "tensors on the device 'meta' have a shape and no entries; pass one that has"
         raise TypeError(msg)
-    is_float = given.startswith(("float", "bfloat", "complex"))
-    return Arrays(xp, device, COMPUTE[given], getattr(xp, given if is_float else COMPUTE[given]))
+    compute = COMPUTE[given] if double else SINGLE_OF.get(COMPUTE[given], COMPUTE[given])
+    is_half = given in {"float16", "bfloat16"}
+    return Arrays(xp, device, compute, getattr(xp, given if is_half else compute))
+
+
+def _has_double(xp: Any, device: Any) -> bool:
+    """False where there is no double precision: by a setting of JAX, or on a device of torch."""
+    if is_jax_namespace(xp):
+        return bool(xp.empty(0, dtype=float).dtype.itemsize == 8)
+    return not is_torch_namespace(xp) or device.type != "mps"
 
 
 @cache

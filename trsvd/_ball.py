@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from trsvd._admit import admitted
 from trsvd._arrays import Arrays, is_array
 from trsvd._kinds import describe, dtype_name
 from trsvd._lmo_result import LMOResult, as_start
@@ -112,6 +113,7 @@ class Ball(ABC):
         TypeError, ValueError
             As `trsvd.svds`; a G with NaN or inf is an error, G = 0 gives 0.
         """
+        G = admitted(G)
         start = _start_for(G, start)
         return self._minimize(G, Options(gap, tol, start, method, rng, certify))
 
@@ -218,7 +220,8 @@ class Ball(ABC):
 def _matrices_of(Gs: Any) -> list[Any]:
     """The matrices of a sequence, or of an array with leading dimensions."""
     if isinstance(Gs, (list, tuple)):
-        return list(Gs)
+        return [admitted(G) for G in Gs]
+    Gs = admitted(Gs)
     if not is_array(Gs) or Gs.ndim < 3:
         msg = (
             f"{describe(Gs)} is not a batch; pass a list of matrices, or an array of shape "

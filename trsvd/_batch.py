@@ -33,7 +33,7 @@ _KINDS = ("unchecked", "probable", "random start", "norm", "exact")
 
 def is_batch(A: Any) -> bool:
     """Whether ``A`` is an array of more than two dimensions."""
-    return is_array(A) and A.ndim > 2 and not isinstance(A, np.ma.MaskedArray)
+    return is_array(A) and A.ndim > 2
 
 
 @dataclass(frozen=True)

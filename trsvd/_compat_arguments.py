@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse.linalg
 
+from trsvd._admit import admitted
 from trsvd._arrays import Array, is_array
 from trsvd._errors import NotConverged, Status
 from trsvd._kinds import COMPUTE, describe, dtype_name, is_sparse
@@ -195,6 +196,7 @@ def as_scipy_operator(A: Any) -> MatrixOperator:
     """``A`` as an operator, refused with SciPy's types of errors where SciPy refuses it."""
     if isinstance(A, MatrixOperator):
         return A
+    A = admitted(A)
     if is_array(A) and A.ndim < 2:
         A = A[None, :] if A.ndim else A[None, None]
     if not (hasattr(A, "shape") and getattr(A, "dtype", None) is not None):
@@ -258,6 +260,7 @@ def explain(error: NotConverged, wanted: str, *, limit: str, more: str, otherwis
 
 def as_matrix(M: Any) -> Any:
     """What `trsvd.svds` takes: lists, data frames and the like as NumPy arrays."""
+    M = admitted(M)
     if is_array(M) or is_sparse(M) or hasattr(M, "matmat") or hasattr(M, "matvec"):
         return M
     return np.asarray(M)

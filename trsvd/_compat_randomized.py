@@ -107,7 +107,7 @@ def randomized_svd(
     check_choice("transpose", transpose, (True, False, "auto"))
     check_choice("flip_sign", flip_sign, (True, False))
     check_choice("svd_lapack_driver", svd_lapack_driver, ("gesdd", "gesvd"))
-    if is_sparse(M) and M.format in ("lil", "dok"):
+    if is_sparse(M) and getattr(M, "format", "") in ("lil", "dok"):
         msg = f"Calculating SVD of a {type(M).__name__} is expensive. CSR format is more efficient."
         warn_caller(msg, scipy.sparse.SparseEfficiencyWarning)
     rng = generator("random_state", random_state)

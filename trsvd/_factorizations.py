@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.linalg
 
-from trsvd._kinds import converted
 from trsvd._lapack import add_gram, cholesky_inverse, leading_eigenvectors, thin_svd
 from trsvd._reductions import Reductions, row_panels
 
@@ -26,6 +25,12 @@ class Factorizations(Reductions):
 
         @property
         def eps(self) -> float: ...
+
+        @property
+        def in_double(self) -> Any: ...
+
+        @property
+        def in_single(self) -> Any: ...
 
         def put(self, x: HostArray) -> Array: ...
 
@@ -70,16 +75,16 @@ class Factorizations(Reductions):
 
         In double precision, since half of the digits of small eigenvalues are lost; or in single.
         """
-        xp, n, wide = self.xp, A.shape[1], self._wide(double)
-        G = xp.zeros((n, n), dtype=wide, device=self.device).T
+        n, wide = A.shape[1], self.in_double if double else self.in_single
+        G = wide.zeros(n, n).T
         for panel in row_panels(A, least=n):
-            panel = converted(xp, panel, wide)
-            G = add_gram(panel, G) if self.on_host else G + self.adjoint_product(panel, panel)
+            panel = wide.take(panel)
+            G = add_gram(panel, G) if wide.on_host else G + wide.adjoint_product(panel, panel)
         return G
 
     def gram_eigh(self, G: Array, k: int) -> Array:
         """Eigenvectors of `gram`, of the k largest eigenvalues, descending."""
-        if not self.reads_are_cheap:
+        if not (self.reads_are_cheap or isinstance(G, np.ndarray)):
             _, vectors = self.xp.linalg.eigh(G)
             return self.like(self.xp.flip(vectors[:, -k:], axis=1))
         return self.put(_leading(self.get(G), k))
@@ -98,19 +103,16 @@ class Factorizations(Reductions):
         if self.on_host:
             grams: Any = (self.gram(B, double=double) for B in A)
         else:
-            B = converted(xp, A, self._wide(double))
-            grams = self.conj(xp.matrix_transpose(B)) @ B
-            if not self.reads_are_cheap:
+            wide = self.in_double if double else self.in_single
+            B = wide.take(A)
+            grams = wide.conj(wide.xp.matrix_transpose(B)) @ B
+            if not wide.reads_are_cheap:
                 _, vectors = xp.linalg.eigh(grams)
                 return self.like(xp.flip(vectors[:, :, -k:], axis=2))
-            grams = self.get(grams)
+            grams = wide.get(grams)
         # Each with its columns one after the other, as LAPACK leaves them.
         rows = self.put(np.stack([_leading(G, k).T for G in grams]))
         return xp.matrix_transpose(rows)
-
-    def _wide(self, double: bool) -> Any:
-        names = ("complex64", "complex128") if self.is_complex else ("float32", "float64")
-        return getattr(self.xp, names[double])
 
 
 def _leading(G: HostArray, k: int) -> HostArray:

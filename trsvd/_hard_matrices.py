@@ -125,7 +125,7 @@ def jump(n: int) -> HostArray:
 
 def graph(*components: HostArray) -> Any:
     """Adjacency matrix of a graph with these components, its vertices shuffled."""
-    A = scipy.sparse.block_diag(components, format="csr")
+    A = scipy.sparse.block_diag([scipy.sparse.coo_array(one) for one in components], format="csr")
     rng = np.random.default_rng(0)
     A = A[rng.permutation(A.shape[0])][:, rng.permutation(A.shape[1])]
     return scipy.sparse.csr_array(A.astype(np.float64))

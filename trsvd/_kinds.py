@@ -11,6 +11,7 @@ import numpy as np
 __all__ = [
     "COMPUTE",
     "SINGLE",
+    "SINGLE_OF",
     "converted",
     "describe",
     "dtype_name",
@@ -33,11 +34,15 @@ COMPUTE = {
     **{f"{sign}int{bits}": "float64" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
 
+# The dtype of the same kind in single precision.
+SINGLE_OF = {"float64": "float32", "complex128": "complex64"}
+
 
 def is_sparse(A: object) -> bool:
-    """Whether ``A`` is a sparse matrix or array of scipy or cupyx."""
-    module = type(A).__module__
-    return module.startswith(("scipy.sparse", "cupyx.scipy.sparse")) and hasattr(A, "tocsr")
+    """True for a sparse matrix or array of scipy or cupyx, and for a sparse tensor of torch."""
+    if type(A).__module__.startswith(("scipy.sparse", "cupyx.scipy.sparse")):
+        return hasattr(A, "tocsr")
+    return str(getattr(A, "layout", "")).startswith("torch.sparse")
 
 
 def dtype_name(dtype: Any) -> str:

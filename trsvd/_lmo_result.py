@@ -249,12 +249,12 @@ def _sum_of(terms: Sequence[LowRankTerm | DenseTerm]) -> Array:
     halvings = len(terms).bit_length()
     for term in terms:
         X, arrays = term.unscaled()
-        X = _double(arrays).like(X) * math.ldexp(term.scale, -halvings)
+        X = arrays.in_double.take(X) * math.ldexp(term.scale, -halvings)
         total = X if total is None else total + X
     with np.errstate(over="ignore"):  # looked at next
         D = arrays.hand_out(total * 2.0**halvings)
     if not math.isfinite(arrays.max_abs(D)):
-        size = arrays.max_abs(total) * 2.0**halvings
+        size = arrays.in_double.max_abs(total) * 2.0**halvings
         raise ValueError(_out_of_range(size, dtype_name(arrays.out_dtype)))
     return D
 
@@ -264,10 +264,6 @@ def _out_of_range(size: float, dtype: str) -> str:
         f"the update has entries up to {size:.3g}, beyond the range of {dtype}; use a wider dtype, "
         "a larger lam or a smaller radius"
     )
-
-
-def _double(arrays: Arrays) -> Arrays:
-    return replace(arrays, dtype_name="complex128" if arrays.is_complex else "float64")
 
 
 def _stacked(terms: list[LowRankTerm | DenseTerm]) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trsvd._admit import admitted
 from trsvd._arrays import Array, Arrays, is_array
 from trsvd._kinds import describe
 from trsvd._lmo_result import LMOResult
@@ -31,7 +32,7 @@ def minimizers(ball: Ball, G: Array, radius: float, **options: Any) -> Array:
     -------
     array of shape (..., m, n)
     """
-    radius = check_number("radius", radius)
+    radius, G = check_number("radius", radius), admitted(G)
     if not is_array(G):
         msg = (
             f"G is {describe(G)}; a function that returns an array takes one of shape (..., m, n) "

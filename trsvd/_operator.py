@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from trsvd._admit import admitted
 from trsvd._arrays import Array, Arrays, is_array
 from trsvd._kinds import describe, dtype_name, is_sparse
 from trsvd._probe import probe, settle
@@ -162,7 +163,8 @@ class _ArrayMatrix(MatrixOperator):
         return (rows, turned) if rows.flags.c_contiguous else None
 
     def in_double(self) -> MatrixOperator:
-        return _ArrayInDouble(self._A, self.arrays.in_double)
+        wide = self.arrays.in_double
+        return _ArrayInDouble(self.arrays.get(self._A) if wide.on_host else self._A, wide)
 
     def dense(self) -> Array:
         return self._A
@@ -184,7 +186,7 @@ class _ArrayInDouble(MatrixOperator):
 
 
 class _SparseMatrix(MatrixOperator):
-    """A sparse matrix of scipy or cupyx, held by compressed rows."""
+    """A sparse matrix of scipy or cupyx, or a tensor of torch, held by compressed rows."""
 
     def __init__(self, A: Any) -> None:
         self.arrays = Arrays.of_sparse(A if hasattr(A, "data") else A.tocsr())
@@ -196,7 +198,15 @@ class _SparseMatrix(MatrixOperator):
 
     def rmatmat(self, X: Array) -> Array:
         conj = self.arrays.conj
-        return conj(self.arrays.sparse_product(self._A.T, conj(X)))
+        return conj(self.arrays.sparse_product(self._transpose, conj(X)))
+
+    @cached_property
+    def _transpose(self) -> Any:
+        return self.arrays.sparse_transpose(self._A)
+
+    @property
+    def _entries(self) -> Array:
+        return self.arrays.sparse_entries(self._A)
 
     def rows_in_memory(self) -> tuple[Array, bool] | None:
         return (self._A, False) if self.arrays.on_host and not self.arrays.is_complex else None
@@ -210,23 +220,24 @@ class _SparseMatrix(MatrixOperator):
         return self._A.T.tocsr()
 
     def max_abs(self) -> float:
-        return self.arrays.max_abs(self._A.data) if self._A.nnz else 0.0
+        return self.arrays.max_abs(self._entries) if len(self._entries) else 0.0
 
     def frobenius_norm(self, scale: float = 1.0) -> float:
-        return self.arrays.frobenius_norm(self._A.data[:, None], scale) if self._A.nnz else 0.0
+        entries = self._entries
+        return self.arrays.frobenius_norm(entries[:, None], scale) if len(entries) else 0.0
 
     def rough_norm(self) -> float | None:
-        return self.arrays.rough_norm(self._A.data[:, None]) if self._A.nnz else None
+        return self.arrays.rough_norm(self._entries[:, None]) if len(self._entries) else None
 
     def in_double(self) -> MatrixOperator:
         arrays = self.arrays.in_double
-        arrays.check_room(self._A.nnz, "the entries in double precision")
-        return _SparseMatrix(self._A.astype(arrays.host_dtype))
+        arrays.check_room(len(self._entries), "the entries in double precision")
+        return _SparseMatrix(arrays.sparse_like(self._A))
 
     def dense(self) -> Array:
         m, n = self.shape
         self.arrays.check_room(m * n, f"the {m} x {n} matrix as an array")
-        return self._A.toarray()
+        return self.arrays.sparse_to_dense(self._A)
 
 
 class _Products:
@@ -264,8 +275,8 @@ class _Products:
         if self.block is None and self.single is None:
             msg = (
                 f"{describe(A)} has neither {block} nor {single}; pass a dense array, a sparse "
-                "matrix of scipy or cupyx, or an object with shape, dtype, matmat and rmatmat (or "
-                "matvec and rmatvec)"
+                "matrix of scipy, cupyx or torch, or an object with shape, dtype, matmat and "
+                "rmatmat (or matvec and rmatvec)"
             )
             raise TypeError(msg)
 
@@ -304,7 +315,7 @@ class _Products:
 
     def _of_user(self, name: str, X: Array) -> Any:
         try:
-            return getattr(self.A, name)(self.arrays.take(X, copy=True))
+            return admitted(getattr(self.A, name)(self.arrays.take(X, copy=True)))
         except (NotImplementedError, TypeError) as error:
             # What SciPy's LinearOperator says of a product that it was not given.
             if isinstance(error, TypeError) and "'NoneType' object is not callable" not in str(
@@ -371,9 +382,10 @@ def as_operator(A: Any) -> MatrixOperator:
     ----------
     A : array, sparse matrix or operator
         A two-dimensional array of any array API library; a sparse matrix or array of scipy or
-        cupyx; an object with ``shape``, ``dtype``, ``matmat`` and ``rmatmat`` (or ``matvec`` and
-        ``rmatvec``). Half precision is copied to float32, integers and bool to float64; nothing
-        else is copied but arrays whose memory layout no BLAS takes.
+        cupyx, or a sparse tensor of torch; a frame of pandas or polars; an object with ``shape``,
+        ``dtype``, ``matmat`` and ``rmatmat`` (or ``matvec`` and ``rmatvec``). Half precision is
+        copied to float32, integers and bool to float64; nothing else is copied but arrays whose
+        memory layout no BLAS takes, and sparse tensors.
 
     Returns
     -------

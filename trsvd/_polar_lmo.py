@@ -229,14 +229,7 @@ def _dtype(arrays: Arrays, precision: str, method: PolarIteration) -> Any:
             )
             raise TypeError(msg)
         name = {"float32": "complex64", "float64": "complex128"}[precision]
-    dtype = getattr(arrays.xp, name, None)
-    if dtype is None:
-        msg = (
-            f"{arrays.xp.__name__.removeprefix('array_api_compat.')} has no {name}; leave dtype of "
-            f"{method} out, or give 'float32' or 'float64'"
-        )
-        raise TypeError(msg)
-    return dtype
+    return arrays.dtype_named(name)
 
 
 def _norm_estimate(arrays: Arrays, X: Array) -> float:
@@ -274,8 +267,8 @@ def _by_gram(
     dense = _Dense(G, options, radius)
     if options.gap is not None and options.gap < rounding_of(dense.arrays):
         return dense.instead(by_svd(replace(options, method=None)))  # which warns, and says why
-    arrays, n = _double(dense.arrays), dense.problem.rank
-    A = arrays.like(dense.A)
+    arrays, n = dense.arrays.in_double, dense.problem.rank
+    A = arrays.take(dense.A)
     squares, V = arrays.eigh(arrays.adjoint_product(A, A))
     dense.count(n, 1)
     values = arrays.get(squares).astype(np.float64)
@@ -288,7 +281,7 @@ def _by_gram(
         dense.count(2 * n, 2)
         if arrays.frobenius_norm(gram - identity) ** 2 <= dense.arrays.eps:
             dense.count(n, 1)
-            return dense.result(dense.arrays.like(X @ (1.5 * identity - 0.5 * gram)), None)
+            return dense.result(dense.arrays.take(X @ (1.5 * identity - 0.5 * gram)), None)
     return dense.instead(by_svd(replace(options, method=None)))
 
 
@@ -300,16 +293,12 @@ def _itself(D: Array) -> Array:
     return D
 
 
-def _double(arrays: Arrays) -> Arrays:
-    return replace(arrays, dtype_name="complex128" if arrays.is_complex else "float64")
-
-
 def _inner(arrays: Arrays, X: Array, Y: Array) -> float:
     """``Re <X, Y>`` of two arrays of any precision, in double precision, by panels of rows."""
-    wide, (m, n) = _double(arrays), X.shape
+    wide, (m, n) = arrays.in_double, X.shape
     rows = max(1, _PANEL // n)
     total = 0.0
     for start in range(0, m, rows):
         stop = min(start + rows, m)
-        total += wide.real_inner(wide.like(X[start:stop, :]), wide.like(Y[start:stop, :]))
+        total += wide.real_inner(wide.take(X[start:stop, :]), wide.take(Y[start:stop, :]))
     return total

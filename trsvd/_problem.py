@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from trsvd._admit import admitted
 from trsvd._arrays import Array, Arrays, HostArray, is_array
 from trsvd._kinds import describe, is_numeric
 from trsvd._metered import Metered
@@ -46,7 +47,7 @@ def check_start(start: Any, arrays: Arrays | None) -> None:
     """
     vectors = start.Vh if isinstance(start, (SVDResult, Subspace)) else start
     masked = isinstance(vectors, np.ma.MaskedArray)
-    if masked or not is_array(vectors) or not is_numeric(vectors.dtype):
+    if masked or not (is_array(vectors) and is_numeric(admitted(vectors).dtype)):
         msg = f"start is {describe(start)}; pass an array of shape (n, p), a Subspace or a result"
         raise TypeError(msg)
     if arrays is not None and arrays.would_lose_imaginary(vectors):

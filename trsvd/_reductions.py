@@ -38,6 +38,8 @@ class Reductions:
 
         def get(self, x: Array) -> HostArray: ...
 
+        def real_in_double(self, x: Array) -> tuple[Any, Array]: ...
+
     def max_abs(self, A: Array) -> float:
         """Largest modulus in ``A`` (of real or imaginary parts); NaN or inf show up in it."""
         xp = self.xp
@@ -78,9 +80,9 @@ class Reductions:
         sums = []
         for part in self.panels(A) if flat is None else _parts(flat, _ONE_THREAD // 2):
             real = xp.abs(part) if flat is None and self.is_complex else part
-            wide = xp.astype(real, xp.float64, copy=False)
+            home, wide = self.real_in_double(real)
             wide = wide if before * after == 1 else wide * before * after
-            sums.append(float(xp.sum(wide * wide) if flat is None else np.vdot(wide, wide)))
+            sums.append(float(home.sum(wide * wide) if flat is None else np.vdot(wide, wide)))
         return math.fsum(sums)
 
     def panels(self, A: Array) -> Iterator[Array]:

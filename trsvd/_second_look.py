@@ -72,9 +72,9 @@ def second_look(
             return None
     op.count(3 * len(S), 3)
     arrays, out = wide.arrays, op.arrays
-    U, S, V = rayleigh_ritz(wide, arrays.like(triplets[2]), None, len(S), skew=True)
-    U, V = out.like(U), out.like(V)
-    again = residual_blocks(wide, arrays.like(U), S, arrays.like(V))
+    U, S, V = rayleigh_ritz(wide, arrays.take(triplets[2]), None, len(S), skew=True)
+    U, V = out.take(U), out.take(V)
+    again = residual_blocks(wide, arrays.take(U), S, arrays.take(V))
     return (U, S, V), residual_norms(arrays, again)
 
 
@@ -84,13 +84,13 @@ def _error(wide: Metered, triplets: Triplets, blocks: Blocks) -> float:
     U, S, V = triplets
     signs = np.where(np.arange(len(S)) % 2, -1.0, 1.0)[:, None]
     c, sc = arrays.put(signs), arrays.put(signs * S[:, None])
-    U, V = arrays.like(U), arrays.like(V)
+    U, V = arrays.take(U), arrays.take(V)
     true = (
         wide.matmat(arrays.product(V, c)) - arrays.product(U, sc),
         wide.rmatmat(arrays.product(U, c)) - arrays.product(V, sc),
     )
     errors = [
-        r if block is None else r - arrays.product(arrays.like(block), c)
+        r if block is None else r - arrays.product(arrays.take(block), c)
         for r, block in zip(true, blocks, strict=True)
     ]
     return max(float(arrays.get(arrays.column_norms(error))[0]) for error in errors)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from trsvd._admit import admitted
 from trsvd._arrays import HostArray, is_array
 from trsvd._ball import Ball, Options
 from trsvd._kinds import describe, is_sparse
@@ -310,7 +311,7 @@ def _schatten(S: HostArray, p: float) -> float:
 
 
 def _shape(G: Any) -> tuple[int, int]:
-    shape = getattr(G, "shape", None)
+    shape = getattr(admitted(G), "shape", None)
     if shape is None or len(shape) != 2:
         msg = f"{describe(G)} is not a matrix; a ball takes an array or operator with 2 dimensions"
         raise ValueError(msg)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trsvd._arrays import Array, Arrays, HostArray
-from trsvd._kinds import SINGLE, converted
+from trsvd._kinds import SINGLE
 from trsvd._ritz import check_finite
 from trsvd._squares import FEW, in_single, lost_to_squares, resolved
 
@@ -111,8 +111,8 @@ class Stack:
 
     def norms(self) -> HostArray:
         """Frobenius norms of the scaled matrices."""
-        wide = self.arrays.xp.complex128 if self.arrays.is_complex else self.arrays.xp.float64
-        return self.arrays.norms_of_stack(converted(self.arrays.xp, self.A, wide))
+        wide = self.arrays.in_double
+        return wide.norms_of_stack(wide.take(self.A))
 
     def chosen(self, X: Array, places: HostArray) -> Array:
         """A stack of some of the matrices."""

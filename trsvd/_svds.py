@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from trsvd._admit import admitted
 from trsvd._arrays import HostArray
 from trsvd._batch import is_batch, svds_of_batch
 from trsvd._drive import Callback, GaveWay, OnFailure, Request, Verify, solve
@@ -41,12 +42,13 @@ def svds(
     Parameters
     ----------
     A : array, sparse matrix or operator of shape (m, n), or array of shape (..., m, n)
-        A NumPy, CuPy, PyTorch or other array API array; a sparse matrix or array of scipy or cupyx;
-        or an object with ``shape``, ``dtype``, ``matmat`` and ``rmatmat`` (``matvec`` and
+        A NumPy, CuPy, PyTorch or other array API array; a sparse matrix or array of scipy or cupyx,
+        or a sparse tensor of torch; a frame of pandas or polars (converted: results are NumPy
+        arrays); or an object with ``shape``, ``dtype``, ``matmat`` and ``rmatmat`` (``matvec`` and
         ``rmatvec`` are enough). Real or complex. Half precision is computed in float32, integers
-        and bool in float64. Never written to; gradients do not flow through. Leading dimensions
-        of an array are a batch: small matrices are factorized together, which spares most of what
-        a call costs, others are computed one after the other.
+        and bool in float64. Never written to; gradients do not flow through. Leading dimensions of
+        an array are a batch: small matrices are factorized together, which spares most of what a
+        call costs, others are computed one after the other.
     k : int
         Number of triplets, ``1 <= k <= min(m, n)``.
     method : str or Method, optional
@@ -121,6 +123,7 @@ def svds(
     array([[3., 2.],
            [6., 4.]])
     """
+    A = admitted(A)
     request = Request(start, max_matvecs, callback, on_failure, verify)
     if is_batch(A):
 

@@ -10,7 +10,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, TypeVar
@@ -45,9 +45,10 @@ def _processors() -> int:
 def together(lead: Callable[[], T], assist: Callable[[], None], helpers: int) -> T:
     """``lead()``, while so many other threads are asked to run ``assist()``.
 
-    They may come late, or never: the pool serves all threads that call. So ``lead`` must not wait
-    for one that has not shown up, and has to tell those who have that it is over. Both have to let
-    go of the interpreter lock.
+    They may come late, or never: the pool serves all threads that call, and no thread is started
+    once the main thread has ended (other threads and ``atexit`` functions run on). So ``lead`` must
+    not wait for one that has not shown up, and has to tell those who have that it is over. Both
+    have to let go of the interpreter lock.
     """
     places = _other_processors()
 
@@ -57,7 +58,10 @@ def together(lead: Callable[[], T], assist: Callable[[], None], helpers: int) ->
                 os.sched_setaffinity(0, places)
         assist()
 
-    asked = [_pool().submit(elsewhere) for _ in range(helpers)]
+    asked: list[Future[None]] = []
+    with suppress(RuntimeError):  # the interpreter is about to end, or there is no room for threads
+        for _ in range(helpers):
+            asked.append(_pool().submit(elsewhere))
     try:
         return lead()
     finally:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from trsvd._admit import admitted
 from trsvd._arrays import Array, Arrays, is_array
 from trsvd._kinds import describe
 
@@ -149,7 +150,7 @@ def _leaves(tree: Any) -> Iterator[Array]:
         for value in tree:
             yield from _leaves(value)
     elif is_array(tree):
-        yield tree
+        yield admitted(tree)
     else:
         msg = f"{describe(tree)} among the parameters; pass arrays, in lists, tuples and dicts"
         raise TypeError(msg)

@@ -15,7 +15,7 @@ from trsvd._kinds import describe
 from trsvd._lmo_result import LMOResult, LowRankTerm
 from trsvd._polar_methods import PolarIteration
 from trsvd._polynomials import Polynomial, checked_coefficients
-from trsvd._tracking import guards
+from trsvd._tracking import GUARDS
 from trsvd._validate import check_number
 from trsvd.balls import Ball, KyFanDualBall, RMSBall, RowBall, SpectralBall, SumBall
 from trsvd.methods import Direct, Method
@@ -335,7 +335,7 @@ _F_STAR_COLUMNS = 16
 def _columns(k: int, rank: int) -> int:
     """What a truncated oracle of k pairs leaves."""
     k = min(k, rank)
-    return min(k + guards(k), rank)
+    return min(k + GUARDS, rank)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -567,7 +567,7 @@ def _stacked(matrices: list[Array], method: PolarIteration) -> PolarStack:
     else:
         X = _normalized(arrays, X)
         if precision != arrays.dtype_name and not arrays.is_complex:
-            X = xp.astype(X, getattr(xp, precision))
+            X = xp.astype(X, arrays.dtype_named(precision))
     transpose = shape[0] > shape[1]
     polynomials = tuple(tuple(each) for each in method.polynomials(precision, shape))
     return PolarStack(_adjoint(arrays, X) if transpose else X, polynomials, transpose, arrays)
