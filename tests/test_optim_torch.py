@@ -61,8 +61,17 @@ CLASSES = {
     "Neon": (Neon, {}, optim.neon),
     "FNeon": (FNeon, {}, optim.f_neon),
     "SNeon": (SNeon, {}, optim.s_neon),
-    "Muon": (Muon, {}, optim.muon),
-    "Muon-NS": (Muon, {"method": NS}, lambda lr, **o: optim.muon(lr, method=NS, **o)),
+    "Muon": (Muon, {"weight_decay": 0.0}, lambda lr, **o: optim.muon(lr, **o)),
+    "Muon-exact": (
+        Muon,
+        {"method": "exact", "weight_decay": 0.0},
+        lambda lr, **o: optim.muon(lr, method="exact", **o),
+    ),
+    "Muon-NS": (
+        Muon,
+        {"method": NS, "weight_decay": 0.0},
+        lambda lr, **o: optim.muon(lr, method=NS, **o),
+    ),
     "FMuon": (FMuon, {"alpha": 0.3}, lambda lr, **o: optim.f_muon(lr, alpha=0.3, **o)),
     "SMuon-NS": (SMuon, {"method": NS}, lambda lr, **o: optim.s_muon(lr, method=NS, **o)),
     "NSGD": (NSGD, {}, optim.nsgd),
@@ -74,13 +83,28 @@ CLASSES = {
     ),
     "FStarNeon": (FStarNeon, {"lam": 3.0}, lambda lr, **o: optim.f_star_neon(lr, lam=3.0, **o)),
     "NorMuon": (NorMuon, {"beta2": 0.9}, lambda lr, **o: optim.normuon(lr, beta2=0.9, **o)),
+    "NorMuon-exact": (
+        NorMuon,
+        {"method": "exact"},
+        lambda lr, **o: optim.normuon(lr, method="exact", **o),
+    ),
     "Dion": (Dion, {"k": 3}, lambda lr, **o: optim.dion(lr, 3, **o)),
+    "Dion-simple": (
+        Dion,
+        {"k": 3, "transpose": False},
+        lambda lr, **o: optim.dion(lr, 3, transpose=False, **o),
+    ),
     "Dion-orthonormal": (
         Dion,
         {"k": 3, "orthonormal": True},
         lambda lr, **o: optim.dion(lr, 3, orthonormal=True, **o),
     ),
     "SCALE": (SCALE, {}, optim.scale),
+    "SCALE-l2": (
+        SCALE,
+        {"normalization": "l2", "layout": "in_out"},
+        lambda lr, **o: optim.scale(lr, normalization="l2", layout="in_out", **o),
+    ),
     "RowBall": (
         BallOptimizer,
         {"ball": trsvd.RowBall()},
@@ -116,7 +140,7 @@ def test_a_class_is_its_rule(name, rng):
     cls, own, make = CLASSES[name]
     common = {"momentum": 0.8, "weight_decay": 0.1}
     params = parameters(rng)
-    optimizer = cls(params, lr=0.1, **own, **common)
+    optimizer = cls(params, lr=0.1, **{**own, **common})
     rule = make(0.1, **common)
     there = values(params)
     state = rule.init(there)
@@ -139,6 +163,7 @@ def test_a_class_is_its_rule(name, rng):
         {"shape_scaling": "muon", "layout": "flatten"},
         {"normalize_weights": True, "weight_decay": 0.2},
         {"layout": "stack"},
+        {"layout": "in_out", "shape_scaling": "rms"},
         {"seed": 5},
     ],
 )
@@ -488,7 +513,7 @@ def test_method_objects_as_in_a_group(rng):
     step(optimizer, params, grads)
     for i, p in enumerate(params):
         W = torch.nn.Parameter(there[i])
-        lr, method = (0.1, NS) if i < 2 else (0.5, "exact")
+        lr, method = (0.1, NS) if i < 2 else (0.5, "newton-schulz")
         alone = Muon([W], lr=lr, method=method)
         step(alone, [W], grads[i : i + 1])
         torch.testing.assert_close(p, W, rtol=1e-12, atol=1e-12)

@@ -12,6 +12,7 @@ import numpy as np
 from trsvd._arrays import Array, Arrays
 from trsvd._kinds import describe
 from trsvd._lmo_result import LMOResult, LowRankTerm
+from trsvd._polar_lmo import product_dtype
 from trsvd._polar_methods import PolarIteration
 from trsvd._polynomials import Polynomial, checked_coefficients
 from trsvd._validate import check_number
@@ -422,9 +423,8 @@ def _iterated(matrices: list[Array], method: PolarIteration) -> Array:
     if isinstance(method, MuonIteration):
         X = _clamped(arrays, X, method.eps)
     else:
-        X = _normalized(arrays, X)
-        if precision != arrays.dtype_name and not arrays.is_complex:
-            X = xp.astype(X, getattr(xp, precision))
+        dtype = product_dtype(arrays, precision, method)
+        X = xp.astype(_normalized(arrays, X), dtype, copy=False)
     transpose = shape[0] > shape[1]
     if transpose:
         X = _adjoint(arrays, X)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from trsvd._validate import check_number
+from trsvd._validate import check_number, check_rng
 from trsvd.optim._layout import as_matrices, check_shape, shape_scale, stack_shape
 from trsvd.optim._links import check_momentum, reassembled
 from trsvd.optim._oracles import BallOracle, Direction, Oracle
@@ -217,6 +217,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
                 msg = f"Invalid {name} value: {group[name]}; it must be at least 0"
                 raise ValueError(msg)
         check_momentum(group["momentum"])
+        check_rng(group["seed"])
         dtype = group["momentum_dtype"]
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             msg = f"momentum_dtype={dtype!r}; pass a real floating dtype, as torch.float32, or None"
