@@ -324,10 +324,14 @@ def differences(start, first, second):
     ],
 )
 def test_the_steps_are_those_of_torch(options, dtype, steps, rng):
-    """Within two units of bfloat16, 2^-7 each; bit for bit where the library rounds alike."""
+    """Bit for bit; a learning rate that is a tensor stays one, and is a rounding off."""
+    if dtype is torch.bfloat16 and not options.get("nesterov", True):
+        pytest.skip("torch.optim.Muon divides its own buffer, which is the direction, by its norm")
     makers = [lambda p, cls=cls: cls(p, **options) for cls in (torch.optim.Muon, Muon)]
-    start, _, ends = trajectories(makers, steps, rng, dtype)
-    assert max(differences(start, *ends)) <= 2 * 2**-7
+    _, _, ends = trajectories(makers, steps, rng, dtype)
+    units = 2 if isinstance(options.get("lr"), torch.Tensor) else 0
+    for p, q in zip(*ends, strict=True):
+        assert torch.all((p - q).abs() <= units * torch.finfo(dtype).eps * p.abs().max())
 
 
 @TORCH

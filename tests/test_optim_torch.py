@@ -357,6 +357,18 @@ def test_tensor_learning_rate_and_schedulers(name, rng):
             torch.testing.assert_close(p, q, rtol=1e-13, atol=1e-13)
 
 
+def test_a_tensor_learning_rate_is_not_rounded_to_half_precision(rng):
+    """1 - lr wd is near 1, which is where bfloat16 would round it to."""
+    ends = []
+    for lr in (0.01, torch.tensor(0.01)):
+        W = torch.nn.Parameter(torch.full((4, 3), 1.0, dtype=torch.bfloat16))
+        W.grad = torch.zeros_like(W)
+        NSGD([W], lr=lr, weight_decay=0.5).step()
+        ends.append(W.detach())
+    assert torch.equal(*ends)
+    assert torch.all(ends[0] < 1)
+
+
 def test_a_scheduler_that_cycles_momentum(rng):
     params = parameters(rng)
     optimizer = Muon(params, lr=0.1)

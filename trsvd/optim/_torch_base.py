@@ -298,9 +298,12 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             if buffer is None:
                 buffers[place] = torch.zeros_like(grads[place])
                 self.state[param]["momentum_buffer"] = buffers[place]
-        if group["ema"]:  # as torch.optim.Muon, to the last bit
-            torch._foreach_lerp_(buffers, grads, 1 - mu)
-            return list(torch._foreach_lerp(grads, buffers, mu)) if group["nesterov"] else buffers
+        if group["ema"]:  # one by one, as torch.optim.Muon: torch._foreach_lerp rounds otherwise
+            for M, G in zip(buffers, grads, strict=True):
+                M.lerp_(G, 1 - mu)
+            if not group["nesterov"]:
+                return buffers
+            return [G.lerp(M, mu) for M, G in zip(buffers, grads, strict=True)]
         torch._foreach_mul_(buffers, mu)
         torch._foreach_add_(buffers, grads)
         return list(torch._foreach_add(grads, buffers, alpha=mu)) if group["nesterov"] else buffers
@@ -352,10 +355,16 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         if group["normalize_weights"]:
             norm = torch.linalg.vector_norm(param, dtype=torch.promote_types(param.dtype, _LEAST))
             keep = torch.where(norm > 0, math.sqrt(param.shape[0]) / norm, 1.0)
+        # A factor that is a tensor would be rounded to the half precision of the parameter.
+        wide = torch.promote_types(param.dtype, _LEAST)
         if group["normalize_weights"] or decay:
-            param.mul_(keep - lr * decay)
+            factor = keep - lr * decay
+            if isinstance(factor, Tensor):
+                param.copy_(param.to(wide) * factor)
+            else:
+                param.mul_(factor)
         if isinstance(lr, Tensor):
-            param.add_(update * (lr * scale))
+            param.add_(update.to(wide) * (lr * scale))
         else:
             param.add_(update, alpha=lr * scale)
 
