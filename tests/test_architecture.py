@@ -115,6 +115,7 @@ FLOORS = [
         "optim._torch_families",
         "optim._torch_relatives",
         "optim._torch_models",
+        "optim._torch_split",
         "optim.torch",
     },
     # 6: what a person runs
@@ -315,6 +316,7 @@ NEIGHBOURS = {
         "optim._torch_base",
         "optim._torch_families",
         "optim._torch_models",
+        "optim._torch_split",
         "optim._torch_relatives",
     },
     "table": {"_matrices", "_report", "testing"},
@@ -401,6 +403,7 @@ LIBRARY_MODULES = {
     "optim._torch_families",
     "optim._torch_relatives",
     "optim._torch_models",
+    "optim._torch_split",
     "table",
     "cli",
     "reliability",

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from trsvd._validate import check_number, check_rng
-from trsvd.optim._layout import as_matrices, check_shape, shape_scale, stack_shape
-from trsvd.optim._links import check_momentum, reassembled
+from trsvd.optim._layout import as_matrices, assembled, check_shape, shape_scale, stack_shape
+from trsvd.optim._links import check_momentum
 from trsvd.optim._oracles import BallOracle, Direction, Oracle
 from trsvd.optim._torch_state import copied, decoded, encoded, packed, unpacked
 from trsvd.optim.diagnostics import Diagnostics, check_every, measured
@@ -293,7 +293,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         grads, mu = self._gradients(params, group), group["momentum"]
         if not mu:
             return grads
-        buffers = [self.state[p].get("momentum_buffer") for p in params]
+        buffers: list[Any] = [self.state[p].get("momentum_buffer") for p in params]
         for place, (param, buffer) in enumerate(zip(params, buffers, strict=True)):
             if buffer is None:
                 buffers[place] = torch.zeros_like(grads[place])
@@ -333,7 +333,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             for place, stack in zip(places, stacks, strict=True):
                 mine = [next(rest) for _ in stack]
                 shape = tuple(params[place].shape)
-                updates[place] = reassembled([each.update for each in mine], shape, layout)
+                updates[place] = assembled([each.update for each in mine], shape, layout)
                 self._remember(self.state[params[place]], mine, oracle)
                 self.state[params[place]]["step"] = step + 1
         return [updates[place] for place in range(len(params))]
