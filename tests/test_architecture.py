@@ -280,7 +280,9 @@ NEIGHBOURS = {
         "optim._links",
         "optim._normuon",
         "optim._oracles",
+        "optim.diagnostics",
     },
+    "optim._families": {"optim._oracles"},
     "optim.__init__": {
         "optim._chain",
         "optim._dion",
