@@ -117,6 +117,7 @@ FLOORS = [
         "optim._torch_families",
         "optim._torch_relatives",
         "optim._torch_models",
+        "optim._torch_split",
         "optim.torch",
     },
     # 6: what a person runs
@@ -282,7 +283,9 @@ NEIGHBOURS = {
         "optim._links",
         "optim._normuon",
         "optim._oracles",
+        "optim.diagnostics",
     },
+    "optim._families": {"optim._oracles"},
     "optim.__init__": {
         "optim._chain",
         "optim._dion",
@@ -321,6 +324,7 @@ NEIGHBOURS = {
         "optim._torch_base",
         "optim._torch_families",
         "optim._torch_models",
+        "optim._torch_split",
         "optim._torch_relatives",
     },
     "table": {"_matrices", "_report", "testing"},
@@ -409,6 +413,7 @@ LIBRARY_MODULES = {
     "optim._torch_families",
     "optim._torch_relatives",
     "optim._torch_models",
+    "optim._torch_split",
     "table",
     "cli",
     "reliability",

@@ -7,6 +7,7 @@ is not, so that its checks are driven from here.
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import warnings
 
@@ -20,7 +21,7 @@ pytest.importorskip("expecttest")
 
 from torch.testing._internal import common_optimizers as db  # noqa: E402
 
-from trsvd.optim.torch import Dion, Fanion, FFanion, Muon, SFanion  # noqa: E402
+from trsvd.optim.torch import SCALE, Dion, Fanion, FFanion, Muon, NorMuon, SFanion  # noqa: E402
 
 DEVICE, DTYPE = "cpu", torch.float32
 
@@ -29,26 +30,20 @@ _SCALINGS = {"original": "muon", "match_rms_adamw": "adamw"}
 
 
 def translated(kwargs):
-    """Keywords of torch.optim.Muon and SGD as ours."""
-    kwargs = dict(kwargs)
-    steps, coefficients = kwargs.pop("ns_steps", None), kwargs.pop("ns_coefficients", None)
-    if steps is not None or coefficients is not None:
-        options = {"steps": steps, "coefficients": coefficients}
-        given = {name: value for name, value in options.items() if value is not None}
-        kwargs["method"] = trsvd.NewtonSchulz(**given)
+    """Keywords of torch.optim.Muon and SGD as those of the Fanion families."""
+    kwargs = {key: value for key, value in kwargs.items() if not key.startswith("ns_")}
     if "adjust_lr_fn" in kwargs:
         name = kwargs.pop("adjust_lr_fn")
         kwargs["shape_scaling"] = _SCALINGS.get(name, name)
-    if kwargs.pop("dampening", None) is not None:
-        kwargs["ema"] = True  # the only dampening that there is
     return kwargs
 
 
 def made(cls, params, **kwargs):
-    kwargs = translated(kwargs)
+    kwargs = dict(kwargs)
+    if kwargs.pop("dampening", None) is not None:
+        kwargs["ema"] = True  # the only dampening that there is
     if cls is not Muon:
-        kwargs.pop("method", None)  # polar iterations are for whole spectra
-        kwargs["k"] = 2
+        kwargs = {"k": 2, **translated(kwargs)}
     return cls(params, **kwargs)
 
 
@@ -91,7 +86,8 @@ def test_error_inputs(cls, inputs):
         if given.desc == _ALLOWED:
             made(cls, params, **given.kwargs).step()
             continue
-        regex = _MESSAGES.get(regex, regex).replace("Muon", cls.__name__)
+        if cls is not Muon:
+            regex = _MESSAGES.get(regex, regex).replace("Muon", cls.__name__)
         if case.error_on is db.OptimizerErrorEnum.CONSTRUCTION_ERROR:
             if issubclass(case.error_type, Warning):
                 with pytest.warns(case.error_type, match=regex):
@@ -213,7 +209,7 @@ def test_no_gradient_is_no_step(cls, given):
     for p in params:
         p.grad = torch.zeros_like(p)
     optimizer.step()
-    decay = given.kwargs.get("weight_decay", 0.0) * float(optimizer.param_groups[0]["lr"])
+    decay = optimizer.param_groups[0]["weight_decay"] * float(optimizer.param_groups[0]["lr"])
     for p, q in zip(params, before, strict=True):
         torch.testing.assert_close(p.detach(), q * (1 - decay))
 
@@ -228,7 +224,7 @@ def test_groups_with_their_own_hyperparameters(cls):
         optimizer.step(lambda: closure(optimizer))
     assert torch.equal(params[1], before)
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
-    assert optimizer.param_groups[1]["weight_decay"] == 0.0
+    assert optimizer.param_groups[1]["weight_decay"] == optimizer.defaults["weight_decay"]
 
 
 @on_classes
@@ -284,49 +280,216 @@ def test_a_parameter_group_added_later(cls):
 
 # ---- torch.optim.Muon ----------
 
-# Its conventions, in our words.
-AS_TORCH = {
-    "ema": True,
-    "nesterov": True,
-    "shape_scaling": "muon",
-    "method": trsvd.NewtonSchulz(steps=5, dtype="bfloat16"),
-}
+TORCH = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim has no Muon")
+STEPS = pytest.mark.parametrize("steps", [1, 10])
+MUON_SHAPES = [(24, 40), (40, 24), (32, 32), (32, 32), (3, 100)]
 
 
-@pytest.mark.parametrize("shape", [(24, 40), (40, 24), (32, 32)])
-@pytest.mark.parametrize("adjust", ["original", "match_rms_adamw"])
-def test_one_step_is_that_of_torch_to_rounding(shape, adjust, rng):
-    W = torch.tensor(rng.standard_normal(shape), dtype=torch.float32)
-    G = torch.tensor(rng.standard_normal(shape), dtype=torch.float32)
+def trajectories(makers, steps, rng, dtype=torch.float32, shapes=MUON_SHAPES):
+    """Parameters after some steps of each optimizer, from one start with the same gradients."""
+    start = [torch.tensor(rng.standard_normal(s)).to(dtype) for s in shapes]
+    grads = [[torch.tensor(rng.standard_normal(s)).to(dtype) for s in shapes] for _ in range(steps)]
     ends = []
-    for make in (
-        lambda p: torch.optim.Muon(p, lr=0.1, momentum=0.9, adjust_lr_fn=adjust, weight_decay=0.1),
-        lambda p: Muon(
-            p,
-            lr=0.1,
-            momentum=0.9,
-            weight_decay=0.1,
-            **{**AS_TORCH, "shape_scaling": _SCALINGS[adjust]},
-        ),
+    for make in makers:
+        params = [torch.nn.Parameter(W.clone()) for W in start]
+        optimizer = make(params)
+        for some in grads:
+            for p, G in zip(params, some, strict=True):
+                p.grad = G.clone()
+            optimizer.step()
+        ends.append([p.detach() for p in params])
+    return start, grads, ends
+
+
+def differences(start, first, second):
+    """Relative differences of what was moved."""
+    return [
+        float(torch.linalg.norm(p - q) / torch.linalg.norm(p - W))
+        for W, p, q in zip(start, first, second, strict=True)
+    ]
+
+
+@TORCH
+@STEPS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"lr": 0.02, "weight_decay": 0.0},
+        {"momentum": 0.8, "nesterov": False},
+        {"adjust_lr_fn": "original", "ns_steps": 3},
+        {"adjust_lr_fn": "match_rms_adamw", "lr": torch.tensor(0.01)},
+        {"ns_coefficients": (1.5, -0.5, 0.0), "eps": 1e-3},
+    ],
+)
+def test_the_steps_are_those_of_torch(options, dtype, steps, rng):
+    """Bit for bit; a learning rate that is a tensor stays one, and is a rounding off."""
+    if dtype is torch.bfloat16 and not options.get("nesterov", True):
+        pytest.skip("torch.optim.Muon divides its own buffer, which is the direction, by its norm")
+    makers = [lambda p, cls=cls: cls(p, **options) for cls in (torch.optim.Muon, Muon)]
+    _, _, ends = trajectories(makers, steps, rng, dtype)
+    units = 2 if isinstance(options.get("lr"), torch.Tensor) else 0
+    for p, q in zip(*ends, strict=True):
+        assert torch.all((p - q).abs() <= units * torch.finfo(dtype).eps * p.abs().max())
+
+
+@TORCH
+def test_the_arguments_are_those_of_torch():
+    """Names, order and defaults."""
+    theirs = inspect.signature(torch.optim.Muon).parameters
+    ours = inspect.signature(Muon).parameters
+    assert list(ours)[: len(theirs)] == list(theirs)
+    for name, each in theirs.items():
+        assert ours[name].default == each.default
+    rule = inspect.signature(trsvd.optim.muon).parameters
+    for name in list(theirs)[1:]:
+        assert rule[name].default == theirs[name].default
+
+
+@TORCH
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_a_state_of_torch_goes_on_here_and_back(ours_first, rng):
+    options = {"lr": 0.02, "momentum": 0.9, "ns_steps": 4, "adjust_lr_fn": "match_rms_adamw"}
+    first, second = (Muon, torch.optim.Muon) if ours_first else (torch.optim.Muon, Muon)
+
+    class Switched:
+        def __init__(self, params):
+            self.params, self.optimizer, self.steps = params, first(params, **options), 0
+
+        def step(self):
+            self.optimizer.step()
+            self.steps += 1
+            if self.steps == 5:
+                file = io.BytesIO()
+                torch.save(self.optimizer.state_dict(), file)
+                file.seek(0)
+                self.optimizer = second(self.params)
+                self.optimizer.load_state_dict(torch.load(file, weights_only=True))
+
+    makers = [lambda p: torch.optim.Muon(p, **options), Switched]
+    start, _, ends = trajectories(makers, 10, rng)
+    assert max(differences(start, *ends)) <= 2 * 2**-7
+
+
+def jordan(start, grads, lr, mu):
+    """The algorithm of K. Jordan's page, in single precision, with the exact polar factor aside."""
+    ends = []
+    for i, W in enumerate(start):
+        W, M = W.double(), torch.zeros_like(W).double()
+        for some in grads:
+            G = some[i].double()
+            M = mu * M + (1 - mu) * G
+            X = (1 - mu) * G + mu * M
+            wide = X.shape[0] <= X.shape[1]
+            X = X if wide else X.T
+            X = X / (torch.linalg.norm(X) + 1e-7)
+            for _ in range(5):
+                A = X @ X.T
+                X = 3.4445 * X + (-4.7750 * A + 2.0315 * A @ A) @ X
+            W = W - lr * max(1, W.shape[0] / W.shape[1]) ** 0.5 * (X if wide else X.T)
+        ends.append(W)
+    return ends
+
+
+@STEPS
+def test_in_single_precision_the_steps_are_those_of_the_published_formula(steps, rng):
+    """Rounding grows by 3.4445 a step for the smallest singular values."""
+    make = lambda p: Muon(p, lr=0.02, weight_decay=0.0, method=trsvd.NewtonSchulz())  # noqa: E731
+    start, grads, (ours,) = trajectories([make], steps, rng)
+    theirs = jordan(start, grads, 0.02, 0.95)
+    tol = 3.4445**5 * torch.finfo(torch.float32).eps
+    assert max(differences(start, ours, theirs)) <= tol
+
+
+@STEPS
+def test_normuon_is_its_published_formula(steps, rng):
+    """In float64, where what the authors do in bfloat16 is told apart from other formulas."""
+    method = trsvd.NewtonSchulz()
+    makers = [lambda p: NorMuon(p, lr=0.02, method=method)]
+    start, grads, (ours,) = trajectories(makers, steps, rng, torch.float64)
+    theirs = []
+    for i, W in enumerate(start):
+        M, v = torch.zeros_like(W), torch.zeros(len(W), 1).double()
+        for some in grads:
+            M = 0.95 * M + 0.05 * some[i]
+            (X,) = trsvd.optim.polar_iterates([0.05 * some[i] + 0.95 * M], method)
+            size = torch.linalg.norm(X)
+            v = 0.95 * v + 0.05 * (X * X).mean(dim=1, keepdim=True)
+            X = X / (v.sqrt() + 1e-10)
+            X = X * size / (torch.linalg.norm(X) + 1e-10)
+            W = W - 0.02 * max(1, W.shape[0] / W.shape[1]) ** 0.5 * X
+        theirs.append(W)
+    # The last constant is of the size 1e-10 / ||X||, and the norm is at least 1.
+    assert max(differences(start, ours, theirs)) <= 1e-10
+
+
+def test_by_default_normuon_iterates_as_muon_does(rng):
+    makers = [NorMuon, lambda p: NorMuon(p, method=trsvd.NewtonSchulz(dtype="bfloat16"))]
+    start, _, ends = trajectories(makers, 1, rng)
+    # As below for the two orders of operations.
+    for W, error in zip(start, differences(start, *ends), strict=True):
+        assert error <= 15 * 2**-8 * min(W.shape) ** 0.5
+
+
+@STEPS
+@pytest.mark.parametrize("embedding", [False, True])
+def test_scale_is_its_published_formula(embedding, steps, rng):
+    """On (out, in) weights over dim 1, on embeddings (vocabulary, d) over dim 0."""
+    layout = "in_out" if embedding else "auto"
+    makers = [lambda p: SCALE(p, lr=0.1, layout=layout, weight_decay=0.1)]
+    start, grads, (ours,) = trajectories(makers, steps, rng, torch.float64)
+    theirs, dim = [], 0 if embedding else 1
+    for i, W in enumerate(start):
+        M = torch.zeros_like(W)
+        for some in grads:
+            M = 0.9 * M + 0.1 * some[i]
+            G = M if i == len(start) - 1 else some[i]
+            rms = G.square().mean(dim=dim, keepdim=True).sqrt().clamp_min(1e-8)
+            W = (1 - 0.1 * 0.1) * W - 0.1 * G / rms
+        theirs.append(W)
+    assert max(differences(start, ours, theirs)) <= 1e-13
+
+
+def test_scale_finds_the_head_by_the_roles_of_the_groups():
+    shapes = {"hidden": (4, 6), "head": (9, 4), "embedding": (9, 6)}
+    params = {name: torch.nn.Parameter(torch.ones(shape)) for name, shape in shapes.items()}
+    groups = [{"params": [p], "role": name} for name, p in params.items()]
+    optimizer = SCALE(groups)
+    assert [group["momentum"] for group in optimizer.param_groups] == [0.0, 0.9, 0.0]
+    assert [group["momentum"] for group in SCALE(groups[::2]).param_groups] == [0.0, 0.0]
+
+
+def test_what_muon_refuses():
+    W = torch.nn.Parameter(torch.ones(4, 3))
+    for options, message in (
+        ({"adjust_lr_fn": "original", "shape_scaling": "rms"}, "adjust_lr_fn='original' beside"),
+        ({"adjust_lr_fn": "rms"}, "function rms is not supported"),
+        ({"method": "exact", "ns_steps": 4}, "method is 'exact'"),
+        ({"method": trsvd.NewtonSchulz(), "eps": 1e-3}, "options of method='newton-schulz'"),
+        ({"ns_steps": 100}, "less than 100"),
+        ({"ns_steps": 0}, "at least one"),
+        ({"ns_coefficients": (1.5, -0.5)}, "exactly 3"),
+        ({"eps": 0.0}, "eps"),
     ):
-        p = torch.nn.Parameter(W.clone())
-        p.grad = G.clone()
-        make([p]).step()
-        ends.append((p.detach() - (1 - 0.1 * 0.1) * W) / 0.1)
-    ratio = max(1, shape[0] / shape[1]) ** 0.5 if adjust == "original" else 0.2 * max(shape) ** 0.5
-    # The unit roundoff of bfloat16 is 2^-8. Rounding of the input grows by 3.4445 a step for the
-    # smallest singular values, and each of the fifteen products adds its own; in the Frobenius
-    # norm, roundings of entries are as good as independent.
-    error = float(torch.linalg.norm(ends[0] - ends[1])) / ratio
-    assert error <= 15 * 2**-8 * min(shape) ** 0.5
-    # And the same without the cast, to that of torch.
-    exact = Muon(
-        [p := torch.nn.Parameter(W.clone())], lr=0.1, ema=True, method=trsvd.NewtonSchulz()
-    )
-    p.grad = G.clone()
-    exact.step()
-    error = float(torch.linalg.norm((p.detach() - W) / 0.1 - ends[0] / ratio))
-    assert error <= 15 * 2**-8 * min(shape) ** 0.5
+        with pytest.raises(ValueError, match=message):
+            Muon([W], **options)
+        with pytest.raises(ValueError, match=message):
+            trsvd.optim.muon(0.1, **options)
+
+
+def test_a_huge_direction_does_not_overflow():
+    """`torch.optim.Muon` squares it in single precision, and stands still."""
+    G = torch.tensor(np.random.default_rng(0).standard_normal((5, 7)), dtype=torch.float32)
+    moved = []
+    for size in (1.0, 1e30):
+        W = torch.nn.Parameter(torch.zeros(5, 7))
+        W.grad = G * size
+        Muon([W], lr=1.0).step()
+        moved.append(W.detach())
+    # A rounding to bfloat16 of each entry, which grows by 3.4445 a step at most.
+    error = torch.linalg.norm(moved[1] - moved[0]) / torch.linalg.norm(moved[0])
+    assert error <= 15 * 2**-8 * 5**0.5
 
 
 def losses(make, seed):
@@ -352,11 +515,12 @@ def losses(make, seed):
     return np.array(out)
 
 
+@TORCH
 def test_fifty_steps_have_the_losses_of_torch():
     """Closer to it than its own losses from other starts are to each other, at each step."""
     options = {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1}
     theirs = np.stack([losses(lambda p: torch.optim.Muon(p, **options), s) for s in range(5)])
-    ours = np.stack([losses(lambda p: Muon(p, **options, **AS_TORCH), s) for s in range(5)])
+    ours = np.stack([losses(lambda p: Muon(p, **options), s) for s in range(5)])
     spread = theirs.std(axis=0, ddof=1)
     assert np.all(np.abs(ours - theirs).mean(axis=0) <= spread)
     assert theirs[:, -1].max() < 0.5 * theirs[:, 0].min()

@@ -59,6 +59,8 @@ def nuclear(E, lam=2.0):
 
 
 EXACT = {"method": "exact"}
+# Muon without what `torch.optim.Muon` adds to the oracle of the spectral ball.
+PLAIN = {**EXACT, "shape_scaling": "none", "weight_decay": 0.0}
 FAMILIES = {
     "fanion": (lambda **o: optim.fanion(0.1, 3, **EXACT, **o), top(3)),
     "f_fanion": (lambda **o: optim.f_fanion(0.1, 3, **EXACT, **o), mixed(top(3), frobenius)),
@@ -66,7 +68,7 @@ FAMILIES = {
     "neon": (lambda **o: optim.neon(0.1, **EXACT, **o), top(1)),
     "f_neon": (lambda **o: optim.f_neon(0.1, **EXACT, **o), mixed(top(1), frobenius)),
     "s_neon": (lambda **o: optim.s_neon(0.1, **EXACT, **o), mixed(top(1), signs)),
-    "muon": (lambda **o: optim.muon(0.1, **o), top(None)),
+    "muon": (lambda **o: optim.muon(0.1, **{**PLAIN, **o}), top(None)),
     "f_muon": (lambda **o: optim.f_muon(0.1, **o), mixed(top(None), frobenius)),
     "s_muon": (lambda **o: optim.s_muon(0.1, **o), mixed(top(None), signs)),
     "nsgd": (lambda **o: optim.nsgd(0.1, **o), frobenius),
@@ -129,7 +131,10 @@ def test_momentum_conventions(ema, nesterov, backend, rng):
 
 def test_an_oracle_does_not_tell_the_conventions_apart(rng, numpy_backend):
     grads, W = gradients(rng, 4), rng.standard_normal(SHAPE)
-    paths = [run(optim.muon(0.1, ema=ema), W, grads, numpy_backend) for ema in (False, True)]
+    paths = [
+        run(optim.muon(0.1, ema=ema, method="exact"), W, grads, numpy_backend)
+        for ema in (False, True)
+    ]
     np.testing.assert_allclose(paths[0], paths[1], atol=1e-12)
 
 
@@ -305,35 +310,40 @@ def test_layouts(backend, rng):
         ("auto", G),
         ("stack", G),
         ("flatten", G.reshape(1, 4, 30)),
+        ("in_out", G.reshape(1, 24, 5)),
     ):
-        rule = optim.muon(1.0, momentum=0, layout=layout)
+        rule = optim.muon(1.0, momentum=0, layout=layout, **PLAIN)
         (found,) = run(rule, np.zeros_like(G), [G], backend)
         expected = np.stack([-polar(E) for E in matrices]).reshape(G.shape)
         np.testing.assert_allclose(found, expected, atol=1e-12)
     conv = rng.standard_normal((8, 3, 2, 2))
-    (found,) = run(optim.muon(1.0, momentum=0), np.zeros_like(conv), [conv], backend)
+    (found,) = run(optim.muon(1.0, momentum=0, **PLAIN), np.zeros_like(conv), [conv], backend)
     np.testing.assert_allclose(found, -polar(conv.reshape(8, 12)).reshape(conv.shape), atol=1e-12)
 
 
 # ---- Dion, NorMuon, SCALE ----------
 
 
-def published_dion(W, G, M, Q, lr, mu, orthonormal):
-    """Algorithm 1 of arXiv:2504.05295, line by line."""
+def published_dion(W, G, M, Q, lr, mu, orthonormal, transpose):
+    """Algorithm 1 of arXiv:2504.05295, line by line; on the transpose where that is asked for."""
     m, n = W.shape
     B = M + G
+    flip = transpose and m < n
+    B = B.T if flip else B
     P = np.linalg.qr(B @ Q)[0]
     R = B.T @ P
     M = B - (1 - mu) * P @ R.T
     Q = R / np.linalg.norm(R, axis=0)
-    right = polar(R) if orthonormal else Q
-    return W - lr * (m / n) ** 0.5 * P @ right.T, M, Q
+    D = P @ (polar(R) if orthonormal else Q).T
+    D, M = (D.T, M.T) if flip else (D, M)
+    return W - lr * (m / n) ** 0.5 * D, M, Q
 
 
+@pytest.mark.parametrize("transpose", [False, True])
 @pytest.mark.parametrize("orthonormal", [False, True])
 @pytest.mark.parametrize("shape", [(14, 10), (10, 14)])
-def test_dion_is_its_published_algorithm(shape, orthonormal, backend, rng):
-    rule = optim.dion(0.1, 4, momentum=0.8, orthonormal=orthonormal)
+def test_dion_is_its_published_algorithm(shape, orthonormal, transpose, backend, rng):
+    rule = optim.dion(0.1, 4, momentum=0.8, orthonormal=orthonormal, transpose=transpose)
     W = rng.standard_normal(shape)
     params = backend.asarray(W)
     state = rule.init(params)
@@ -343,9 +353,19 @@ def test_dion_is_its_published_algorithm(shape, orthonormal, backend, rng):
     for G in gradients(rng, 5, shape):
         updates, state = rule.update(backend.asarray(G), state, params)
         params = optim.apply_updates(params, updates)
-        W, M, Q = published_dion(W, G, M, Q, 0.1, 0.8, orthonormal)
+        W, M, Q = published_dion(W, G, M, Q, 0.1, 0.8, orthonormal, transpose)
         np.testing.assert_allclose(backend.to_numpy(params), W, atol=1e-10)
         np.testing.assert_allclose(backend.to_numpy(state[0][0][0]), M, atol=1e-10)
+
+
+def test_dion_transposes_by_default_as_its_authors_do(rng):
+    G = rng.standard_normal((6, 9))
+    steps = []
+    for options in ({}, {"transpose": True}, {"transpose": False}):
+        rule = optim.dion(0.1, 3, **options)
+        steps.append(rule.update(G, rule.init(G), G)[0])
+    assert np.array_equal(steps[0], steps[1])
+    assert np.linalg.norm(steps[0] - steps[2]) > 0.01 * np.linalg.norm(steps[0])
 
 
 def test_only_the_orthonormal_dion_is_on_the_ball(rng):
@@ -384,19 +404,25 @@ def test_error_feedback_keeps_what_was_not_used(rng):
 def test_normuon_is_its_published_algorithm(backend, rng):
     W, M, v = rng.standard_normal(SHAPE), np.zeros(SHAPE), np.zeros(SHAPE[0])
     grads = gradients(rng, 4)
-    path = run(optim.normuon(0.1, beta2=0.9, momentum=0.8), W, grads, backend)
+    options = {"beta2": 0.9, "momentum": 0.8, "method": "exact"}
+    path = run(optim.normuon(0.1, **options), W, grads, backend)
     for G, found in zip(grads, path, strict=True):
         M = 0.8 * M + G
         O = polar(G + 0.8 * M)  # noqa: E741
         v = 0.9 * v + 0.1 * np.mean(O**2, axis=1)
         X = O / (np.sqrt(v) + 1e-10)[:, None]
-        W = W - 0.1 * X * np.linalg.norm(O) / np.linalg.norm(X)
+        factor = max(1, SHAPE[0] / SHAPE[1]) ** 0.5
+        W = W - 0.1 * factor * X * np.linalg.norm(O) / np.linalg.norm(X)
         np.testing.assert_allclose(found, W, atol=1e-10)
 
 
-def test_scale_has_momentum_for_the_last_parameter_only(backend, rng):
+@pytest.mark.parametrize("layout", ["auto", "in_out"])
+@pytest.mark.parametrize("normalization", ["rms", "l2"])
+def test_scale_is_its_published_algorithm(normalization, layout, backend, rng):
+    """Over the root mean square of each output, clamped; a moving average for the last one."""
+    axis = 1 if layout == "auto" else 0  # along the inputs
     W = [rng.standard_normal(SHAPE) for _ in range(2)]
-    rule = optim.scale(0.1, momentum=0.9)
+    rule = optim.scale(0.1, normalization=normalization, layout=layout, weight_decay=0.2)
     params = [backend.asarray(X) for X in W]
     state, M = rule.init(params), np.zeros(SHAPE)
     assert len(state[0]) == 1
@@ -404,10 +430,52 @@ def test_scale_has_momentum_for_the_last_parameter_only(backend, rng):
         G = [rng.standard_normal(SHAPE) for _ in range(2)]
         updates, state = rule.update([backend.asarray(X) for X in G], state, params)
         params = optim.apply_updates(params, updates)
-        M = 0.9 * M + G[1]
+        M = 0.9 * M + 0.1 * G[1]
         for i, E in enumerate((G[0], M)):
-            W[i] = W[i] - 0.1 * E / np.linalg.norm(E, axis=0)
+            sizes = np.linalg.norm(E, axis=axis, keepdims=True)
+            if normalization == "rms":
+                sizes = np.maximum(sizes / SHAPE[axis] ** 0.5, 1e-8)
+            W[i] = (1 - 0.1 * 0.2) * W[i] - 0.1 * E / sizes
             np.testing.assert_allclose(backend.to_numpy(params[i]), W[i], atol=1e-13)
+
+
+def test_scale_clamps_the_root_mean_square(backend, rng):
+    G = rng.standard_normal(SHAPE)
+    G[0] *= 1e-12
+    G[1] = 0
+    rule = optim.scale(1.0, momentum=0)
+    (found,) = run(rule, np.zeros(SHAPE), [G], backend)
+    expected = -G / np.maximum(np.sqrt(np.mean(G**2, axis=1, keepdims=True)), 1e-8)
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        optim.dion(1.0, 3),
+        optim.dion(1.0, 3, orthonormal=True),
+        optim.muon(1.0, method="exact"),
+        optim.muon(1.0, method=trsvd.NewtonSchulz()),
+        optim.normuon(1.0, method="exact"),
+        optim.scale(1.0, normalization="l2"),
+        optim.fanion(1.0, 3, method="exact"),
+        optim.nsgd(1.0),
+    ],
+    ids=lambda rule: type(rule.links[0]).__name__,
+)
+def test_the_size_of_the_gradient_does_not_matter(rule, size, backend, rng):
+    """In single precision, where squares of both sizes are out of range."""
+    G = gradients(rng, 1)[0].astype(np.float32)
+    W = backend.asarray(np.zeros(SHAPE, np.float32))
+    steps = []
+    for factor in (1.0, size):
+        E = backend.asarray(G * np.float32(factor))
+        steps.append(backend.to_numpy(rule.update(E, rule.init(W), W)[0]))
+    # Singular values are a factor of 0.7 apart, and the smallest is 0.04: vectors are known to
+    # eps / 0.012, and of Newton-Schulz the error grows by 3.4445 a step.
+    tol = 3.4445**5 * np.finfo(np.float32).eps
+    assert np.linalg.norm(steps[1] - steps[0]) <= tol * np.linalg.norm(steps[0])
 
 
 # ---- ranks ----------
@@ -559,8 +627,8 @@ def test_writers(kind, tmp_path, rng):
         rows = list(csv.DictReader(file)) if kind == "csv" else [json.loads(row) for row in file]
     assert len(rows) == 2
     support = np.linalg.svd(G, compute_uv=False).sum()
-    # The direction is G + mu M = 1.95 G.
-    assert float(rows[0]["support"]) == pytest.approx(1.95 * support)
+    # The direction is (1 - mu) G + mu M = 0.05 * 1.95 G.
+    assert float(rows[0]["support"]) == pytest.approx(0.05 * 1.95 * support)
     assert rows[0]["angle"] in (None, "")
 
 

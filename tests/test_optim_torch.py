@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import pickle
 
@@ -61,8 +62,17 @@ CLASSES = {
     "Neon": (Neon, {}, optim.neon),
     "FNeon": (FNeon, {}, optim.f_neon),
     "SNeon": (SNeon, {}, optim.s_neon),
-    "Muon": (Muon, {}, optim.muon),
-    "Muon-NS": (Muon, {"method": NS}, lambda lr, **o: optim.muon(lr, method=NS, **o)),
+    "Muon": (Muon, {"weight_decay": 0.0}, lambda lr, **o: optim.muon(lr, **o)),
+    "Muon-exact": (
+        Muon,
+        {"method": "exact", "weight_decay": 0.0},
+        lambda lr, **o: optim.muon(lr, method="exact", **o),
+    ),
+    "Muon-NS": (
+        Muon,
+        {"method": NS, "weight_decay": 0.0},
+        lambda lr, **o: optim.muon(lr, method=NS, **o),
+    ),
     "FMuon": (FMuon, {"alpha": 0.3}, lambda lr, **o: optim.f_muon(lr, alpha=0.3, **o)),
     "SMuon-NS": (SMuon, {"method": NS}, lambda lr, **o: optim.s_muon(lr, method=NS, **o)),
     "NSGD": (NSGD, {}, optim.nsgd),
@@ -74,13 +84,28 @@ CLASSES = {
     ),
     "FStarNeon": (FStarNeon, {"lam": 3.0}, lambda lr, **o: optim.f_star_neon(lr, lam=3.0, **o)),
     "NorMuon": (NorMuon, {"beta2": 0.9}, lambda lr, **o: optim.normuon(lr, beta2=0.9, **o)),
+    "NorMuon-exact": (
+        NorMuon,
+        {"method": "exact"},
+        lambda lr, **o: optim.normuon(lr, method="exact", **o),
+    ),
     "Dion": (Dion, {"k": 3}, lambda lr, **o: optim.dion(lr, 3, **o)),
+    "Dion-simple": (
+        Dion,
+        {"k": 3, "transpose": False},
+        lambda lr, **o: optim.dion(lr, 3, transpose=False, **o),
+    ),
     "Dion-orthonormal": (
         Dion,
         {"k": 3, "orthonormal": True},
         lambda lr, **o: optim.dion(lr, 3, orthonormal=True, **o),
     ),
     "SCALE": (SCALE, {}, optim.scale),
+    "SCALE-l2": (
+        SCALE,
+        {"normalization": "l2", "layout": "in_out"},
+        lambda lr, **o: optim.scale(lr, normalization="l2", layout="in_out", **o),
+    ),
     "RowBall": (
         BallOptimizer,
         {"ball": trsvd.RowBall()},
@@ -116,7 +141,7 @@ def test_a_class_is_its_rule(name, rng):
     cls, own, make = CLASSES[name]
     common = {"momentum": 0.8, "weight_decay": 0.1}
     params = parameters(rng)
-    optimizer = cls(params, lr=0.1, **own, **common)
+    optimizer = cls(params, lr=0.1, **{**own, **common})
     rule = make(0.1, **common)
     there = values(params)
     state = rule.init(there)
@@ -139,6 +164,7 @@ def test_a_class_is_its_rule(name, rng):
         {"shape_scaling": "muon", "layout": "flatten"},
         {"normalize_weights": True, "weight_decay": 0.2},
         {"layout": "stack"},
+        {"layout": "in_out", "shape_scaling": "rms"},
         {"seed": 5},
     ],
 )
@@ -333,6 +359,18 @@ def test_tensor_learning_rate_and_schedulers(name, rng):
             torch.testing.assert_close(p, q, rtol=1e-13, atol=1e-13)
 
 
+def test_a_tensor_learning_rate_is_not_rounded_to_half_precision(rng):
+    """1 - lr wd is near 1, which is where bfloat16 would round it to."""
+    ends = []
+    for lr in (0.01, torch.tensor(0.01)):
+        W = torch.nn.Parameter(torch.full((4, 3), 1.0, dtype=torch.bfloat16))
+        W.grad = torch.zeros_like(W)
+        NSGD([W], lr=lr, weight_decay=0.5).step()
+        ends.append(W.detach())
+    assert torch.equal(*ends)
+    assert torch.all(ends[0] < 1)
+
+
 def test_a_scheduler_that_cycles_momentum(rng):
     params = parameters(rng)
     optimizer = Muon(params, lr=0.1)
@@ -491,7 +529,7 @@ def test_method_objects_as_in_a_group(rng):
     step(optimizer, params, grads)
     for i, p in enumerate(params):
         W = torch.nn.Parameter(there[i])
-        lr, method = (0.1, NS) if i < 2 else (0.5, "exact")
+        lr, method = (0.1, NS) if i < 2 else (0.5, "newton-schulz")
         alone = Muon([W], lr=lr, method=method)
         step(alone, [W], grads[i : i + 1])
         torch.testing.assert_close(p, W, rtol=1e-12, atol=1e-12)
@@ -599,6 +637,254 @@ def test_the_parameters_of_a_model():
     assert names(split_parameters(plain, head=None).matrices) == [["0.weight"]]
     with pytest.raises(ValueError, match="no module"):
         split_parameters(model, head="output")
+
+
+class Block(torch.nn.Module):
+    """A block of a transformer, with layer scales and, where there are experts, a router."""
+
+    def __init__(self, d, experts=0, packed=True):
+        super().__init__()
+        self.norm1 = torch.nn.LayerNorm(d)
+        self.attn = torch.nn.MultiheadAttention(d, 2, add_bias_kv=True) if packed else None
+        if not packed:
+            self.qkv = torch.nn.Linear(d, 3 * d)
+            self.proj = torch.nn.Linear(d, d)
+        self.ls1 = torch.nn.Parameter(torch.ones(1, d))
+        self.norm2 = torch.nn.LayerNorm((d, d))
+        if experts:
+            self.gate = torch.nn.Linear(d, experts, bias=False)
+            self.experts = torch.nn.ModuleList(torch.nn.Linear(d, 2 * d) for _ in range(experts))
+            self.stacked_experts = torch.nn.Parameter(torch.ones(experts, d, 2 * d))
+            self.experts_bias = torch.nn.Parameter(torch.ones(experts, 2 * d))
+        else:
+            self.gate_proj = torch.nn.Linear(d, 2 * d)
+            self.fc2 = torch.nn.Linear(2 * d, d)
+
+
+class ViT(torch.nn.Module):
+    def __init__(self, d=8):
+        super().__init__()
+        self.cls_token = torch.nn.Parameter(torch.zeros(1, 1, d))
+        self.pos_embed = torch.nn.Parameter(torch.zeros(1, 5, d))
+        self.mask_tokens = torch.nn.Parameter(torch.zeros(3, d))
+        self.patches = torch.nn.Conv2d(3, d, 2)
+        self.blocks = torch.nn.ModuleList(Block(d) for _ in range(2))
+        self.head = torch.nn.Linear(d, 4)
+
+
+class GPT(torch.nn.Module):
+    def __init__(self, d=8, head="lm_head", experts=0):
+        super().__init__()
+        self.wte = torch.nn.Embedding(20, d)
+        self.wpe = torch.nn.Embedding(6, d)
+        self.h = torch.nn.ModuleList(Block(d, experts, packed=False) for _ in range(2))
+        if head:
+            self.add_module(head, torch.nn.Linear(d, 20, bias=False))
+
+
+class HeadFirst(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(8, 3)
+        self.backbone = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.Linear(8, 8))
+
+
+class Conv(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        parametrized = torch.nn.utils.parametrizations.weight_norm
+        self.stem = parametrized(torch.nn.Conv2d(3, 8, 3))
+        self.body = torch.nn.Sequential(
+            torch.nn.Conv2d(8, 8, 3, groups=8), torch.nn.BatchNorm2d(8), torch.nn.Conv2d(8, 8, 1)
+        )
+        self.lin = parametrized(torch.nn.Linear(8, 8))
+        self.classifier = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 4))
+
+
+def hidden(split):
+    return sorted(name for group in names(split.matrices) for name in group)
+
+
+def test_a_vision_transformer():
+    split = split_parameters(ViT())
+    expected = ["patches.weight"]
+    for i in range(2):
+        block = [f"blocks.{i}.attn.{name}" for name in ("in_proj_weight", "out_proj.weight")]
+        expected += [*block, *(f"blocks.{i}.{name}.weight" for name in ("gate_proj", "fc2"))]
+    assert hidden(split) == sorted(expected)
+    assert names(split.head) == [["head.weight", "head.bias"]]
+    assert names(split.embeddings) == []
+    guessed = {row.name for row in split.guesses}
+    assert {"cls_token", "pos_embed", "mask_tokens", "head.weight"} <= guessed
+    assert "patches.weight" not in guessed
+
+
+@pytest.mark.parametrize("qkv", ["one", "three"])
+def test_packed_projections(qkv, rng):
+    """As three, each part has a polar factor of its own."""
+    model = torch.nn.MultiheadAttention(8, 2)
+    split = split_parameters(model, head=None, qkv=qkv)
+    groups = {group.get("layout", "auto"): names([group])[0] for group in split.matrices}
+    if qkv == "one":
+        assert groups == {"auto": ["in_proj_weight", "out_proj.weight"]}
+    else:
+        assert groups == {"auto": ["out_proj.weight"], "thirds": ["in_proj_weight"]}
+    W = model.in_proj_weight
+    before, W.grad = W.detach().clone(), torch.tensor(rng.standard_normal((24, 8))).float()
+    Muon(split.matrices, lr=1.0, method="exact", shape_scaling="none", weight_decay=0).step()
+    D = (before - W.detach()).numpy()
+    parts = [D] if qkv == "one" else np.split(D, 3)
+    for part in parts:
+        np.testing.assert_allclose(part.T @ part, np.eye(8), atol=1e-5)
+    layouts = {group.get("layout", "auto") for group in split_parameters(GPT(), qkv=qkv).matrices}
+    assert layouts == ({"auto"} if qkv == "one" else {"auto", "thirds"})
+
+
+def test_a_language_model():
+    blocks = [
+        f"h.{i}.{name}.weight" for i in range(2) for name in ("qkv", "proj", "gate_proj", "fc2")
+    ]
+    split = split_parameters(GPT())
+    assert hidden(split) == sorted(blocks)
+    assert names(split.embeddings) == [["wte.weight", "wpe.weight"]]
+    assert split.embeddings[0]["layout"] == "in_out"
+    assert names(split.head) == [["lm_head.weight"]]
+    # Its embedding serves as the head: no hidden layer does.
+    split = split_parameters(GPT(head=None))
+    assert hidden(split) == sorted(blocks)
+    assert split.head == []
+    # By tying, whatever it is called.
+    model = GPT(head="last")
+    model.last.weight = model.wte.weight
+    split = split_parameters(model)
+    assert names(split.head) == [["wte.weight"]]
+    assert not [row for row in split.guesses if row.role == "head"]
+
+
+def test_a_last_layer_as_wide_as_the_embedding_is_hidden():
+    model = torch.nn.Sequential(torch.nn.Embedding(20, 8), torch.nn.Linear(8, 8))
+    split = split_parameters(model)
+    assert hidden(split) == ["1.weight"]
+    assert split.head == []
+
+
+def test_a_mixture_of_experts():
+    split = split_parameters(GPT(experts=3))
+    expected = []
+    for i in range(2):
+        expected += [f"h.{i}.{name}" for name in ("qkv.weight", "proj.weight", "stacked_experts")]
+        expected += [f"h.{i}.experts.{j}.weight" for j in range(3)]
+    assert hidden(split) == sorted(expected)
+    why = {row.name: row for row in split.assignments}
+    assert why["h.0.gate.weight"].why == "gate of experts"
+    assert not why["h.0.gate.weight"].guess
+    assert why["h.0.experts_bias"].role == "other"
+
+
+def test_a_convolutional_model():
+    split = split_parameters(Conv())
+    flat = {group.get("layout", "auto"): names([group])[0] for group in split.matrices}
+    assert flat == {
+        "auto": ["lin.parametrizations.weight.original1", "classifier.0.weight"],
+        "flatten": ["stem.parametrizations.weight.original1", "body.0.weight", "body.2.weight"],
+    }
+    assert names(split.head) == [["classifier.1.weight", "classifier.1.bias"]]
+
+
+def test_a_head_that_comes_first():
+    split = split_parameters(HeadFirst())
+    assert hidden(split) == ["backbone.0.weight", "backbone.1.weight"]
+    assert names(split.head) == [["head.weight", "head.bias"]]
+
+
+def test_the_table_of_a_split():
+    text = repr(split_parameters(ViT()))
+    lines = text.splitlines()
+    assert lines[0].split() == ["name", "shape", "goes", "to", "why"]
+    assert any("blocks.*.fc2.weight  (2)" in line and "matrices" in line for line in lines)
+    assert any(line.startswith("pos_embed") and "(guess)" in line for line in lines)
+    assert "guesses from names" in lines[-1]
+    assert len(lines) < 30
+    with pytest.raises(ValueError, match="qkv='two'"):
+        split_parameters(ViT(), qkv="two")
+
+
+def test_groups_of_a_split_can_be_used_twice():
+    matrices, others = split_parameters(ViT())
+    Fanion(matrices, lr=0.5, k=4, weight_decay=0.3)
+    optimizer = Muon(matrices, lr=0.02)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.02}
+    for lr in (0.1, 0.2):
+        adamw = torch.optim.AdamW(others, lr=lr)
+        assert adamw.param_groups[0]["lr"] == lr
+
+
+def test_scale_of_a_whole_model():
+    model = GPT()
+    split = split_parameters(model)
+    optimizer = SCALE([*split.matrices, *split.embeddings, *split.head], lr=0.1)
+    with_momentum = [group["role"] for group in optimizer.param_groups if group["momentum"]]
+    assert with_momentum == ["head"]
+    for param in model.parameters():
+        param.grad = torch.randn_like(param)
+    before = model.wte.weight.detach().clone()
+    optimizer.step()
+    moved = (model.wte.weight.detach() - before) / 0.1
+    # Each of its columns has a root mean square of 1.
+    torch.testing.assert_close(moved.square().mean(dim=0), torch.ones(8), rtol=1e-4, atol=0)
+
+
+# ---- names of parameters ----------
+
+ALL = {cls: own for cls, own, _ in CLASSES.values()}
+
+
+@pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.__name__)
+def test_an_unknown_name_is_an_error_about_the_class(cls):
+    W = torch.nn.Parameter(torch.ones(4, 3))
+    own = {"k": 2} if "k" in ALL[cls] else {}
+    own |= {"ball": trsvd.RowBall()} if cls is BallOptimizer else {}
+    name = cls.__name__
+    for wrong, message in (
+        ("foreach", "leave it out"),
+        ("momentun", "did you mean 'momentum'"),
+        ("wd", "pass weight_decay="),
+        ("zzz", "its parameters are params, lr"),
+    ):
+        with pytest.raises(TypeError, match=rf"^{name}\(\) has no parameter '{wrong}'.*{message}"):
+            cls([W], **own, **{wrong: 1.0})
+    # Every parameter is in the signature: there is nothing that takes any name.
+    kinds = {each.kind for each in inspect.signature(cls).parameters.values()}
+    assert inspect.Parameter.VAR_KEYWORD not in kinds
+    assert {"lr", "momentum", "weight_decay", "layout"} <= set(inspect.signature(cls).parameters)
+
+
+@pytest.mark.parametrize(
+    ("cls", "wrong", "message"),
+    [
+        (Dion, "rank", "pass k=, an integer"),
+        (Dion, "rank_fraction", "pass k=, a float"),
+        (FMuon, "ns_steps", "trsvd.NewtonSchulz"),
+        (Neon, "adjust_lr_fn", "shape_scaling='muon'"),
+        (Neon, "dampening", "ema=True"),
+        (Neon, "betas", "pass momentum="),
+    ],
+)
+def test_a_spelling_of_others_says_what_to_pass(cls, wrong, message):
+    with pytest.raises(TypeError, match=message):
+        cls([torch.nn.Parameter(torch.ones(4, 3))], **{wrong: 1})
+
+
+@pytest.mark.parametrize("method", ["exact", "gram", "newton-schulz", NS])
+@pytest.mark.parametrize("cls", [Muon, FMuon, SMuon, NorMuon])
+def test_vectors_that_nothing_reads_are_not_kept(cls, method, rng):
+    W = torch.nn.Parameter(torch.ones(12, 8))
+    optimizer = cls([W], method=method if cls is not FMuon or method != "gram" else "exact")
+    W.grad = torch.tensor(rng.standard_normal((12, 8))).float()
+    optimizer.step()
+    kept = sum(X.numel() for X in optimizer.state[W].values() if isinstance(X, torch.Tensor))
+    assert "subspaces" not in optimizer.state[W]
+    assert kept <= 12 * 8 + 12  # the momentum, and NorMuon's rows
 
 
 def test_a_composite_optimizer_has_one_state(rng):

@@ -415,6 +415,8 @@ class Arrays(Factorizations):
 
     def added_product(self, C: Array, A: Array, B: Array, beta: float, alpha: float) -> Array:
         """``beta * C + alpha * A @ B`` of matrices or stacks; one rounding where possible."""
+        if not alpha:  # torch.baddbmm reads memory that was not written to
+            return beta * C
         if is_torch_namespace(self.xp):
             add = self.xp.addmm if A.ndim == 2 else self.xp.baddbmm
             return add(C, A, B, beta=beta, alpha=alpha)

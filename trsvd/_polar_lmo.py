@@ -28,7 +28,7 @@ from trsvd._problem import Problem
 from trsvd._spectral_function import WHOLE
 from trsvd.methods import METHODS
 
-__all__ = ["polar_minimizer"]
+__all__ = ["polar_minimizer", "product_dtype"]
 
 # Entries of a panel of rows that inner products are summed over.
 _PANEL = 1 << 21
@@ -159,7 +159,7 @@ def _iterated(dense: _Dense, method: PolarIteration, precision: str) -> tuple[Ar
     None where what came out is not what the polynomials make of singular values.
     """
     arrays, A, shape = dense.arrays, dense.A, dense.problem.shape
-    dtype = _dtype(arrays, precision, method)
+    dtype = product_dtype(arrays, precision, method)
     half, eps = precision in HALF, UNITS[precision]
     norm = arrays.frobenius_norm(A)
     if norm == 0:
@@ -218,7 +218,7 @@ def _single(name: str) -> str:
     return {"complex64": "float32", "complex128": "float64"}.get(name, name)
 
 
-def _dtype(arrays: Arrays, precision: str, method: PolarIteration) -> Any:
+def product_dtype(arrays: Arrays, precision: str, method: PolarIteration) -> Any:
     """The dtype of the products as the library spells it."""
     name = precision
     if arrays.is_complex:

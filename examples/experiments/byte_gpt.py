@@ -34,6 +34,7 @@ SIZE = 16  # windows in a batch
 def row(make: Callable, lr: float, **options) -> tuple[Callable, float]:
     """An optimizer of the hidden matrices, and the rate that is multiplied."""
     options |= {"method": trsvd.NewtonSchulz(steps=5), "shape_scaling": "muon"}
+    options |= {"weight_decay": 0.0, "ema": False}
     return (lambda params, lr: make(params, lr=lr, **options)), lr
 
 

@@ -26,7 +26,8 @@ from trsvd import optim
 EXACT = "Muon, exact (SVD)"
 LOOSE = {"momentum": 0.95, "gap": 5e-2}
 TIGHT = {"momentum": 0.95, "gap": 1e-2}
-POLAR = {"lr": 0.007, "momentum": 0.5}
+# Muon of the paper: no weight decay, no factor by shape.
+POLAR = {"lr": 0.007, "momentum": 0.5, "weight_decay": 0.0, "shape_scaling": "none", "ema": False}
 RULES = {
     EXACT: optim.muon(method="exact", **POLAR),
     "Muon, exact (Gram matrix)": optim.muon(method="gram", **POLAR),

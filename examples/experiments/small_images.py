@@ -30,7 +30,7 @@ from trsvd.optim import torch as optimizers
 from trsvd.optim.torch import CompositeOptimizer, split_parameters
 
 RATES = (0.03, 0.06, 0.12, 0.24, 0.48)
-AIRBENCH = {"momentum": 0.6, "normalize_weights": True}
+AIRBENCH = {"momentum": 0.6, "normalize_weights": True, "weight_decay": 0.0}
 THREE = trsvd.NewtonSchulz(steps=3)
 
 
@@ -50,10 +50,10 @@ def mixed(m: int, n: int) -> float:
 
 
 ROWS = {
-    "Muon, Newton-Schulz 3": row(optimizers.Muon, polar, method=THREE),
+    "Muon, Newton-Schulz 3": row(optimizers.Muon, polar, method=THREE, ema=False),
     "F-Muon, Newton-Schulz 3": row(optimizers.FMuon, mixed, method=THREE),
     "S-Muon, Newton-Schulz 3": row(optimizers.SMuon, mixed, method=THREE),
-    "Muon, exact": row(optimizers.Muon, polar),
+    "Muon, exact": row(optimizers.Muon, polar, method="exact", ema=False),
     "NSGD": row(optimizers.NSGD, lambda m, n: 1.0),
     "SignSGD": row(optimizers.SignSGD, lambda m, n: math.sqrt(m * n)),
     "Neon": row(optimizers.Neon, lambda m, n: 1.0),

@@ -59,7 +59,8 @@ class Row:
 
     def make(self) -> optim.Rule:
         """The rule."""
-        return self.rule(lr=self.lr, momentum=self.momentum, **self.options)
+        options = {"weight_decay": 0.0, "shape_scaling": "none", "ema": False, **self.options}
+        return self.rule(lr=self.lr, momentum=self.momentum, **options)
 
 
 TUNED = [

@@ -26,10 +26,12 @@ from trsvd.optim.torch import (
     split_parameters,
 )
 
+PLAIN = {"weight_decay": 0.0, "shape_scaling": "none", "ema": False}
 CONTENDERS = {
-    "Muon, Newton-Schulz 5": lambda p: Muon(p, method=trsvd.NewtonSchulz(steps=5)),
-    "Muon, Polar Express 6": lambda p: Muon(p, method=trsvd.PolarExpress(steps=6)),
-    "Muon, exact": lambda p: Muon(p),
+    "Muon, Newton-Schulz 5": lambda p: Muon(p, method=trsvd.NewtonSchulz(steps=5), **PLAIN),
+    "Muon, Polar Express 6": lambda p: Muon(p, method=trsvd.PolarExpress(steps=6), **PLAIN),
+    "Muon, exact": lambda p: Muon(p, method="exact", **PLAIN),
+    "Muon, its default (bfloat16)": lambda p: Muon(p, weight_decay=0.0),
     "torch.optim.Muon (bfloat16)": lambda p: torch.optim.Muon(p, weight_decay=0.0),
     "Fanion-16": lambda p: Fanion(p, k=16, gap=1e-2),
     "F-Fanion-16": lambda p: FFanion(p, k=16, gap=1e-2),
@@ -47,7 +49,9 @@ def main() -> None:
     torch.manual_seed(0)
     model, data = GPT(options.width, layers=4), text()
     matrices, others = split_parameters(model)
-    trainer = CompositeOptimizer(Muon(matrices, lr=0.01), torch.optim.AdamW(others, lr=1e-3))
+    trainer = CompositeOptimizer(
+        Muon(matrices, lr=0.01, method="exact", **PLAIN), torch.optim.AdamW(others, lr=1e-3)
+    )
     hidden = [p for group in trainer.optimizers[0].param_groups for p in group["params"]]
     copies = {name: [torch.nn.Parameter(p.detach().clone()) for p in hidden] for name in CONTENDERS}
     optimizers = {name: make(copies[name]) for name, make in CONTENDERS.items()}

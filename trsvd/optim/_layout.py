@@ -12,6 +12,7 @@ __all__ = [
     "LAYOUTS",
     "SCALINGS",
     "as_matrices",
+    "assembled",
     "check_shape",
     "from_stack",
     "shape_scale",
@@ -19,14 +20,17 @@ __all__ = [
     "to_stack",
 ]
 
-LAYOUTS = ("auto", "flatten", "stack", "in_out")
+LAYOUTS = ("auto", "flatten", "stack", "in_out", "thirds")
 """How a parameter is read as matrices whose rows are the outputs.
 
 ``"flatten"``: as (out, rest), the weight of a convolution. ``"stack"``: the leading dimensions are
 a batch of matrices (experts, heads). ``"auto"``: a matrix (out, in) if there are two dimensions, a
 stack if there are three, and flattened if there are more. ``"in_out"``: as (rest, out), transposed:
-embeddings (vocabulary, d), and the kernels of libraries that keep the outputs last.
+embeddings (vocabulary, d), and the kernels of libraries that keep the outputs last. ``"thirds"``:
+as three matrices, one above the other: packed projections to queries, keys and values.
 """
+
+_REARRANGED = ("in_out", "thirds")
 
 SCALINGS: dict[str, Callable[[int, int], float]] = {
     "none": lambda m, n: 1.0,  # noqa: ARG005
@@ -53,6 +57,9 @@ def check_shape(shape: tuple[int, ...], layout: str) -> None:
             "parameters with fewer than two dimensions to another optimizer, as AdamW"
         )
         raise ValueError(msg)
+    if layout == "thirds" and (len(shape) != 2 or shape[0] % 3):
+        msg = f"a parameter of shape {tuple(shape)} is not three matrices; pass layout='auto'"
+        raise ValueError(msg)
 
 
 def stack_shape(shape: tuple[int, ...], layout: str = "auto") -> tuple[int, int, int]:
@@ -75,6 +82,8 @@ def stack_shape(shape: tuple[int, ...], layout: str = "auto") -> tuple[int, int,
     ((1, 64, 75), (8, 64, 32), (1, 64, 15))
     """
     check_shape(shape, layout)
+    if layout == "thirds":
+        return 3, shape[0] // 3, shape[1]
     if layout == "in_out":
         return 1, shape[-1], math.prod(shape[:-1])
     if len(shape) > 2 and (layout == "stack" or (layout == "auto" and len(shape) == 3)):
@@ -96,7 +105,7 @@ def as_matrices(X: Array, layout: str = "auto") -> list[Array]:
     -------
     list of (m, n) arrays
     """
-    if len(X.shape) == 2 and layout != "in_out":
+    if len(X.shape) == 2 and layout not in _REARRANGED:
         return [X]
     stack = to_stack(X, layout)
     return [stack[i, :, :] for i in range(stack.shape[0])]
@@ -109,6 +118,15 @@ def to_stack(X: Array, layout: str = "auto") -> Array:
     if layout == "in_out":
         return xp.matrix_transpose(xp.reshape(X, (b, n, m)))
     return xp.reshape(X, (b, m, n))
+
+
+def assembled(matrices: list[Array], shape: tuple[int, ...], layout: str = "auto") -> Array:
+    """The parameter of a shape from its matrices: the inverse of `as_matrices`."""
+    if len(shape) == 2 and layout not in _REARRANGED:
+        return matrices[0]
+    xp = Arrays.of_array(matrices[0]).xp
+    stack = xp.stack(matrices) if len(matrices) > 1 else matrices[0][None, :, :]
+    return from_stack(stack, shape, layout)
 
 
 def from_stack(stack: Array, shape: tuple[int, ...], layout: str = "auto") -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 from trsvd._arrays import Array, Arrays
 from trsvd._validate import check_number
 from trsvd.optim._chain import Link
-from trsvd.optim._layout import as_matrices, check_shape, from_stack, shape_scale
+from trsvd.optim._layout import as_matrices, assembled, check_shape, shape_scale
 from trsvd.optim._oracles import Direction, Oracle
 from trsvd.optim.diagnostics import Diagnostics, check_every, measured
 from trsvd.optim.schedules import value_at
@@ -24,7 +24,6 @@ __all__ = [
     "WeightDecay",
     "WeightNormalization",
     "check_momentum",
-    "reassembled",
 ]
 
 
@@ -145,7 +144,7 @@ class Descent:
             self._report(stacks, found, state)
         made = iter(found)
         out = [
-            reassembled([next(made).update for _ in stack], tuple(E.shape), self.layout)
+            assembled([next(made).update for _ in stack], tuple(E.shape), self.layout)
             for stack, E in zip(stacks, updates, strict=True)
         ]
         return out, DescentState(state.step + 1, tuple(each.subspace for each in found))
@@ -160,16 +159,6 @@ class Descent:
                 stacks[p][i], direction, before, self.oracle, str(p), i, step=state.step
             )
             self.diagnostics(record)
-
-
-def reassembled(matrices: list[Array], shape: tuple[int, ...], layout: str = "auto") -> Array:
-    """The parameter of a shape of which these are the matrices, as `as_matrices` gives them."""
-    if len(shape) == 2 and layout != "in_out":
-        return matrices[0]
-    xp = Arrays.of_array(matrices[0]).xp
-    return from_stack(
-        xp.stack(matrices) if len(matrices) > 1 else matrices[0][None, :, :], shape, layout
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import numpy as np
 from trsvd._arrays import Array, Arrays
 from trsvd._kinds import describe
 from trsvd._lmo_result import LMOResult, LowRankTerm
+from trsvd._polar_lmo import product_dtype
 from trsvd._polar_methods import PolarIteration
 from trsvd._polynomials import Polynomial, checked_coefficients
 from trsvd._tracking import GUARDS
@@ -565,9 +566,8 @@ def _stacked(matrices: list[Array], method: PolarIteration) -> PolarStack:
     if isinstance(method, MuonIteration):
         X = _clamped(arrays, X, method.eps)
     else:
-        X = _normalized(arrays, X)
-        if precision != arrays.dtype_name and not arrays.is_complex:
-            X = xp.astype(X, arrays.dtype_named(precision))
+        dtype = product_dtype(arrays, precision, method)
+        X = xp.astype(_normalized(arrays, X), dtype, copy=False)
     transpose = shape[0] > shape[1]
     polynomials = tuple(tuple(each) for each in method.polynomials(precision, shape))
     return PolarStack(_adjoint(arrays, X) if transpose else X, polynomials, transpose, arrays)

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from trsvd._polar_methods import PolarIteration
-from trsvd._validate import check_number
-from trsvd.optim._layout import as_matrices, check_shape, shape_scale, stack_shape
-from trsvd.optim._links import check_momentum, reassembled
+from trsvd._validate import check_number, check_rng
+from trsvd.optim._layout import as_matrices, assembled, check_shape, shape_scale, stack_shape
+from trsvd.optim._links import check_momentum
 from trsvd.optim._oracles import BallOracle, Direction, Oracle, PolarStacks, polar_products
 from trsvd.optim._torch_shards import frobenius_norm, gathered, like, local, own_part
 from trsvd.optim._torch_state import beside, copied, decoded, encoded, packed, unpacked
@@ -312,6 +312,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
                 msg = f"Invalid {name} value: {group[name]}; it must be at least 0"
                 raise ValueError(msg)
         check_momentum(group["momentum"])
+        check_rng(group["seed"])
         dtype = group["momentum_dtype"]
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             msg = f"momentum_dtype={dtype!r}; pass a real floating dtype, as torch.float32, or None"
@@ -439,10 +440,11 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         if not mu:
             return [gathered(G, p) for G, p in zip(grads, params, strict=True)]
         buffers = self._buffers(params, grads)
-        if group["ema"]:  # as torch.optim.Muon, to the last bit
-            ahead = buffers = torch._foreach_lerp(buffers, grads, 1 - mu)
+        if group["ema"]:  # one by one, as torch.optim.Muon: torch._foreach_lerp rounds otherwise
+            pairs = zip(buffers, grads, strict=True)
+            ahead = buffers = [M.lerp(G, 1 - mu) for M, G in pairs]
             if group["nesterov"]:
-                ahead = torch._foreach_lerp(grads, buffers, mu)
+                ahead = [G.lerp(M, mu) for M, G in zip(buffers, grads, strict=True)]
         else:
             ahead = buffers = torch._foreach_mul(buffers, mu)
             torch._foreach_add_(buffers, grads)
@@ -490,7 +492,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             for place in places:
                 mine, param = [next(rest) for _ in stacks[place]], params[place]
                 shape = tuple(param.shape)
-                updates[place] = reassembled([each.update for each in mine], shape, layout)
+                updates[place] = assembled([each.update for each in mine], shape, layout)
                 plan.states[param] |= self._remembered(stacks[place][0], mine, oracle, step)
         return [updates[place] for place in range(len(params))]
 
@@ -519,9 +521,13 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             norm = frobenius_norm(param, torch.promote_types(param.dtype, torch.float32))
             keep = torch.where(norm > 0, math.sqrt(param.shape[0]) / norm, 1.0)
         W, D = local(param, param), own_part(update, param)
-        after = W * (keep - lr * decay) if group["normalize_weights"] or decay else W
+        # A factor that is a tensor would be rounded to the half precision of the parameter.
+        wide, after = torch.promote_types(W.dtype, torch.float32), W
+        if group["normalize_weights"] or decay:
+            factor = keep - lr * decay
+            after = (W.to(wide) if isinstance(factor, Tensor) else W) * factor
         if isinstance(lr, Tensor):
-            after = after + D * (lr * scale)
+            after = after.to(wide) + D.to(wide) * (lr * scale)
         else:
             after = after.add(D, alpha=lr * scale)
         plan.values.append((W, after.to(W.dtype)))

@@ -1,125 +1,18 @@
-"""Which parameters of a model are for which optimizer, and two optimizers as one."""
+"""Several optimizers of a model as one."""
 
 from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from trsvd.optim._torch_base import MatrixOptimizer
 from trsvd.optim._torch_shards import all_finite
 
-__all__ = ["CompositeOptimizer", "Split", "split_parameters"]
-
-_Convolution = torch.nn.modules.conv._ConvNd
-_Embeddings = (torch.nn.Embedding, torch.nn.EmbeddingBag)
-
-
-class ParameterGroups(list[dict[str, Any]]):
-    """Parameter groups that an optimizer gets copies of: iteration gives new dicts.
-
-    The optimizers of PyTorch write their defaults into the dicts that they are given: a second one
-    made of them would have the options of the first. To set an option, index:
-    ``groups[0]["weight_decay"] = 0.0``.
-    """
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (dict(group) for group in super().__iter__())
-
-
-class Split(NamedTuple):
-    """The parameters of a model, as parameter groups with names.
-
-    Attributes
-    ----------
-    matrices : list of dict
-        For an optimizer of this module: hidden matrices, and convolutions with the layout
-        ``"flatten"``.
-    others : list of dict
-        For AdamW, say: embeddings, the head, and what has fewer than two dimensions.
-
-    Both can be given to more than one optimizer: iteration gives new dicts. To set an option of a
-    group, index the list: ``split.others[0]["weight_decay"] = 0.0``.
-    """
-
-    matrices: ParameterGroups
-    others: ParameterGroups
-
-
-def split_parameters(
-    model: torch.nn.Module, *, head: str | torch.nn.Module | None = "last"
-) -> Split:
-    """Hidden matrices on one side; embeddings, head, norms and biases on the other.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Whose parameters; those that do not require a gradient are left out.
-    head : str, torch.nn.Module or None, default "last"
-        The output layer: a module or its name. ``"last"`` is the `torch.nn.Linear` that comes last
-        in ``model.named_modules()``. None: there is no head.
-
-    Returns
-    -------
-    Split
-        Empty groups are left out. A parameter that is shared with an embedding or with the head
-        goes where these go.
-
-    Raises
-    ------
-    ValueError
-        If there is no head of this name.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from trsvd.optim.torch import split_parameters
-    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
-    >>> matrices, others = split_parameters(model)
-    >>> [[name for name, _ in group["params"]] for group in (*matrices, *others)]
-    [['0.weight'], ['0.bias', '2.weight', '2.bias']]
-    """
-    modules = dict(model.named_modules())
-    kept = [module for module in modules.values() if isinstance(module, _Embeddings)]
-    last = _head(modules, head)
-    kept += [] if last is None else [last]
-    aside = {id(param) for module in kept for param in module.parameters()}
-    convolutions = {
-        id(param)
-        for module in modules.values()
-        if isinstance(module, _Convolution)
-        for param in module.parameters(recurse=False)
-    }
-    groups: dict[str, list[tuple[str, torch.nn.Parameter]]] = {}
-    for name, param in model.named_parameters():
-        if not param.requires_grad:
-            continue
-        kind = "convolution" if id(param) in convolutions else "matrix"
-        kind = "other" if id(param) in aside or param.ndim < 2 else kind
-        groups.setdefault(kind, []).append((name, param))
-    matrices = ParameterGroups()
-    if "matrix" in groups:
-        matrices.append({"params": groups["matrix"]})
-    if "convolution" in groups:
-        matrices.append({"params": groups["convolution"], "layout": "flatten"})
-    others = ParameterGroups([{"params": groups["other"]}] if "other" in groups else [])
-    return Split(matrices, others)
-
-
-def _head(modules: dict[str, torch.nn.Module], head: Any) -> torch.nn.Module | None:
-    """The module that is meant."""
-    if head is None or isinstance(head, torch.nn.Module):
-        return head
-    if head in modules:
-        return modules[head]
-    if head != "last":
-        msg = f"head={head!r} is no module of the model; name one of {sorted(modules)[1:9]}..."
-        raise ValueError(msg)
-    linear = [module for module in modules.values() if isinstance(module, torch.nn.Linear)]
-    return linear[-1] if linear else None
+__all__ = ["CompositeOptimizer"]
 
 
 class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]

@@ -21,12 +21,14 @@ from trsvd.optim._torch_families import (
     SMuon,
     SNeon,
 )
-from trsvd.optim._torch_models import CompositeOptimizer, Split, split_parameters
+from trsvd.optim._torch_models import CompositeOptimizer
 from trsvd.optim._torch_relatives import SCALE, Dion, FStarNeon, NorMuon, NuclearNeon
+from trsvd.optim._torch_split import Assignment, Split, split_parameters
 
 __all__ = [
     "NSGD",
     "SCALE",
+    "Assignment",
     "BallOptimizer",
     "CompositeOptimizer",
     "Dion",

@@ -1,0 +1,364 @@
+"""Which parameters of a model are matrices for a ball, and which are for another optimizer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import Module, Parameter
+
+__all__ = ["Assignment", "Split", "split_parameters"]
+
+_Convolution = torch.nn.modules.conv._ConvNd
+_Embeddings = (torch.nn.Embedding, torch.nn.EmbeddingBag)
+_Norms = (
+    torch.nn.LayerNorm,
+    torch.nn.GroupNorm,
+    torch.nn.modules.batchnorm._NormBase,
+    *((torch.nn.RMSNorm,) if hasattr(torch.nn, "RMSNorm") else ()),
+)
+_Weighted = (torch.nn.Linear, torch.nn.Bilinear, _Convolution)
+
+# Names of modules, by the last part, and of bare parameters, by any part between underscores.
+_HEADS = re.compile(
+    r"(?!.*(attn|attention|multi))(\w+_)?heads?(_\w+)?|classifier|logits|score|unembed(ding)?"
+    r"|to_logits|output_(layer|projection)"
+)
+_ROUTERS = {"gate", "router", "gating", "switch", "wg"}
+_PACKED = {"qkv", "wqkv", "c_attn", "in_proj", "qkv_proj", "to_qkv"}
+_TABLES = re.compile(
+    r"(pos|position|positional|cls|class|token|tokens|embed|embeds|embedding|embeddings|register"
+    r"|registers|mask|prompt|prompts|latent|latents|query|queries)(?=_|$)"
+)
+_GAINS = re.compile(
+    r"(bias|biases|gain|gains|scale|scales|gamma|beta|alpha|temperature|norm|ls|gate|gates|router"
+    r"|magnitude)(?=_|\d|$)"
+)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Where a parameter goes, and why.
+
+    Attributes
+    ----------
+    name : str
+        Name in the model.
+    shape : tuple of int
+        Shape of the parameter.
+    role : str
+        ``"hidden"`` (for the ball), ``"head"``, ``"embedding"`` or ``"other"``.
+    layout : str
+        How it is read as matrices, see `trsvd.optim.LAYOUTS`.
+    why : str
+        The reason.
+    guess : bool
+        True: neither a module type nor an argument tells, but a name or a shape.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    role: str
+    layout: str
+    why: str
+    guess: bool
+
+
+class _Groups(list[dict[str, Any]]):
+    """Parameter groups that are copied when they are iterated: optimizers write into theirs."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter([dict(group) for group in super().__iter__()])
+
+
+class Split:
+    """The parameters of a model as parameter groups; its repr is a table.
+
+    Iterating gives ``matrices`` and ``others``. The groups can be handed to several optimizers.
+
+    Attributes
+    ----------
+    matrices : list of dict
+        Hidden matrices, for an optimizer of this module: a group for each layout.
+    others : list of dict
+        For AdamW, say: embeddings, the head, norms, gates, biases.
+    embeddings, head, rest : list of dict
+        The parts of ``others``. Embeddings have the layout ``"in_out"``, in which SCALE reads them.
+    assignments : tuple of Assignment
+        A row for each parameter.
+    """
+
+    matrices: list[dict[str, Any]]
+    others: list[dict[str, Any]]
+    embeddings: list[dict[str, Any]]
+    head: list[dict[str, Any]]
+    rest: list[dict[str, Any]]
+    assignments: tuple[Assignment, ...]
+
+    def __init__(self, rows: list[tuple[Assignment, Parameter]]) -> None:
+        self.assignments = tuple(row for row, _ in rows)
+        self.matrices = _grouped(rows, "hidden")
+        self.embeddings = _grouped(rows, "embedding")
+        self.head = _grouped(rows, "head")
+        self.rest = _grouped(rows, "other")
+        others = [(row.name, param) for row, param in rows if row.role != "hidden"]
+        self.others = _Groups([{"params": others}] if others else [])
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        return iter((self.matrices, self.others))
+
+    @property
+    def guesses(self) -> tuple[Assignment, ...]:
+        """The rows that were guessed from a name or a shape."""
+        return tuple(row for row in self.assignments if row.guess)
+
+    def __repr__(self) -> str:
+        counts: dict[tuple[str, ...], int] = {}
+        for row in self.assignments:
+            name = re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.\w+\.)", "*", row.name)
+            goes = "matrices" if row.role == "hidden" else "others"
+            why = row.why + (" (guess)" if row.guess else "")
+            cells = (name, " x ".join(map(str, row.shape)), goes, why)
+            counts[cells] = counts.get(cells, 0) + 1
+        lines = [("name", "shape", "goes to", "why")]
+        for (name, *rest), count in counts.items():
+            lines.append((f"{name}  ({count})" if count > 1 else name, *rest))  # type: ignore[arg-type]
+        widths = [max(len(line[i]) for line in lines) for i in range(3)]
+        text = ["  ".join([*map(str.ljust, line[:3], widths), line[3]]).rstrip() for line in lines]
+        if self.guesses:
+            text.append(f"{len(self.guesses)} of {len(self.assignments)} are guesses from names")
+        return "\n".join(text)
+
+
+def _grouped(rows: list[tuple[Assignment, Parameter]], role: str) -> list[dict[str, Any]]:
+    """The groups of a role, one for each layout."""
+    groups: dict[str, list[tuple[str, Parameter]]] = {}
+    for row, param in rows:
+        if row.role == role:
+            groups.setdefault(row.layout, []).append((row.name, param))
+    return _Groups(
+        [
+            {"params": params, "role": role} | ({} if layout == "auto" else {"layout": layout})
+            for layout, params in sorted(groups.items())
+        ]
+    )
+
+
+def split_parameters(
+    model: Module, *, head: str | Module | None = "last", qkv: str = "one"
+) -> Split:
+    """Hidden matrices on one side; embeddings, head, norms, gates and biases on the other.
+
+    The type of the module decides: weights of linear layers, convolutions, attention and recurrent
+    layers are matrices. Parameters of modules of unknown type are judged by name and shape, which
+    the returned object says.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model. Parameters that do not require a gradient are left out.
+    head : str, torch.nn.Module or None, default "last"
+        The output layer: a module or its name. None: there is no head. ``"last"``: the layer that
+        shares its weight with an embedding; else the layers with the name of a head, as
+        ``lm_head``; else the last linear layer, unless it is part of one of several blocks, or as
+        wide as an embedding (whose weight then serves as the head).
+    qkv : str, default "one"
+        Packed projections to queries, keys and values: ``"one"`` matrix, or ``"three"``.
+
+    Returns
+    -------
+    Split
+        Empty groups are left out. A parameter that is shared with an embedding or with the head
+        goes where these go.
+
+    Raises
+    ------
+    ValueError
+        If there is no module of this name, or ``qkv`` is neither ``"one"`` nor ``"three"``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import split_parameters
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    >>> split = split_parameters(model, head="2")
+    >>> split
+    name      shape   goes to   why
+    0.weight  16 x 8  matrices  Linear
+    0.bias    16      others    fewer than two dimensions
+    2.weight  4 x 16  others    head, as given
+    2.bias    4       others    head, as given
+    >>> matrices, others = split
+    """
+    if qkv not in {"one", "three"}:
+        msg = f"qkv={qkv!r}; packed projections are 'one' matrix or 'three'"
+        raise ValueError(msg)
+    modules = dict(model.named_modules())
+    found, reason, guess = _head(modules, head)
+    aside = {id(param) for module in found for param in module.parameters()}
+    places: dict[int, list[str]] = {}
+    for name, param in model.named_parameters(remove_duplicate=False):
+        places.setdefault(id(param), []).append(name)
+    rows = []
+    for name, param in model.named_parameters():
+        if not param.requires_grad:
+            continue
+        if id(param) in aside:
+            answer = ("head", "auto", reason, guess)
+        else:
+            answers = [_judged(modules, place, param, qkv) for place in places[id(param)]]
+            # One place that is not for the ball is enough.
+            answer = next((each for each in answers if each[0] != "hidden"), answers[0])
+        rows.append((Assignment(name, tuple(param.shape), *answer), param))
+    return Split(rows)
+
+
+# ---- the head -------------------------------------------------------------------------------
+
+
+def _head(modules: dict[str, Module], head: Any) -> tuple[list[Module], str, bool]:
+    """The modules of the head, why, and whether that is a guess."""
+    if head is None or isinstance(head, Module):
+        return ([] if head is None else [head]), "head, as given", False
+    if head in modules:
+        return [modules[head]], "head, as given", False
+    if head != "last":
+        msg = f"head={head!r} is no module of the model; name one of {sorted(modules)[1:9]}..."
+        raise ValueError(msg)
+    tables = [module for module in modules.values() if isinstance(module, _Embeddings)]
+    weights = {id(table.weight) for table in tables}
+    layers = {
+        name: m for name, m in modules.items() if isinstance(m, (torch.nn.Linear, _Convolution))
+    }
+    tied = [layer for layer in layers.values() if id(layer.weight) in weights]
+    if tied:
+        return tied, "head, tied to an embedding", False
+    named = _named_heads(modules, layers)
+    if named:
+        return named, "head, by its name", True
+    linear = [(name, m) for name, m in layers.items() if isinstance(m, torch.nn.Linear)]
+    if not linear:
+        return [], "", False
+    name, last = linear[-1]
+    inside = re.search(r"(^|\.)\d+\.", name) is not None
+    width = {table.embedding_dim for table in tables}
+    if inside or last.out_features in width:
+        return [], "", False
+    return [last], "head, the last linear layer", True
+
+
+def _named_heads(modules: dict[str, Module], layers: dict[str, Module]) -> list[Module]:
+    """The last layer of each module that has the name of a head, outside of numbered blocks."""
+    found: list[Module] = []
+    for name in modules:
+        *path, last = name.split(".")
+        if not _HEADS.fullmatch(last.lower()) or any(part.isdigit() for part in path):
+            continue
+        if any(_HEADS.fullmatch(part.lower()) for part in path):
+            continue
+        inside = [m for key, m in layers.items() if key == name or key.startswith(f"{name}.")]
+        blocks = [key for key in layers if re.match(rf"{re.escape(name)}\.\w+\.\d+\.", key)]
+        if inside and not blocks and not isinstance(modules[name], torch.nn.MultiheadAttention):
+            found.append(inside[-1])
+    return found
+
+
+# ---- one parameter --------------------------------------------------------------------------
+
+_Answer = tuple[str, str, str, bool]
+
+
+def _judged(modules: dict[str, Module], name: str, param: Parameter, qkv: str) -> _Answer:
+    """Role, layout, reason, and whether that is a guess, for a parameter at one of its places."""
+    path, _, local = name.rpartition(".")
+    if ".parametrizations." in f".{path}.":
+        path, _, tensor = f".{path}".rpartition(".parametrizations.")
+        path, original, local = path.removeprefix("."), local, tensor
+        chain: Any = modules[f"{path}.parametrizations.{tensor}".removeprefix(".")]
+        kinds = {type(each).__name__ for each in chain}
+        if original == "original0" and "_WeightNorm" in kinds:
+            return "other", "auto", "magnitude of weight_norm", False
+    if local.endswith("_g") and f"{local[:-2]}_v" in _names_of(modules[path]):
+        return "other", "auto", "magnitude of weight_norm", False
+    module = modules[path]
+    if isinstance(module, _Embeddings):
+        return "embedding", "in_out", "embedding", False
+    if param.ndim < 2:
+        return "other", "auto", "fewer than two dimensions", False
+    if isinstance(module, _Norms):
+        return "other", "auto", type(module).__name__, False
+    if isinstance(module, torch.nn.MultiheadAttention):
+        if local.startswith("bias"):
+            return "other", "auto", "bias", False
+        return _projection(type(module).__name__, local == "in_proj_weight", param, qkv)
+    if isinstance(module, torch.nn.RNNBase):
+        return "hidden", "auto", f"{type(module).__name__}, gates as one matrix", False
+    if isinstance(module, _Weighted):
+        return _weight(modules, path, module, param, qkv)
+    return _guessed(module, path, local, param)
+
+
+def _names_of(module: Module) -> set[str]:
+    return {name for name, _ in module.named_parameters(recurse=False)}
+
+
+def _projection(kind: str, packed: bool, param: Parameter, qkv: str) -> _Answer:
+    """A projection of attention; a packed one is one matrix or three."""
+    if not packed:
+        return "hidden", "auto", kind, False
+    if qkv == "three":
+        return "hidden", "thirds", f"{kind}, packed q, k, v as three", False
+    return "hidden", "auto", f"{kind}, packed q, k, v as one", False
+
+
+def _weight(
+    modules: dict[str, Module], path: str, module: Module, param: Parameter, qkv: str
+) -> _Answer:
+    """The weight of a linear layer or of a convolution."""
+    kind, name = type(module).__name__, path.rpartition(".")[2].lower()
+    if isinstance(module, _Convolution):
+        return "hidden", "flatten", kind, False
+    if not isinstance(module, torch.nn.Linear):
+        return "hidden", "auto", kind, False
+    if name in _ROUTERS and param.shape[0] < param.shape[1]:
+        siblings = modules[path.rpartition(".")[0]].children()
+        sizes = {len(each) for each in siblings if isinstance(each, torch.nn.ModuleList)}
+        return "other", "auto", "gate of experts", param.shape[0] not in sizes
+    if param.shape[0] == 1:
+        return "other", "auto", "a gate, one row", True
+    packed = name in _PACKED and param.shape[0] == 3 * param.shape[1]
+    return _projection(kind, packed, param, qkv)
+
+
+def _guessed(module: Module, path: str, local: str, param: Parameter) -> _Answer:
+    """A parameter of a module of another type, by names and by the shape."""
+    kind, name = type(module).__name__, local.lower()
+    shape = tuple(param.shape)
+    if "norm" in kind.lower():
+        return "other", "auto", f"{kind}, by its name", True
+    if "embed" in kind.lower() or _found(_TABLES, name):
+        return "other", "auto", "table or token, by its name", True
+    if _found(_GAINS, name):
+        return "other", "auto", "gain, gate or bias, by its name", True
+    if shape[0] == 1 or min(shape[-2:]) == 1 and len(shape) < 4:
+        return "other", "auto", "a dimension of 1: it is broadcast", True
+    if kind == "Conv1D" and name == "weight":  # the linear layer of GPT-2 in transformers
+        return "hidden", "in_out", "Conv1D, kept as (in, out)", True
+    if len(shape) == 3:
+        experts = "expert" in f"{path}.{name}.{kind}".lower()
+        return "hidden", "auto", "stack of experts" if experts else "stack of matrices", True
+    if len(shape) > 3:
+        return "hidden", "flatten", "four dimensions, as a convolution", True
+    return "hidden", "auto", "bare parameter, two dimensions", True
+
+
+def _found(pattern: re.Pattern[str], name: str) -> bool:
+    """True if a part of a name between underscores matches."""
+    return any(pattern.match(name, start) for start in _starts(name))
+
+
+def _starts(name: str) -> list[int]:
+    return [0, *(i + 1 for i, letter in enumerate(name) if letter == "_")]
