@@ -245,9 +245,7 @@ def test_frames_are_not_written_to(frame):
 
 @pytest.mark.parametrize("door", EVERYWHERE)
 def test_masked_arrays_are_refused(door):
-    with pytest.raises(
-        TypeError, match=r"masked arrays are not computed with; fill|start is numpy"
-    ):
+    with pytest.raises(TypeError, match=r"masked arrays are not computed|start is numpy"):
         EVERYWHERE[door](np.ma.masked_array(X, X > 1))
 
 

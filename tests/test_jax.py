@@ -1,4 +1,4 @@
-"""JAX without double precision, its default, and with it: no warning, nothing asked for in vain.
+"""JAX without double precision, its default, and with it: no warning, no dtype asked for in vain.
 
 Warnings are errors here, and JAX warns whenever float64 is asked for that it does not have. Shapes
 are few and small: each one is compiled anew.
@@ -50,27 +50,20 @@ def check(result: Any, dtype: str, tol: float) -> None:
 METHODS = [
     None,
     "krylov",
-    "direct",
     trsvd.Direct(route="gram"),
-    trsvd.ThickRestartLanczos(basis_size=8),
     trsvd.ThickRestartLanczos(gram=True, basis_size=8),
 ]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
-def test_methods(method, double):
+def test_methods(method):
     check(trsvd.svds(array(), 2, method=method, rng=0), "float32", TOL)
-
-
-@pytest.mark.parametrize("method", ["rsvd", "power"])
-def test_methods_that_converge_slowly(method):
-    check(trsvd.svds(array(), 1, method=method, rng=0, tol=1e-2), "float32", 1e-2)
 
 
 @pytest.mark.parametrize(
     ("dtype", "unit"), [("complex64", TOL), ("bfloat16", 2**-8), ("float16", 2**-11)]
 )
-def test_dtypes(dtype, unit, double):
+def test_dtypes(dtype, unit):
     given = array(dtype)
     result = trsvd.svds(given, 2)
     assert str(result.S.dtype) == {"complex64": "float32"}.get(dtype, dtype)
@@ -91,8 +84,7 @@ def test_whole_numbers_are_computed_in_the_widest_precision(dtype, double):
 def test_double_precision(dtype, double):
     if not double:
         pytest.skip("there is none")
-    for method in (None, "krylov"):
-        check(trsvd.svds(array(dtype), 2, method=method, rng=0), dtype, 1e-11)
+    check(trsvd.svds(array(dtype), 2), dtype, 1e-11)
 
 
 def test_a_setting_that_changes_is_seen():
@@ -103,7 +95,7 @@ def test_a_setting_that_changes_is_seen():
             assert (wide.xp is jnp, wide.dtype_name) == (on, "float64")
 
 
-def test_relatives(double):
+def test_relatives():
     A = array()
     assert len(trsvd.svds_above(A, float(S[1] + S[2]) / 2).S) == 2
     k = len(trsvd.svds_to_tolerance(A, 0.3).S)
@@ -112,10 +104,9 @@ def test_relatives(double):
     batch = trsvd.svds(jnp.stack([A, 2 * A]), 2).S
     assert np.abs(np.asarray(batch) - np.outer([1, 2], S[:2])).max() <= 2 * TOL * S[0]
     check(trsvd.svds(A, 2, method="krylov", rng=0, verify="exact"), "float32", TOL)
-    check(trsvd.svds(A, 2, start=trsvd.svds(A, 2), method="krylov"), "float32", TOL)
 
 
-def test_norms(double):
+def test_norms():
     A = array()
     for found, expected in [
         (norms.nuclear_norm(A), S.sum()),
@@ -145,7 +136,7 @@ def test_norms(double):
     ],
     ids=lambda ball: type(ball).__name__,
 )
-def test_oracles(ball, size, double):
+def test_oracles(ball, size):
     G = array(A=X * size)
     answer, host = ball.lmo(G), ball.lmo(np.asarray(G))
     assert answer.update.dtype == jnp.float32
@@ -159,7 +150,7 @@ def test_oracles(ball, size, double):
     ["gram", trsvd.PolarExpress(), trsvd.NewtonSchulz(), trsvd.PolarExpress(dtype="bfloat16")],
     ids=str,
 )
-def test_polar_factors(method, double):
+def test_polar_factors(method):
     A = np.linalg.svd(X)[0][:, :N] * np.linspace(1, 0.2, N)
     answer = trsvd.SpectralBall().lmo(array(A=A), method=method)
     host = trsvd.SpectralBall().lmo(A.astype("float32"), method="direct").support
@@ -175,7 +166,7 @@ def test_a_precision_that_is_not_there_is_refused():
         trsvd.SpectralBall().lmo(array(), method=trsvd.PolarExpress(dtype="float64"))
 
 
-def test_gaps_and_many(double):
+def test_gaps_and_many():
     A, ball = array(), trsvd.KyFanDualBall(2)
     first = ball.lmo(A, gap=1e-3, rng=0)
     for again in (
@@ -204,9 +195,9 @@ def test_sums_that_lose_digits_in_single_precision():
     assert float(found[0]) == pytest.approx((520 * 40) ** 0.5, rel=1e-5)
 
 
-@pytest.mark.parametrize("rule", ["nsgd", "muon", "fanion", "dion"])
-def test_rules(rule, double):
-    options = {"k": 2} if rule in {"fanion", "dion"} else {}
+@pytest.mark.parametrize("rule", ["nsgd", "muon", "dion"])
+def test_rules(rule):
+    options = {"k": 2} if rule == "dion" else {}
     made = getattr(optim, rule)(lr=0.1, **options)
     W, state = array(), made.init([array()])
     for _ in range(2):
