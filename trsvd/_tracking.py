@@ -268,10 +268,10 @@ class Watch:
 
         A matrix that moved by a factor keeps its pairs by that factor. Of many values the median
         tells it, which a few new directions do not change; of a few the least of what became of the
-        old pairs. A direction that would matter to the gap is larger than ``s_k`` by the gap. Before,
-        it was outside of the subspace and at most as large as the last value. The difference of the
-        squares, or half of its square, more or less than the expected energy is the alarm. So is
-        an old pair of which less than half is left.
+        old pairs. A direction that would matter to the gap is larger than ``s_k`` by the gap, and
+        before it was outside of the subspace, at most as large as the last value there. The alarm is
+        a change of the energy outside by the difference of their squares, or by half of the former.
+        So is an old pair of which less than half is left.
         """
         k, old = self.k, self.memory.values
         ratios = (S if k > 4 else self.kept)[:k] / np.where(old[:k] > 0, old[:k], np.inf)
