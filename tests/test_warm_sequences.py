@@ -233,9 +233,34 @@ def test_a_growing_value_behind_the_last_counts():
 
 def test_a_larger_norm_that_was_measured_counts():
     watched = watch(OLD, OLD)
-    watched.settle(1.2)
+    watched.settle(np.array([1.2, 0.9]))
     watched.look(np.array(OLD))
     assert watched.gap is None
+
+
+def test_a_value_outside_that_was_measured_is_remembered():
+    """Of 0.97, 0.9 and 0.6 one is not in the subspace, and it may be the first."""
+    plateau = [0.98, 0.9, 0.6, 0.5]
+    watched = watch(plateau, plateau, k=1, norm=2.0)
+    watched.look(np.array(plateau))
+    watched.settle(np.array([0.98, 0.97, 0.9, 0.6]))
+    assert watched.gap == pytest.approx(0, abs=1e-15)
+    assert watched.memory.values[-1] == pytest.approx(0.97 / 0.98)
+
+
+def test_values_that_the_subspace_has_are_not_outside():
+    plateau = [0.98, 0.9, 0.6, 0.5]
+    watched = watch(plateau, plateau, k=1, norm=2.0)
+    watched.look(np.array(plateau))
+    watched.settle(np.array([0.98, 0.91, 0.61, 0.51]))
+    assert watched.memory.values[-1] == pytest.approx(0.5 / 0.98)
+
+
+@pytest.mark.parametrize("method", ["krylov", "rsvd", "power", "trlan"])
+@pytest.mark.parametrize("kind", ["collapse", "insert", "removal", "swap", "plateau"])
+def test_a_named_method_looks_beside_its_start(kind, method):
+    for seed in range(6):
+        assert examine(draw(seed, kind), method=method) == []
 
 
 @pytest.mark.parametrize("exponent", [-900, -60, 60, 900])
