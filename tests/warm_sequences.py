@@ -425,20 +425,19 @@ class Finding:
     passes: int
 
 
-def examine(sequence: WarmSequence, ball: Callable[[int], Any] | None = None) -> list[Finding]:
+def examine(sequence: WarmSequence, **options: Any) -> list[Finding]:
     """Run the oracle along a sequence; return the steps that are silently wrong.
 
     Silently wrong: the true gap exceeds three times the gap asked for and three times the gap
-    reported, the status is CONVERGED, and there was no warning.
+    reported, the status is CONVERGED, and there was no warning. Options are those of the oracle.
     """
-    make = ball or trsvd.KyFanDualBall
     starts: list[Any] = [None, None]
     found = []
     for step, (G, k) in enumerate(zip(sequence.matrices, sequence.k, strict=True)):
         rng = sequence.seed if sequence.fixed else 1000 * sequence.seed + step
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            results = _asked(sequence, make(k), step, starts, rng)
+            results = _asked(sequence, k, step, starts, {"rng": rng, **options})
         starts = [None if result is None else result.subspace for result in results]
         result = results[0]
         true = true_gap(G, k, np.asarray(result.update))
@@ -449,17 +448,18 @@ def examine(sequence: WarmSequence, ball: Callable[[int], Any] | None = None) ->
 
 
 def _asked(
-    sequence: WarmSequence, ball: Any, step: int, starts: list[Any], rng: int
+    sequence: WarmSequence, k: int, step: int, starts: list[Any], options: dict[str, Any]
 ) -> tuple[Any, Any]:
     """The results of the matrix of a step and of its companion, if it has one."""
-    G, gap = sequence.matrices[step], sequence.gap
+    G, ball = sequence.matrices[step], trsvd.KyFanDualBall(k)
+    options = {"gap": sequence.gap, **options}
     if not sequence.together:
-        return ball.lmo(G, gap=gap, rng=rng, start=starts[0]), None
+        return ball.lmo(G, start=starts[0], **options), None
     import torch
 
     # The companion never moves: what its neighbour does is none of its business.
     both = [torch.asarray(G), torch.asarray(sequence.matrices[0])]
-    first, second = ball.lmo_many(both, gap=gap, rng=rng, start=starts if step else None)
+    first, second = ball.lmo_many(both, start=starts if step else None, **options)
     return first, second
 
 

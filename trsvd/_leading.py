@@ -109,7 +109,9 @@ def leading_pairs(
     elif method is not None:
         chosen, stop = named_method(method), Gap(k, gap, warm=start is not None)
         request = Request(start, None, None, "return", isinstance(chosen, ThickRestartLanczos))
-        result = solve(problem, chosen, stop, request, k, k)
+        # Random columns beside the start: it may be converged and not leading.
+        aim = k if start is None else min(max(k, _width(start)) + GUARDS, problem.rank)
+        result = solve(problem, chosen, stop, request, aim, k)
     else:
         step = None
         if isinstance(start, Subspace):

@@ -162,7 +162,7 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
         watch.look(S)
         steps = _LANCZOS_STEPS / (max(gap, arrays.eps) * min(k, 4)) ** 0.5
         if steps <= min(_MOST_LANCZOS_STEPS, problem.rank) and watch.on_plateau:
-            watch.settle(spectral_norm(op, math.ceil(steps), problem.rng))
+            watch.settle(lanczos_values(op, math.ceil(steps), problem.rng))
     memory = replace(watch.memory, left_is_newer=left != problem.flipped)
     return Step(iteration.U, iteration.V, S, watch.gap, memory, watch.ceiling)
 
@@ -253,25 +253,34 @@ class Watch:
         due = self.products == 1 and not self.over if k >= 4 else self.over and self.gap is None
         return due and bool(float(S[:k].sum()) >= (1 - 4 * self.asked) * k * S[0])
 
-    def settle(self, norm: float) -> None:
-        """Take in the spectral norm: the Ky Fan norm is at most k times that."""
+    def settle(self, found: HostArray) -> None:
+        """Take in `lanczos_values`: the Ky Fan norm is at most k times the spectral norm.
+
+        Those that the subspace does not have are outside of it, and its last value may be as large.
+        """
         k, S = self.k, self.before
-        self.top = max(norm, float(S[0]))
+        self.top = max(float(found[0]), float(S[0]))
         self.ceiling = k * self.top
         gap = 1 - float(S[:k].sum()) / self.ceiling
         if gap <= self.asked:
             self.gap, self.over = gap, True
-            self.memory = remembered(self.memory, S, outside_of(self.norm, S))
+            last, seen = float(S[-1]), min(len(S), len(found))
+            beside, inside = found[1:seen], S[1:seen]
+            # The column that is blended with a random one falls short by so much.
+            if (beside * (1 - _BLEND**2) > inside).any():
+                last = max(last, float(beside[beside > inside].max()))
+            values = np.append(S[:-1], last)
+            self.memory = remembered(self.memory, values, outside_of(self.norm, S))
 
     def _compare(self, S: HostArray) -> bool:
         """Derive the energy to expect outside from the change of the values; True if all alike.
 
         A matrix that moved by a factor keeps its pairs by that factor. Of many values the median
         tells it, which a few new directions do not change; of a few the least of what became of the
-        old pairs. A direction that would matter to the gap is larger than ``s_k`` by the gap. It
-        was outside of the subspace before, and at most as large as the last value. The alarm is
-        half of its square, or the difference of the two squares, more or less than the expected
-        energy. So is an old pair of which less than half is left.
+        old pairs. A direction that would matter to the gap is larger than ``s_k`` by the gap, and
+        it was outside of the subspace before, at most as large as the last value. The alarm is a
+        change of the energy outside by the difference of their squares, or by half of the former.
+        So is an old pair of which less than half is left.
         """
         k, old = self.k, self.memory.values
         ratios = (S if k > 4 else self.kept)[:k] / np.where(old[:k] > 0, old[:k], np.inf)
@@ -285,11 +294,11 @@ class Watch:
         return k >= 4 and bool(np.abs(changes).max() <= 2 * self.asked)
 
 
-def spectral_norm(op: Metered, steps: int, rng: np.random.Generator) -> float:
-    """An estimate of ``||A||_2`` by Golub-Kahan steps from a random vector.
+def lanczos_values(op: Metered, steps: int, rng: np.random.Generator) -> HostArray:
+    """Ritz values of Golub-Kahan steps from a random vector; the first estimates ``||A||_2``.
 
-    The largest Ritz value, which needs no reorthogonalization, and once more what the last quarter
-    of the steps added to it.
+    That is the largest Ritz value, which needs no reorthogonalization, and once more what the last
+    quarter of the steps added to it.
     """
     arrays, xp = op.arrays, op.arrays.xp
     u, v = arrays.zeros(op.shape[0], 1), arrays.gaussian(rng, op.shape[1], 1)
@@ -304,8 +313,10 @@ def spectral_norm(op: Metered, steps: int, rng: np.random.Generator) -> float:
     found = arrays.get(xp.concat(lengths)).astype(np.float64)
     check_finite(found)
     B = np.diag(found[1::2]) + np.diag(found[2:-1:2], 1)
-    before, top = (float(np.linalg.norm(B[:j, :j], 2)) for j in (steps - steps // 4, steps))
-    return top * (top / before) if before else top
+    before = float(np.linalg.norm(B[: steps - steps // 4, : steps - steps // 4], 2))
+    values = np.linalg.svd(B, compute_uv=False)
+    values[0] *= values[0] / before if before else 1.0
+    return values
 
 
 def _over(arrays: Arrays, x: Array, length: Array) -> Array:
