@@ -525,7 +525,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         wide, after = torch.promote_types(W.dtype, torch.float32), W
         if group["normalize_weights"] or decay:
             factor = keep - lr * decay
-            after = (W.to(wide) if isinstance(factor, Tensor) else W) * factor
+            after = ((W.to(wide) if isinstance(factor, Tensor) else W) * factor).to(W.dtype)
         if isinstance(lr, Tensor):
             after = after.to(wide) + D.to(wide) * (lr * scale)
         else:
@@ -651,5 +651,7 @@ def _transposed(X: Tensor) -> Tensor:
 
 
 def _added(C: Tensor, A: Tensor, B: Tensor, beta: float, alpha: float) -> Tensor:
+    if not alpha:  # torch.baddbmm reads memory that was not written to
+        return beta * C
     add = torch.addmm if A.ndim == 2 else torch.baddbmm
     return add(C, A, B, beta=beta, alpha=alpha)
