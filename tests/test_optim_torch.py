@@ -763,6 +763,7 @@ def test_a_last_layer_as_wide_as_the_embedding_is_hidden():
     split = split_parameters(model)
     assert hidden(split) == ["1.weight"]
     assert split.head == []
+    assert repr(split).splitlines()[-1].startswith("no head")
 
 
 def test_a_mixture_of_experts():

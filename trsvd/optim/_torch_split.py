@@ -131,6 +131,8 @@ class Split:
         text = ["  ".join([*map(str.ljust, line[:3], widths), line[3]]).rstrip() for line in lines]
         if self.guesses:
             text.append(f"{len(self.guesses)} of {len(self.assignments)} are guesses from names")
+        if not self.head:
+            text.append("no head: no layer is one by its name or place; head= names it")
         return "\n".join(text)
 
 
