@@ -188,7 +188,7 @@ def test_step_time_experiment(monkeypatch, capsys):
     runpy.run_path(str(path), run_name="__main__")
     out = capsys.readouterr().out
     assert "16 matrices" in out
-    assert out.count("\n") == 12
+    assert out.count("\n") == 13
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)

@@ -712,7 +712,7 @@ def test_a_vision_transformer():
         block = [f"blocks.{i}.attn.{name}" for name in ("in_proj_weight", "out_proj.weight")]
         expected += [*block, *(f"blocks.{i}.{name}.weight" for name in ("gate_proj", "fc2"))]
     assert hidden(split) == sorted(expected)
-    assert names(split.head) == [["head.weight", "head.bias"]]
+    assert names(split.head) == [["head.weight"]]
     assert names(split.embeddings) == []
     guessed = {row.name for row in split.guesses}
     assert {"cls_token", "pos_embed", "mask_tokens", "head.weight"} <= guessed
@@ -766,6 +766,7 @@ def test_a_last_layer_as_wide_as_the_embedding_is_hidden():
     split = split_parameters(model)
     assert hidden(split) == ["1.weight"]
     assert split.head == []
+    assert repr(split).splitlines()[-1].startswith("no head")
 
 
 def test_a_mixture_of_experts():
@@ -788,13 +789,13 @@ def test_a_convolutional_model():
         "auto": ["lin.parametrizations.weight.original1", "classifier.0.weight"],
         "flatten": ["stem.parametrizations.weight.original1", "body.0.weight", "body.2.weight"],
     }
-    assert names(split.head) == [["classifier.1.weight", "classifier.1.bias"]]
+    assert names(split.head) == [["classifier.1.weight"]]
 
 
 def test_a_head_that_comes_first():
     split = split_parameters(HeadFirst())
     assert hidden(split) == ["backbone.0.weight", "backbone.1.weight"]
-    assert names(split.head) == [["head.weight", "head.bias"]]
+    assert names(split.head) == [["head.weight"]]
 
 
 def test_the_table_of_a_split():

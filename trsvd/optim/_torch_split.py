@@ -86,7 +86,8 @@ class Split:
     others : list of dict
         For AdamW, say: embeddings, the head, norms, gates, biases.
     embeddings, head, rest : list of dict
-        The parts of ``others``. Embeddings have the layout ``"in_out"``, in which SCALE reads them.
+        The parts of ``others``: the matrices of embeddings, in the layout ``"in_out"``, in which
+        SCALE reads them; the matrices of the head; and all else.
     assignments : tuple of Assignment
         A row for each parameter.
     """
@@ -130,6 +131,8 @@ class Split:
         text = ["  ".join([*map(str.ljust, line[:3], widths), line[3]]).rstrip() for line in lines]
         if self.guesses:
             text.append(f"{len(self.guesses)} of {len(self.assignments)} are guesses from names")
+        if not self.head:
+            text.append("no head: no layer is one by its name or place; head= names it")
         return "\n".join(text)
 
 
@@ -190,7 +193,7 @@ def split_parameters(
     0.weight  16 x 8  matrices  Linear
     0.bias    16      others    fewer than two dimensions
     2.weight  4 x 16  others    head, as given
-    2.bias    4       others    head, as given
+    2.bias    4       others    fewer than two dimensions
     >>> matrices, others = split
     """
     if qkv not in {"one", "three"}:
@@ -206,7 +209,7 @@ def split_parameters(
     for name, param in model.named_parameters():
         if not param.requires_grad:
             continue
-        if id(param) in aside:
+        if id(param) in aside and param.ndim > 1:
             answer = ("head", "auto", reason, guess)
         else:
             answers = [_judged(modules, place, param, qkv) for place in places[id(param)]]
