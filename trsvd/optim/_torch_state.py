@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -89,14 +88,15 @@ def packed(
     dict
         ``"left_vectors"`` of shape (b, m, width), ``"right_vectors"`` of shape (b, width, n), and
         ``"tracks"`` of shape (b, 7 + width), in float64 on the host: the number of columns (0 where
-        there is no subspace), what a warm step knows (k = 0 if that is nothing), singular values.
+        there is no subspace), what a warm step knows (k = 0 if that is nothing), singular values (-1 where there is
+        none).
     """
     m, n = shape
     dtype = torch.promote_types(like.dtype, torch.float32)
     left, right = like.new_zeros((m, width), dtype=dtype), like.new_zeros((width, n), dtype=dtype)
     lefts, rights, rows = [], [], []
     for subspace in subspaces:
-        row = [0.0] * (1 + len(_NUMBERS)) + [math.nan] * width
+        row = [0.0] * (1 + len(_NUMBERS)) + [-1.0] * width
         U, Vh = left, right
         if subspace is not None:
             U, Vh = subspace.U[:, :width], subspace.Vh[:width, :]
@@ -133,7 +133,7 @@ def unpacked(state: dict[str, Any], count: int) -> list[Subspace | None]:
                 left_is_newer=bool(left_is_newer),
                 gain=gain,
                 age=int(age),
-                values=values[~np.isnan(values)],
+                values=values[values >= 0],
                 outside=outside,
                 flat=int(flat),
             )
