@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
 from trsvd._kinds import COMPUTE, describe
 
@@ -100,16 +101,31 @@ def _of_pandas(A: Any) -> Any:
     plain = [_plain(dtype) for dtype in A.dtypes]
     _check_numbers(zip(A.columns, A.dtypes, plain, strict=True))
     # Missing values of NumPy's own columns are NaN, which the matrix is looked through for.
-    extended = [not isinstance(dtype, np.dtype) for dtype in A.dtypes]
-    missing = A.loc[:, extended].isna().any(axis=0).to_numpy()
-    _check_complete(A.columns[extended][missing])
+    others = [(name, x) for name, x in A.items() if not isinstance(x.dtype, np.dtype)]
+    _check_complete([name for name, column in others if column.isna().any()])
     if not plain:
         return np.empty(A.shape)
     common = np.result_type(*plain)
-    sparse = next((dtype for dtype in A.dtypes if hasattr(dtype, "subtype")), None)
-    if sparse is None:
-        return A.to_numpy(dtype=common)
-    return A.astype(type(sparse)(common, common.type(0))).sparse.to_coo().tocsr()
+    if any(hasattr(dtype, "subtype") for dtype in A.dtypes):
+        return _sparse_columns(A, common)
+    return A.to_numpy(dtype=common)
+
+
+def _sparse_columns(A: Any, dtype: Any) -> Any:
+    """The columns of a pandas frame as a sparse matrix; those filled with 0 are not made dense."""
+    rows, values = [], []
+    for _, column in A.items():
+        array = column.array
+        if hasattr(array.dtype, "subtype") and array.fill_value == 0:
+            rows.append(array.sp_index.to_int_index().indices)
+            values.append(array.sp_values)
+        else:
+            full = column.to_numpy(dtype=dtype)
+            rows.append(np.flatnonzero(full))
+            values.append(full[rows[-1]])
+    ends = np.cumsum([0, *map(len, rows)])
+    entries = np.concatenate(values).astype(dtype, copy=False), np.concatenate(rows), ends
+    return scipy.sparse.csc_array(entries, shape=A.shape).tocsr()
 
 
 def _plain(dtype: Any) -> Any:
