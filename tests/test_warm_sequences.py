@@ -259,7 +259,7 @@ def test_values_that_the_subspace_has_are_not_outside():
 @pytest.mark.parametrize("method", ["krylov", "rsvd", "power", "trlan"])
 @pytest.mark.parametrize("kind", ["collapse", "insert", "removal", "swap", "plateau"])
 def test_a_named_method_looks_beside_its_start(kind, method):
-    for seed in range(6):
+    for seed in range(4):
         assert examine(draw(seed, kind), method=method) == []
 
 
