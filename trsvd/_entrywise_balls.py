@@ -55,7 +55,7 @@ class _EntrywiseBall(Ball):
 
 
 class _Entries:
-    """A finite array scaled by a power of two so that squares of entries stay in range."""
+    """A finite array, and scaled by a power of two so that squares of entries stay in range."""
 
     def __init__(self, G: Any) -> None:
         if isinstance(G, np.ma.MaskedArray):
@@ -77,33 +77,36 @@ class _Entries:
             msg = "G contains NaN or inf; find where it comes from before making a step along it"
             raise ValueError(msg)
         exponent = math.frexp(size)[1] - 1
-        before, after = split_power(-exponent)
+        self._powers = split_power(-exponent)
         self.unit = math.ldexp(1.0, exponent)
-        self.X = X * before * after  # a copy: an update formed later is that of G as it is now
+        # A copy: an update formed later is that of G as it is now. As it is given, since scaling
+        # it down would take small entries, rows and columns to 0.
+        self.X = self.arrays.xp.asarray(X, copy=True)
+
+    @cached_property
+    def scaled(self) -> Array:
+        """The entries over `unit`: the largest is about 1."""
+        before, after = self._powers
+        return self.X * before * after
 
     @cached_property
     def frobenius_norm(self) -> float:
         """That of the scaled entries."""
-        return self.arrays.frobenius_norm(self.X)
+        return self.arrays.frobenius_norm(self.scaled)
 
-    def norms(self, axis: int) -> Array:
-        """2-norms along an axis, as the scaled entries have them; none of them underflows."""
-        xp = self.arrays.xp
-        sizes = xp.max(xp.abs(self.X), axis=axis, keepdims=True)
-        safe = xp.where(sizes > 0, sizes, xp.ones_like(sizes))
-        Y = self.X / self.arrays.like(safe)
-        lengths = self.arrays.column_norms(Y if axis == 0 else Y.T)
-        return lengths * xp.squeeze(safe, axis=axis)
+    def largest(self, axis: int | None) -> float:
+        """The largest 2-norm along an axis, or the largest modulus, in the units of G."""
+        xp, norms = self.arrays.xp, self.arrays.norms(self.scaled, axis)
+        return float(xp.max(norms)) * self.unit
 
-    def total(self, values: Array) -> float:
-        """A sum of non-negative values, in the units of G."""
-        return float(self.arrays.get(values).astype(np.float64).sum()) * self.unit
+    def total(self, axis: int | None) -> float:
+        """The sum of the 2-norms along an axis, or of the moduli, in the units of G."""
+        norms = self.arrays.get(self.arrays.norms(self.scaled, axis))
+        return float(norms.astype(np.float64).sum()) * self.unit
 
-    def divided(self, norms: Array) -> Array:
-        """The entries over non-negative numbers; 0 / 0 = 0."""
-        xp = self.arrays.xp
-        safe = xp.where(norms > 0, norms, xp.ones_like(norms))
-        return self.X / self.arrays.like(safe)
+    def units(self, axis: int | None) -> Array:
+        """The entries over 2-norms along an axis, or over moduli; 0 stays 0."""
+        return self.arrays.units(self.X, axis)
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class FrobeniusBall(_EntrywiseBall):
 
     def _direction(self, entries: _Entries) -> Array:
         norm = entries.frobenius_norm
-        return entries.X * (1 / norm) if norm else entries.X
+        return entries.scaled * (1 / norm) if norm else entries.X
 
 
 @dataclass(frozen=True)
@@ -139,16 +142,13 @@ class MaxBall(_EntrywiseBall):
 
     def gauge(self, X: Any) -> float:
         """``max abs(x_ij)``."""
-        entries = _Entries(X)
-        return float(entries.arrays.xp.max(entries.arrays.xp.abs(entries.X))) * entries.unit
+        return _Entries(X).largest(None)
 
     def _support(self, entries: _Entries) -> float:
-        return entries.total(entries.arrays.xp.abs(entries.X))
+        return entries.total(None)
 
     def _direction(self, entries: _Entries) -> Array:
-        if entries.arrays.is_complex:
-            return entries.divided(entries.arrays.xp.abs(entries.X))
-        return entries.arrays.xp.sign(entries.X)
+        return entries.units(None)
 
 
 @dataclass(frozen=True)
@@ -161,14 +161,13 @@ class ColumnBall(_EntrywiseBall):
 
     def gauge(self, X: Any) -> float:
         """``max_j ||x_:j||_2``."""
-        entries = _Entries(X)
-        return float(entries.arrays.xp.max(entries.norms(0))) * entries.unit
+        return _Entries(X).largest(0)
 
     def _support(self, entries: _Entries) -> float:
-        return entries.total(entries.norms(0))
+        return entries.total(0)
 
     def _direction(self, entries: _Entries) -> Array:
-        return entries.divided(entries.norms(0)[None, :])
+        return entries.units(0)
 
 
 @dataclass(frozen=True)
@@ -181,11 +180,10 @@ class RowBall(_EntrywiseBall):
 
     def gauge(self, X: Any) -> float:
         """``max_i ||x_i:||_2``."""
-        entries = _Entries(X)
-        return float(entries.arrays.xp.max(entries.norms(1))) * entries.unit
+        return _Entries(X).largest(1)
 
     def _support(self, entries: _Entries) -> float:
-        return entries.total(entries.norms(1))
+        return entries.total(1)
 
     def _direction(self, entries: _Entries) -> Array:
-        return entries.divided(entries.norms(1)[:, None])
+        return entries.units(1)

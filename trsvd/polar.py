@@ -165,5 +165,4 @@ def _normalized(G: Array) -> tuple[Arrays, Array]:
     if not math.isfinite(size):
         msg = f"G contains NaN or inf (its largest entry is {size}); it has no polar factor"
         raise ValueError(msg)
-    X = X / (size or 1.0)
-    return arrays, X / (arrays.frobenius_norm(X) or 1.0)
+    return arrays, arrays.units(X, axis=(0, 1))

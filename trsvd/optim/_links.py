@@ -24,6 +24,7 @@ __all__ = [
     "WeightDecay",
     "WeightNormalization",
     "check_momentum",
+    "normalized_weights",
     "reassembled",
 ]
 
@@ -256,6 +257,14 @@ class LearningRate:
         return [U * lr for U in updates], state + 1
 
 
+def normalized_weights(W: Array) -> Array:
+    """A parameter at a Frobenius norm of ``sqrt(m)``, with m its first dimension; 0 stays 0."""
+    arrays = Arrays.of_array(W)
+    shape = tuple(W.shape)
+    X = arrays.units(arrays.xp.reshape(arrays.take(W), (1, -1)), axis=1)
+    return arrays.hand_out(arrays.xp.reshape(X * shape[0] ** 0.5, shape))
+
+
 @dataclass(frozen=True, kw_only=True)
 class WeightNormalization:
     """Weights brought to a Frobenius norm of ``sqrt(m)`` before the step, as airbench does.
@@ -277,9 +286,7 @@ class WeightNormalization:
         """Updates that normalize the parameters."""
         out = []
         for U, W in zip(updates, params, strict=True):
-            arrays = Arrays.of_array(W)
-            norm = arrays.frobenius_norm(arrays.xp.reshape(arrays.take(W), (W.shape[0], -1)))
-            out.append(U + (W.shape[0] ** 0.5 / norm - 1) * W if norm else U)
+            out.append(U + (normalized_weights(W) - W))
         return out, state
 
 

@@ -328,16 +328,10 @@ def _iterated(matrices: list[Array], method: PolarIteration) -> Array:
 
 def _normalized(arrays: Arrays, X: Array) -> Array:
     """A stack of matrices over their Frobenius norms; zero stays zero."""
-    xp = arrays.xp
-    sizes = xp.max(xp.abs(X), axis=(1, 2), keepdims=True)
-    largest = arrays.get(xp.max(sizes))
-    if not math.isfinite(float(largest)):
+    if not np.isfinite(arrays.largest_of_stack(X)).all():
         msg = "a direction contains NaN or inf; find where it comes from before making a step"
         raise ValueError(msg)
-    # Squares of entries near 1 stay in range.
-    X = X / arrays.like(xp.where(sizes > 0, sizes, xp.ones_like(sizes)))
-    norms = xp.sqrt(xp.sum(xp.abs(X) ** 2, axis=(1, 2), keepdims=True))
-    return X / arrays.like(xp.where(norms > 0, norms, xp.ones_like(norms)))
+    return arrays.units(X, axis=(1, 2))
 
 
 def _adjoint(arrays: Arrays, X: Array) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from trsvd._validate import check_number
 from trsvd.optim._layout import as_matrices, check_shape, shape_scale, stack_shape
-from trsvd.optim._links import check_momentum, reassembled
+from trsvd.optim._links import check_momentum, normalized_weights, reassembled
 from trsvd.optim._oracles import BallOracle, Direction, Oracle
 from trsvd.optim._torch_state import copied, decoded, encoded, packed, unpacked
 from trsvd.optim.diagnostics import Diagnostics, check_every, measured
@@ -268,12 +267,11 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         if isinstance(lr, Tensor):
             lr = lr.reshape(())
         scale = shape_scale(group["shape_scaling"], tuple(param.shape), group["layout"])
-        keep: Any = 1.0
         if group["normalize_weights"]:
-            norm = torch.linalg.vector_norm(param, dtype=torch.promote_types(param.dtype, _LEAST))
-            keep = torch.where(norm > 0, math.sqrt(param.shape[0]) / norm, 1.0)
-        if group["normalize_weights"] or decay:
-            param.mul_(keep - lr * decay)
+            kept = normalized_weights(param)
+            param.copy_(kept - lr * decay * param if decay else kept)
+        elif decay:
+            param.mul_(1 - lr * decay)
         if isinstance(lr, Tensor):
             param.add_(update * (lr * scale))
         else:
@@ -378,6 +376,3 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         for group, own in zip(self.param_groups, old, strict=False):
             for name, value in own.items():
                 group.setdefault(name, value)
-
-
-_LEAST = torch.float32
