@@ -13,6 +13,7 @@ import numpy as np
 
 from trsvd._admit import admitted
 from trsvd._arrays import Arrays, is_array
+from trsvd._errors import Status, warn_caller
 from trsvd._kinds import describe, dtype_name
 from trsvd._lmo_result import LMOResult, as_start
 from trsvd._polar_methods import PolarIteration
@@ -115,7 +116,7 @@ class Ball(ABC):
         """
         G = admitted(G)
         start = _start_for(G, start)
-        return self._minimize(G, Options(gap, tol, start, method, rng, certify))
+        return _judged(G, self._minimize(G, Options(gap, tol, start, method, rng, certify)), gap)
 
     def lmo_many(
         self,
@@ -163,16 +164,17 @@ class Ball(ABC):
             for G, one in zip(matrices, _starts_of(start, len(matrices)), strict=True)
         ]
         try:
-            return self._minimize_all(matrices, starts, options)
+            found = self._minimize_all(matrices, starts, options)
         except ValueError:
             bad = _first_not_finite(matrices)
             if bad is None:
                 raise
-        msg = (
-            f"matrix {bad} of the batch contains NaN or inf; find where it comes from before "
-            "making a step along it"
-        )
-        raise ValueError(msg)
+            msg = (
+                f"matrix {bad} of the batch contains NaN or inf; find where it comes from before "
+                "making a step along it"
+            )
+            raise ValueError(msg) from None
+        return [_judged(G, result, gap) for G, result in zip(matrices, found, strict=True)]
 
     @abstractmethod
     def _minimize(self, G: Any, options: Options) -> LMOResult:
@@ -215,6 +217,18 @@ class Ball(ABC):
         if not isinstance(other, Ball):
             return NotImplemented
         return SumBall((*_parts(self), *_parts(other)))
+
+
+def _judged(G: Any, result: LMOResult, gap: float | None) -> LMOResult:
+    """The result, with a status and a warning where its gap is larger than the one asked for."""
+    if gap is None or result.gap <= gap or not result.status.converged:
+        return result
+    msg = (
+        f"the gap is {result.gap:.2e}, {result.gap_kind}, and {gap:.2e} was asked for: rounding in "
+        f"{as_operator(G).arrays.dtype_name} and values that count as zero do not allow less"
+    )
+    warn_caller(msg)
+    return replace(result, status=Status.ROUNDING_FLOOR)
 
 
 def _matrices_of(Gs: Any) -> list[Any]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from trsvd._admit import admitted
 from trsvd._arrays import Array, Arrays, is_array
 from trsvd._ball import Ball, Options
 from trsvd._errors import Status
@@ -56,14 +55,16 @@ class _EntrywiseBall(Ball):
 
 
 class _Entries:
-    """A finite array scaled by a power of two so that squares of entries stay in range."""
+    """A finite array, and scaled by a power of two so that squares of entries stay in range."""
 
     def __init__(self, G: Any) -> None:
-        G = admitted(G)
+        if isinstance(G, np.ma.MaskedArray):
+            msg = "G is a masked array; fill the masked entries first, e.g. G.filled(0)"
+            raise TypeError(msg)
         if not is_array(G):
             msg = (
                 f"this ball looks at the entries of G, which is {describe(G)}; pass an array "
-                "(a sparse matrix can be made one by toarray, or by to_dense in torch)"
+                "(a sparse matrix can be made one by toarray)"
             )
             raise TypeError(msg)
         if G.ndim != 2 or 0 in tuple(G.shape):
@@ -76,59 +77,36 @@ class _Entries:
             msg = "G contains NaN or inf; find where it comes from before making a step along it"
             raise ValueError(msg)
         exponent = math.frexp(size)[1] - 1
-        before, after = split_power(-exponent)
+        self._powers = split_power(-exponent)
         self.unit = math.ldexp(1.0, exponent)
-        self.X = X * before * after  # a copy: an update formed later is that of G as it is now
+        # A copy: an update formed later is that of G as it is now. As it is given, since scaling
+        # it down would take small entries, rows and columns to 0.
+        self.X = self.arrays.xp.asarray(X, copy=True)
+
+    @cached_property
+    def scaled(self) -> Array:
+        """The entries over `unit`: the largest is about 1."""
+        before, after = self._powers
+        return self.X * before * after
 
     @cached_property
     def frobenius_norm(self) -> float:
         """That of the scaled entries."""
-        return self.arrays.frobenius_norm(self.X)
+        return self.arrays.frobenius_norm(self.scaled)
 
-    def directions(self, axis: int | None) -> tuple[Array, Array]:
-        """Entries (None), columns (0) or rows (1) over their 2-norms, and the norms.
+    def largest(self, axis: int | None) -> float:
+        """The largest 2-norm along an axis, or the largest modulus, in the units of G."""
+        xp, norms = self.arrays.xp, self.arrays.norms(self.scaled, axis)
+        return float(xp.max(norms)) * self.unit
 
-        Zero stays zero. Small ones are brought near 1 first, by powers of two: a quotient of
-        denormal numbers has few digits, and that of complex ones overflows.
-        """
-        arrays, X = self.arrays, self.X
-        xp, info = arrays.xp, np.finfo(arrays.host_dtype)
-        # The least denormal number is about lift**-3: lifted twice, it is no smaller than 1 / lift.
-        lift = 2.0 ** (-math.frexp(float(info.smallest_subnormal))[1] // 3)
-        small = self._sizes(X, axis) < 1 / lift
-        X = xp.where(small, X * lift * lift, X)
-        sizes = self._sizes(X, axis)
-        Y = X * arrays.like(_inverse(xp, sizes))
-        if axis is None:
-            lengths = xp.abs(Y)
-        else:
-            lengths = arrays.column_norms(Y if axis == 0 else Y.T)
-            lengths = xp.expand_dims(lengths, axis=axis)
-        norms = lengths * sizes
-        Y = Y * arrays.like(_inverse(xp, lengths))
-        return Y, xp.where(small, norms / lift / lift, norms)
+    def total(self, axis: int | None) -> float:
+        """The sum of the 2-norms along an axis, or of the moduli, in the units of G."""
+        norms = self.arrays.get(self.arrays.norms(self.scaled, axis))
+        return float(norms.astype(np.float64).sum()) * self.unit
 
-    def _sizes(self, X: Array, axis: int | None) -> Array:
-        """Largest real or imaginary part along an axis."""
-        xp = self.arrays.xp
-        parts = [xp.real(X), xp.imag(X)] if self.arrays.is_complex else [X]
-        sizes = [xp.abs(part) for part in parts]
-        if axis is not None:
-            sizes = [xp.max(size, axis=axis, keepdims=True) for size in sizes]
-        return xp.maximum(*sizes) if len(sizes) == 2 else sizes[0]
-
-    def norms(self, axis: int) -> Array:
-        """2-norms along an axis, as the scaled entries have them; none of them underflows."""
-        return self.directions(axis)[1]
-
-    def total(self, values: Array) -> float:
-        """A sum of non-negative values, in the units of G."""
-        return float(self.arrays.get(values).astype(np.float64).sum()) * self.unit
-
-
-def _inverse(xp: Any, sizes: Array) -> Array:
-    """``1 / sizes``, and 1 where they are zero."""
-    return 1 / xp.where(sizes > 0, sizes, xp.ones_like(sizes))
+    def units(self, axis: int | None) -> Array:
+        """The entries over 2-norms along an axis, or over moduli; 0 stays 0."""
+        return self.arrays.units(self.X, axis)
 
 
 @dataclass(frozen=True)
@@ -148,7 +126,7 @@ class FrobeniusBall(_EntrywiseBall):
 
     def _direction(self, entries: _Entries) -> Array:
         norm = entries.frobenius_norm
-        return entries.X * (1 / norm) if norm else entries.X
+        return entries.scaled * (1 / norm) if norm else entries.X
 
 
 @dataclass(frozen=True)
@@ -164,16 +142,13 @@ class MaxBall(_EntrywiseBall):
 
     def gauge(self, X: Any) -> float:
         """``max abs(x_ij)``."""
-        entries = _Entries(X)
-        return float(entries.arrays.xp.max(entries.arrays.xp.abs(entries.X))) * entries.unit
+        return _Entries(X).largest(None)
 
     def _support(self, entries: _Entries) -> float:
-        return entries.total(entries.arrays.xp.abs(entries.X))
+        return entries.total(None)
 
     def _direction(self, entries: _Entries) -> Array:
-        if entries.arrays.is_complex:
-            return entries.directions(None)[0]
-        return entries.arrays.xp.sign(entries.X)
+        return entries.units(None)
 
 
 @dataclass(frozen=True)
@@ -186,14 +161,13 @@ class ColumnBall(_EntrywiseBall):
 
     def gauge(self, X: Any) -> float:
         """``max_j ||x_:j||_2``."""
-        entries = _Entries(X)
-        return float(entries.arrays.xp.max(entries.norms(0))) * entries.unit
+        return _Entries(X).largest(0)
 
     def _support(self, entries: _Entries) -> float:
-        return entries.total(entries.norms(0))
+        return entries.total(0)
 
     def _direction(self, entries: _Entries) -> Array:
-        return entries.directions(0)[0]
+        return entries.units(0)
 
 
 @dataclass(frozen=True)
@@ -206,11 +180,10 @@ class RowBall(_EntrywiseBall):
 
     def gauge(self, X: Any) -> float:
         """``max_i ||x_i:||_2``."""
-        entries = _Entries(X)
-        return float(entries.arrays.xp.max(entries.norms(1))) * entries.unit
+        return _Entries(X).largest(1)
 
     def _support(self, entries: _Entries) -> float:
-        return entries.total(entries.norms(1))
+        return entries.total(1)
 
     def _direction(self, entries: _Entries) -> Array:
-        return entries.directions(1)[0]
+        return entries.units(1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from trsvd._arrays import Array, Arrays, HostArray
 from trsvd._drive import GaveWay, Request, solve
-from trsvd._errors import Status, warn_caller
+from trsvd._errors import Status
 from trsvd._probable import FAILURE, probable_bound
 from trsvd._problem import Problem
 from trsvd._select import compiled_lanczos, suits_direct
@@ -23,7 +23,6 @@ from trsvd.stopping import Gap, Residual
 __all__ = [
     "EXACT_UP_TO",
     "LeadingPairs",
-    "judged",
     "leading_pairs",
     "rounding_of",
     "water_filling",
@@ -121,14 +120,14 @@ def leading_pairs(
                     step = track(problem, start, k, gap)
         if step is not None and step.gap is not None:
             pairs = _stepped(problem, step, k)
-            return judged(_certified(problem, pairs, step.S, k, gap, certify), gap)
+            return _certified(problem, pairs, step.S, k, gap, certify)
         result, stop, flat = _anew(problem, start, step, k, gap, flat)
     pairs = _described(problem, result, stop, flat)
     if gap is not None and result.state.run.lost > 0.5 * gap:  # too much for a sum of values
         pairs = _after(pairs, _exact(problem, k))
     ritz = result.state.run.report(now=True) if certify else None
     values = None if ritz is None else ritz.latest
-    return judged(_certified(problem, pairs, values, k, gap, certify), gap)
+    return _certified(problem, pairs, values, k, gap, certify)
 
 
 def _waits(flat: int) -> bool:
@@ -169,30 +168,6 @@ def _anew(
         chosen = Direct()
         result = solve(problem, chosen, stop, Request(None, None, None, "return", False), aim, k)
     return result, stop, flat + 1 if tried and isinstance(chosen, Direct) else 0
-
-
-def judged(pairs: LeadingPairs, gap: float | None) -> LeadingPairs:
-    """The pairs, with a status and a warning where the gap reported is not the one asked for.
-
-    Parameters
-    ----------
-    pairs : LeadingPairs
-        As they were found.
-    gap : float, optional
-        What was asked for.
-
-    Returns
-    -------
-    LeadingPairs
-    """
-    if gap is None or pairs.gap <= gap or not pairs.status.converged:
-        return pairs
-    msg = (
-        f"the gap is {pairs.gap:.2e}, {pairs.gap_kind}, and {gap:.2e} was asked for: rounding in "
-        f"{pairs.arrays.dtype_name} and values that count as zero do not allow less"
-    )
-    warn_caller(msg)
-    return replace(pairs, status=Status.ROUNDING_FLOOR)
 
 
 def _certified(

@@ -214,7 +214,8 @@ def _gap_of_sum(parts: list[LMOResult]) -> float:
     total = sum(uppers)
     if not math.isfinite(total):
         return max(gaps)
-    return 1 - sum(part.support for part in parts) / total if total else 0.0
+    # (A mean is no more than the largest; rounding may say otherwise.)
+    return min(1 - sum(part.support for part in parts) / total, max(gaps)) if total else 0.0
 
 
 # Exponents of scales below this are in the range of every dtype of at least single precision.

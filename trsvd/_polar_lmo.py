@@ -265,8 +265,6 @@ def _by_gram(
     squares it. What ``<G, D>`` loses is of second order as well.
     """
     dense = _Dense(G, options, radius)
-    if options.gap is not None and options.gap < rounding_of(dense.arrays):
-        return dense.instead(by_svd(replace(options, method=None)))  # which warns, and says why
     arrays, n = dense.arrays.in_double, dense.problem.rank
     A = arrays.take(dense.A)
     squares, V = arrays.eigh(arrays.adjoint_product(A, A))

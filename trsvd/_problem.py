@@ -11,7 +11,7 @@ import numpy as np
 
 from trsvd._admit import admitted
 from trsvd._arrays import Array, Arrays, HostArray, is_array
-from trsvd._kinds import describe, is_numeric
+from trsvd._kinds import describe, is_numeric, split_power
 from trsvd._metered import Metered
 from trsvd._probe import probe
 from trsvd._select import select_method
@@ -201,7 +201,8 @@ class Problem:
             block = arrays.take(start if start.ndim == 2 else start[:, None])
         size = size_of_start(arrays, block)
         if size:
-            block = block / size
+            before, after = split_power(-math.frexp(size)[1])
+            block = block * before * after
         width = min(self.rank, int(block.shape[1]))
         if self.flipped and is_array(start):
             if width > cap:

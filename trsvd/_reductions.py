@@ -1,4 +1,4 @@
-"""Numbers that one pass over a whole array gives: its largest entry, its norm."""
+"""Reductions of whole arrays: the largest entry, norms, and arrays divided by them."""
 
 from __future__ import annotations
 
@@ -46,6 +46,53 @@ class Reductions:
         parts = [xp.real(A), xp.imag(A)] if xp.isdtype(A.dtype, "complex floating") else [A]
         ends = [float(end) for part in parts for end in (xp.max(part), -xp.min(part))]
         return float("nan") if np.isnan(ends).any() else max(ends)
+
+    def norms(self, X: Array, axis: int | tuple[int, ...] | None) -> Array:
+        """2-norms along ``axis``, which is kept with length 1; moduli where it is None.
+
+        No square overflows or underflows.
+        """
+        _, sizes, lengths = self._scaled(X, axis)
+        return lengths * sizes
+
+    def units(self, X: Array, axis: int | tuple[int, ...] | None) -> Array:
+        """``X`` over its `norms`, each at most 1 to rounding whatever its size; 0 stays 0.
+
+        The norm of denormal numbers has few digits. So the quotient is taken of what is left when
+        the largest number is 1.
+        """
+        if axis is None and not self.is_complex:
+            return self.xp.sign(X)
+        Y, _, lengths = self._scaled(X, axis)
+        return self.over(Y, lengths)
+
+    def over(self, X: Array, sizes: Array) -> Array:
+        """``X / sizes`` for real sizes of at least 0; X itself where they are 0.
+
+        By division of real numbers. Complex division, as libraries do it, needs ``1 / sizes``,
+        which overflows where a size is denormal.
+        """
+        xp = self.xp
+        safe = xp.where(sizes > 0, sizes, xp.ones_like(sizes))
+        if not self.is_complex:
+            return X / safe
+        real, imag = (xp.astype(part / safe, X.dtype) for part in (xp.real(X), xp.imag(X)))
+        return real + 1j * imag
+
+    def _scaled(self, X: Array, axis: int | tuple[int, ...] | None) -> tuple[Array, Array, Array]:
+        """``X`` over the largest real or imaginary parts along ``axis``, these, and its norms."""
+        xp = self.xp
+        moduli = [xp.abs(part) for part in self._real_parts(X)]
+        sizes = moduli[0] if len(moduli) == 1 else xp.maximum(*moduli)
+        if axis is not None:
+            sizes = xp.max(sizes, axis=axis, keepdims=True)
+        Y = self.over(X, sizes)
+        squares = [part * part for part in self._real_parts(Y)]
+        total = squares[0] if len(squares) == 1 else squares[0] + squares[1]
+        return Y, sizes, xp.sqrt(total if axis is None else xp.sum(total, axis=axis, keepdims=True))
+
+    def _real_parts(self, X: Array) -> list[Array]:
+        return [self.xp.real(X), self.xp.imag(X)] if self.is_complex else [X]
 
     def largest_of_stack(self, A: Array) -> HostArray:
         """Largest modulus in each matrix of a stack, on the host; NaN and inf show up in it."""

@@ -14,7 +14,7 @@ from trsvd._admit import admitted
 from trsvd._arrays import HostArray, is_array
 from trsvd._ball import Ball, Options
 from trsvd._kinds import describe, is_sparse
-from trsvd._leading import LeadingPairs, judged, leading_pairs
+from trsvd._leading import LeadingPairs, leading_pairs
 from trsvd._lmo_result import LMOResult, LowRankTerm
 from trsvd._polar_lmo import polar_minimizer
 from trsvd._polar_methods import PolarIteration
@@ -364,7 +364,7 @@ def _excess_exponent(G: Any) -> int:
 def _whole(G: Any, options: Options) -> LeadingPairs:
     """All pairs of G, by a dense factorization unless a method is named."""
     whole = replace(options, gap=None, start=None, method=whole_method(options.method))
-    return judged(leading_pairs(G, min(_shape(G)), **whole.as_arguments()), options.gap)
+    return leading_pairs(G, min(_shape(G)), **whole.as_arguments())
 
 
 def _first(pairs: LeadingPairs) -> LeadingPairs:

@@ -10,9 +10,8 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from trsvd._admit import admitted
 from trsvd._arrays import Array, Arrays, is_array
-from trsvd._kinds import describe, split_power
+from trsvd._kinds import describe
 from trsvd._polynomials import checked_coefficients, polynomial_step
 
 __all__ = [
@@ -154,7 +153,6 @@ def newton_schulz_matvecs(
 
 def _normalized(G: Array) -> tuple[Arrays, Array]:
     """``G / ||G||_F`` in the compute dtype; zero stays zero."""
-    G = admitted(G)
     if not is_array(G):
         msg = f"G is {describe(G)}; pass an array of an array API library"
         raise TypeError(msg)
@@ -167,6 +165,4 @@ def _normalized(G: Array) -> tuple[Arrays, Array]:
     if not math.isfinite(size):
         msg = f"G contains NaN or inf (its largest entry is {size}); it has no polar factor"
         raise ValueError(msg)
-    before, after = split_power(-math.frexp(size)[1])  # a quotient of denormal numbers overflows
-    X = X * before * after
-    return arrays, X / (arrays.frobenius_norm(X) or 1.0)
+    return arrays, arrays.units(X, axis=(0, 1))

@@ -86,12 +86,10 @@ def dion_step(
         P, _ = xp.linalg.qr(B @ Q)
         R = _adjoint(arrays, B) @ P
         M = B - (1 - momentum) * (P @ _adjoint(arrays, R))
-        lengths = xp.sqrt(xp.sum(xp.abs(R) ** 2, axis=1, keepdims=True))
-        safe = arrays.like(xp.where(lengths > 0, lengths, xp.ones_like(lengths)))
-        columns = R / safe
+        columns = arrays.units(R, axis=1)
         right = _polar(arrays, R) if orthonormal else columns
         # A column that met nothing says nothing of where to look next.
-        Q = xp.where(lengths > 0, columns, Q)
+        Q = xp.where(arrays.norms(columns, axis=1) > 0, columns, Q)
         return -(P @ _adjoint(arrays, right)), M * sizes, Q
 
 

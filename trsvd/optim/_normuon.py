@@ -42,10 +42,8 @@ def row_normalized(O: Array, v: Array, beta2: float, eps: float) -> tuple[Array,
     xp = arrays.xp
     squares = xp.abs(O) ** 2
     v = beta2 * v + (1 - beta2) * xp.mean(squares, axis=2)
-    X = O / arrays.like(xp.sqrt(v) + eps)[:, :, None]
-    before, after = (xp.sqrt(xp.sum(xp.abs(Y) ** 2, axis=(1, 2), keepdims=True)) for Y in (O, X))
-    safe = xp.where(after > 0, after, xp.ones_like(after))
-    return X * arrays.like(before / safe), v
+    X = arrays.over(O, (xp.sqrt(v) + eps)[:, :, None])
+    return arrays.units(X, axis=(1, 2)) * arrays.like(arrays.norms(O, axis=(1, 2))), v
 
 
 @dataclass(frozen=True, kw_only=True)

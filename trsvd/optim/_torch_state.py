@@ -88,8 +88,8 @@ def packed(
     dict
         ``"left_vectors"`` of shape (b, m, width), ``"right_vectors"`` of shape (b, width, n), and
         ``"tracks"`` of shape (b, 7 + width), in float64 on the host: the number of columns (0 where
-        there is no subspace), what a warm step knows (k = 0 if that is nothing), singular values (-1 where there is
-        none).
+        there is no subspace), what a warm step knows (k = 0 if that is nothing), singular values
+        (-1 where there is none).
     """
     m, n = shape
     dtype = torch.promote_types(like.dtype, torch.float32)
