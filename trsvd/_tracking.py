@@ -261,9 +261,9 @@ class Watch:
         k, S = self.k, self.before
         self.top = max(float(found[0]), float(S[0]))
         self.ceiling = k * self.top
-        gap = 1 - float(S[:k].sum()) / self.ceiling
-        if gap <= self.asked:
-            self.gap, self.over = gap, True
+        if 1 - float(S[:k].sum()) / self.ceiling <= self.asked:
+            # So many steps resolve the gap that was asked for, and nothing smaller.
+            self.gap, self.over = self.asked, True
             last, seen = float(S[-1]), min(len(S), len(found))
             beside, inside = found[1:seen], S[1:seen]
             # The column that is blended with a random one falls short by so much.

@@ -229,10 +229,9 @@ class Gap:
         granted to the Ritz values behind the k-th.
         """
         k = min(self.k, len(ritz.S))
-        # What the sum is known to be at most says it all where it is near.
-        below = 1 - float(ritz.S[:k].sum()) / self.ceiling
-        if below <= self.gap:
-            return max(below, 0.0)
+        # A ceiling of the sum that is near settles it. It is known to the gap, and not better.
+        if 1 - float(ritz.S[:k].sum()) / self.ceiling <= self.gap:
+            return self.gap
         beside = 0.0
         single = ritz.trail is None or ritz.trail[2] < k
         if (self.warm or single) and k < len(ritz.S) and ritz.S[0] > 0:
