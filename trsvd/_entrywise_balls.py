@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from trsvd._admit import admitted
 from trsvd._arrays import Array, Arrays, is_array
 from trsvd._ball import Ball, Options
 from trsvd._errors import Status
@@ -58,13 +59,11 @@ class _Entries:
     """A finite array, and scaled by a power of two so that squares of entries stay in range."""
 
     def __init__(self, G: Any) -> None:
-        if isinstance(G, np.ma.MaskedArray):
-            msg = "G is a masked array; fill the masked entries first, e.g. G.filled(0)"
-            raise TypeError(msg)
+        G = admitted(G)
         if not is_array(G):
             msg = (
                 f"this ball looks at the entries of G, which is {describe(G)}; pass an array "
-                "(a sparse matrix can be made one by toarray)"
+                "(a sparse matrix can be made one by toarray, or by to_dense in torch)"
             )
             raise TypeError(msg)
         if G.ndim != 2 or 0 in tuple(G.shape):

@@ -402,11 +402,7 @@ def as_operator(A: Any) -> MatrixOperator:
     if isinstance(A, MatrixOperator):
         own = type(A).__module__.partition(".")[0] == "trsvd"
         return A if own else _WrappedOperator(A)
-    if isinstance(A, np.ma.MaskedArray):
-        msg = "masked arrays have no SVD; fill the masked entries first, e.g. A.filled(0)"
-        raise TypeError(msg)
-    if isinstance(A, np.matrix):
-        A = np.asarray(A)
+    A = admitted(A)
     shape = getattr(A, "shape", None)
     if shape is None:
         msg = (

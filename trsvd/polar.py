@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
+from trsvd._admit import admitted
 from trsvd._arrays import Array, Arrays, is_array
 from trsvd._kinds import describe
 from trsvd._polynomials import checked_coefficients, polynomial_step
@@ -153,6 +154,7 @@ def newton_schulz_matvecs(
 
 def _normalized(G: Array) -> tuple[Arrays, Array]:
     """``G / ||G||_F`` in the compute dtype; zero stays zero."""
+    G = admitted(G)
     if not is_array(G):
         msg = f"G is {describe(G)}; pass an array of an array API library"
         raise TypeError(msg)
