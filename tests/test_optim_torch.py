@@ -759,3 +759,14 @@ def test_a_state_of_a_later_version_is_refused():
 
 def test_no_subspace_is_packed_as_nothing():
     assert packed(None) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_weights_of_denormal_numbers_are_normalized(dtype):
+    W = torch.zeros(4, 3, dtype=dtype)
+    W[1, 2] = 5 * torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    p = torch.nn.Parameter(W)
+    optimizer = NSGD([p], lr=0.1, normalize_weights=True, weight_decay=0.1, momentum=0.0)
+    p.grad = torch.zeros_like(p)
+    optimizer.step()
+    assert float(p.detach().double().norm()) == pytest.approx(2, rel=torch.finfo(dtype).eps)

@@ -69,7 +69,8 @@ def dion_step(
         msg = "a gradient contains NaN or inf; find where it comes from before making a step"
         raise ValueError(msg)
     with arrays.as_asked():
-        P, _ = xp.linalg.qr(B @ Q)
+        # (Factorizations of denormal numbers are not to be relied on.)
+        P, _ = xp.linalg.qr(arrays.units(B, axis=(1, 2)) @ Q)
         R = _adjoint(arrays, B) @ P
         M = B - (1 - momentum) * (P @ _adjoint(arrays, R))
         columns = arrays.units(R, axis=1)
