@@ -581,6 +581,15 @@ def test_a_gradient_of_zero_has_a_gap_of_zero():
     assert (records[0].stable_rank, records[0].nuclear_rank) == (0, 0)
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e200])
+def test_ranks_of_a_gradient_of_extreme_size(size):
+    records, G = [], np.diag([2.0, 1.0, 1.0]) * size
+    rule = optim.sign_sgd(1.0, momentum=0, diagnostics=records.append)
+    rule.update(G, rule.init(G), G)
+    assert records[0].stable_rank == pytest.approx(6 / 4, rel=1e-14)
+    assert records[0].nuclear_rank == pytest.approx(16 / 6, rel=1e-14)
+
+
 def test_f_star_neon_is_on_no_ball(rng):
     records, G = [], rng.standard_normal(SHAPE)
     rule = optim.f_star_neon(1.0, momentum=0, diagnostics=records.append)

@@ -438,3 +438,15 @@ def test_vectors_that_squares_left_too_coarse_are_gone_on_from(dtype, rng):
     assert isinstance(run.basis, GolubKahan)
     cosines = np.linalg.svd(before.T @ run.basis.right_vectors(3), compute_uv=False)
     assert cosines.min() > 0.99
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_a_start_of_denormal_numbers(dtype, backend, rng):
+    """Complex division by a denormal number has no room for its inverse: the start was NaN."""
+    A = rng.standard_normal((70, 66)).astype(dtype)
+    start = np.zeros((66, 1), dtype)
+    start[3] = 3 * np.finfo(dtype).smallest_subnormal * (1j if np.iscomplexobj(A) else 1)
+    result = trsvd.svds(backend.asarray(A), 2, method="trlan", start=backend.asarray(start), rng=0)
+    assert result.converged
+    S = np.linalg.svd(A, compute_uv=False)[:2]
+    np.testing.assert_allclose(backend.to_numpy(result.S), S, rtol=np.finfo(dtype).eps ** 0.75)
