@@ -168,17 +168,11 @@ def doubled(count, seed):
 
 
 # Up to 500 rows or columns are factorized, more are verified.
+LARGE = [(23, 27, 9), (23, 31, 7), (25, 29, 13), (27, 27, 5), (29, 33, 7), (29, 33, 9), (33, 33, 7)]
 MULTIPLE = {
     **{f"doubled {n}, {seed}": (doubled, n, seed, 3) for n in (60, 200) for seed in range(10)},
     "torus 11 x 11": (torus, 11, 11, 7),
-    **{
-        f"torus {n} x {m}, {k}": (torus, n, m, k)
-        for n, m, k in [(23, 27, 9), (25, 29, 13), (29, 33, 9)]
-    },
-    **{
-        f"torus {n} x {m}, {k}": (torus, n, m, k)
-        for n, m, k in [(23, 31, 7), (27, 27, 5), (29, 33, 7), (33, 33, 7)]
-    },
+    **{f"torus {n} x {m}, {k}": (torus, n, m, k) for n, m, k in LARGE},
 }
 
 
