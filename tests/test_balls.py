@@ -941,3 +941,112 @@ def test_balls_are_values(ball):
     for name in ("k", "p", "radius", "anything"):
         with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):
             setattr(ball, name, 3)
+
+
+# ---- denormal entries -------------------------------------------------------------------------
+
+
+def with_denormals(kind, dtype, rng):
+    """Small integers times the smallest positive number, with something larger beside them."""
+    X = rng.integers(-3, 4, (5, 4)).astype(dtype)
+    if np.iscomplexobj(X):
+        X = X + 1j * rng.integers(-3, 4, (5, 4))
+    X[2], X[:, 2] = 0, 0
+    limits = np.finfo(dtype)
+    X = (X * limits.smallest_subnormal).astype(dtype)
+    if kind == "beside 1":
+        X[0, 0] = 1
+    if kind == "beside the largest":
+        X[0, 0] = limits.max / 8
+    if kind == "beside a row":
+        X[1] = rng.standard_normal(4)
+    if kind == "beside a column":
+        X[:, 1] = rng.standard_normal(5)
+    return X
+
+
+@pytest.mark.parametrize(
+    "kind", ["alone", "beside 1", "beside the largest", "beside a row", "beside a column"]
+)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("ball", "axis"), [(MaxBall(), None), (ColumnBall(), 0), (RowBall(), 1), (FrobeniusBall(), ())]
+)
+def test_denormal_entries(ball, axis, dtype, kind, backend, rng):
+    """Each entry, column or row is divided by its norm, however small that is beside others."""
+    X = with_denormals(kind, dtype, rng)
+    found = ball.lmo(backend.asarray(X))
+    D = wide(backend.to_numpy(found.update))
+    rounding = 8 * eps_of(dtype)
+    if axis == ():
+        assert np.linalg.norm(D) == pytest.approx(1, rel=rounding)
+        return
+    lengths = np.abs(D) if axis is None else np.linalg.norm(D, axis=axis)
+    there = X != 0 if axis is None else (X != 0).any(axis=axis)
+    np.testing.assert_allclose(lengths, there, atol=rounding)
+    # In the direction of -X: exactly so, since integers times a power of two are what X is.
+    if kind == "alone":
+        tiny = np.finfo(dtype).smallest_subnormal
+        Y = X.real / tiny + (1j * (X.imag / tiny) if np.iscomplexobj(X) else 0)
+        sizes = np.abs(Y) if axis is None else np.linalg.norm(Y, axis=axis, keepdims=True)
+        np.testing.assert_allclose(D, -Y / np.where(sizes > 0, sizes, 1), atol=rounding)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_denormal_entries_in_a_sum(dtype, backend, rng):
+    X = with_denormals("beside 1", dtype, rng)
+    ball = 0.5 * KyFanDualBall(2) + 0.25 * MaxBall()
+    D = backend.to_numpy(ball.lmo(backend.asarray(X)).update)
+    assert np.isfinite(D).all()
+    assert abs(D[0, 0] + 0.75) <= 8 * eps_of(dtype)
+
+
+# ---- gaps above the one that was asked for ----------------------------------------------------
+
+GAP_BALLS = {
+    "spectral": SpectralBall(),
+    "RMS": RMSBall(),
+    "Ky Fan": KyFanBall(3),
+    "dual Ky Fan": KyFanDualBall(3),
+    "whole dual Ky Fan": KyFanDualBall(99),
+    "Schatten": SchattenBall(1.5),
+    "Schatten inf": SchattenBall(np.inf),
+    "F-Muon": SpectralBall() + 1e-3 * FrobeniusBall(),
+    "S-Fanion": KyFanDualBall(4) + 1e-3 * MaxBall(),
+}
+
+
+WHOLE_METHODS = [None, "exact", "svd", "gram", "direct", "trlan", "krylov"]
+SVDS_METHODS = [None, "direct", "trlan", "krylov"]
+GAP_CASES = [
+    (name, method)
+    for name in GAP_BALLS
+    for method in (SVDS_METHODS if "dual" in name or name == "S-Fanion" else WHOLE_METHODS)
+]
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize(("name", "method"), GAP_CASES)
+def test_a_gap_above_the_one_asked_for_is_told(name, method, many, backend, rng):
+    """Rounding in float32 leaves more than 1e-6 of a gap: a status and a warning say so."""
+    ball, G = GAP_BALLS[name], rng.standard_normal((64, 13)).astype(np.float32)
+    G = backend.asarray(G)
+    options = {"gap": 1e-6, "method": method, "rng": 0}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = ball.lmo_many([G, 2 * G], **options) if many else [ball.lmo(G, **options)]
+        if many and method is None:  # warm
+            found += ball.lmo_many([G * 1.001, G * 2.001], start=found, **options)
+    missed = [result for result in found if result.gap > 1e-6]
+    assert missed
+    assert all(not result.status.converged for result in missed)
+    told = [w for w in caught if issubclass(w.category, ConvergenceWarning)]
+    assert len(told) >= len(missed)
+    assert all(w.filename == __file__ for w in told)
+
+
+def test_the_gap_of_a_sum_is_that_of_the_whole(rng):
+    """A part with too large a gap and little weight leaves the sum within what was asked for."""
+    G = rng.standard_normal((64, 13)).astype(np.float32)
+    ball = 1e-3 * SpectralBall() + FrobeniusBall()
+    assert ball.lmo(G, gap=1e-6).status is Status.CONVERGED

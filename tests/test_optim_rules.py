@@ -648,6 +648,15 @@ def test_a_gradient_of_zero_has_a_gap_of_zero():
     assert (records[0].stable_rank, records[0].nuclear_rank) == (0, 0)
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e200])
+def test_ranks_of_a_gradient_of_extreme_size(size):
+    records, G = [], np.diag([2.0, 1.0, 1.0]) * size
+    rule = optim.sign_sgd(1.0, momentum=0, diagnostics=records.append)
+    rule.update(G, rule.init(G), G)
+    assert records[0].stable_rank == pytest.approx(6 / 4, rel=1e-14)
+    assert records[0].nuclear_rank == pytest.approx(16 / 6, rel=1e-14)
+
+
 def test_f_star_neon_is_on_no_ball(rng):
     records, G = [], rng.standard_normal(SHAPE)
     rule = optim.f_star_neon(1.0, momentum=0, diagnostics=records.append)
@@ -690,3 +699,29 @@ def test_a_learning_rate_of_zero_moves_nothing(normalize, rng):
         after = optim.apply_updates(params, updates)
         assert np.array_equal(after[0], params[0]) == (step < 2)
         params = after
+
+
+# ---- denormal numbers -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optim.sign_sgd(1.0, momentum=0),
+        lambda: optim.from_ball(trsvd.RowBall(), 1.0, momentum=0),
+        lambda: optim.nsgd(1.0, momentum=0),
+        lambda: optim.muon(1.0, momentum=0, method=trsvd.NewtonSchulz()),
+    ],
+    ids=["sign_sgd", "rows", "nsgd", "muon"],
+)
+def test_denormal_gradients(make, dtype, backend):
+    """A gradient with one entry, denormal or not, leads to the same step."""
+    steps = []
+    for size in (np.finfo(dtype).smallest_subnormal, 1.0):
+        G = np.zeros((4, 3), dtype)
+        G[1, 2] = size * (1j if np.iscomplexobj(G) else 1)
+        (step,) = run(make(), np.zeros_like(G), [G], backend)
+        steps.append(step)
+    assert np.abs(steps[1]).max() > 0.5
+    np.testing.assert_allclose(*steps, atol=8 * np.finfo(dtype).eps)

@@ -179,3 +179,14 @@ def test_an_iteration_that_attains_nothing_gives_way_to_the_pairs():
     assert attained == pytest.approx(1, rel=rounding_level(9, np.finfo(float).eps))
     # What was tried in vain is on the bill: two products for each of the columns.
     assert result.matvecs > method.matvecs((9, 6)) == 2 * 6
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_denormal_entries(dtype, backend):
+    """One step of the cubic iteration of a matrix with a single entry: 1.5 - 0.5 = 1 again."""
+    G = np.zeros((3, 2), dtype)
+    G[1, 0] = 3 * np.finfo(dtype).smallest_subnormal * (1j if np.iscomplexobj(G) else 1)
+    X = backend.to_numpy(newton_schulz(backend.asarray(G), steps=1))
+    expected = np.zeros((3, 2), dtype)
+    expected[1, 0] = 1j if np.iscomplexobj(G) else 1
+    np.testing.assert_allclose(X, expected, atol=4 * np.finfo(dtype).eps)

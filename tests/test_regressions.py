@@ -668,3 +668,15 @@ def test_norms_of_matrices_with_multiple_values(G, k):
     assert trsvd.KyFanDualBall(k).support(G) == pytest.approx(s[:k].sum(), rel=1e-12)
     assert trsvd.spectral_norm(G) == pytest.approx(s[0], rel=1e-12)
     assert trsvd.nuclear_norm(G) == pytest.approx(s.sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_a_start_of_denormal_numbers(dtype, backend, rng):
+    """Complex division by a denormal number has no room for its inverse: the start was NaN."""
+    A = rng.standard_normal((70, 66)).astype(dtype)
+    start = np.zeros((66, 1), dtype)
+    start[3] = 3 * np.finfo(dtype).smallest_subnormal * (1j if np.iscomplexobj(A) else 1)
+    result = trsvd.svds(backend.asarray(A), 2, method="trlan", start=backend.asarray(start), rng=0)
+    assert result.converged
+    S = np.linalg.svd(A, compute_uv=False)[:2]
+    np.testing.assert_allclose(backend.to_numpy(result.S), S, rtol=np.finfo(dtype).eps ** 0.75)

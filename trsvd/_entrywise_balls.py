@@ -23,6 +23,10 @@ from trsvd._validate import named_method
 __all__ = ["ColumnBall", "FrobeniusBall", "MaxBall", "RowBall"]
 
 
+# Powers of two that the largest entry may be, up and down, and squares stay in range of float32.
+_MODERATE = 20
+
+
 class _EntrywiseBall(Ball):
     """A ball whose oracle is a formula on the entries: exact, without products."""
 
@@ -76,6 +80,7 @@ class _Entries:
             msg = "G contains NaN or inf; find where it comes from before making a step along it"
             raise ValueError(msg)
         exponent = math.frexp(size)[1] - 1
+        exponent = exponent if abs(exponent) > _MODERATE else 0
         self._powers = split_power(-exponent)
         self.unit = math.ldexp(1.0, exponent)
         # A copy: an update formed later is that of G as it is now. As it is given, since scaling
@@ -84,9 +89,9 @@ class _Entries:
 
     @cached_property
     def scaled(self) -> Array:
-        """The entries over `unit`: the largest is about 1."""
+        """The entries over `unit`: the largest is of moderate size."""
         before, after = self._powers
-        return self.X * before * after
+        return self.X if self.unit == 1 else self.X * before * after
 
     @cached_property
     def frobenius_norm(self) -> float:

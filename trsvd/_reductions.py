@@ -52,6 +52,8 @@ class Reductions:
 
         No square overflows or underflows.
         """
+        if axis is None:
+            return self.xp.abs(X)
         _, sizes, lengths = self._scaled(X, axis)
         return lengths * sizes
 

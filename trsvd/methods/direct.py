@@ -142,6 +142,7 @@ class _DirectRun(Run):
         del op
         assert self._triplets is not None
         U, S, V = self._triplets
+        k = min(k, len(S))  # slices beyond the end are undefined in the array API standard
         return U[:, :k], S[:k], V[:, :k]
 
     def retarget(self, k: int) -> None:

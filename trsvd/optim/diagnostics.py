@@ -115,7 +115,8 @@ def measured(
     Diagnostics
     """
     S = singular_values(E)
-    energy, largest = float(np.sum(S**2)), float(S[0])
+    shares = S / S[0] if S[0] > 0 else S  # squares of these stay in range
+    energy = float(np.sum(shares**2))
     result, after = direction.result, direction.subspace
     support = oracle.support(E, step)
     gap = None if result is None else result.gap
@@ -132,8 +133,8 @@ def measured(
         support=support,
         gap=gap,
         gap_kind=kind,
-        stable_rank=energy / largest**2 if largest else 0.0,
-        nuclear_rank=float(S.sum()) ** 2 / energy if energy else 0.0,
+        stable_rank=energy,
+        nuclear_rank=float(shares.sum()) ** 2 / energy if energy else 0.0,
         angle=subspace_angle(before, after) if before and after else None,
         matvecs=None if result is None else result.matvecs,
         passes=None if result is None else result.passes,
