@@ -256,7 +256,7 @@ class Gap:
         corners = [B[:j, :j], B[:j, :], B, np.hstack([B, C.conj().T])]
         values = [np.linalg.svd(X, compute_uv=False) for X in corners]
         # The values behind the k-th too: while they grow they can still pass it.
-        # And the smaller ones by themselves: a large one that converges fast hides that they do not.
+        # The smaller ones by themselves: a large one that converges fast hides that they do not.
         left = max(
             _left(np.array([S[first:count].sum() for S in values]))
             for count in {k, min(k + 2, w)}
