@@ -47,6 +47,16 @@ def test_a_sequence_follows_from_its_seed(kind):
         np.testing.assert_array_equal(A, B)
 
 
+def test_a_first_step_sees_small_values_behind_a_large_one(rng):
+    """The sum of the values converges as fast as the first does, and the others have not begun."""
+    U, V = orthonormal(rng, 118, 118), orthonormal(rng, 122, 118)
+    s = np.r_[1.0, np.linspace(0.109, 0.1, 37), 5e-3 * np.ones(80)]
+    G = (U * s) @ V.T
+    for seed in range(10):
+        result = KyFanDualBall(3).lmo(G, gap=1e-3, rng=seed)
+        assert true_gap(G, 3, result.update) <= 1e-3
+
+
 # ---- collapse ---------------------------------------------------------------------------------
 
 

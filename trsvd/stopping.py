@@ -263,8 +263,11 @@ class Gap:
         corners = [B[:j, :j], B[:j, :], B, np.hstack([B, C.conj().T])]
         values = [np.linalg.svd(X, compute_uv=False) for X in corners]
         # The values behind the k-th too: while they grow they can still pass it.
+        # The smaller ones by themselves: a large one that converges fast hides that they do not.
         left = max(
-            _left(np.array([S[:count].sum() for S in values])) for count in {k, min(k + 2, w)}
+            _left(np.array([S[first:count].sum() for S in values]))
+            for count in {k, min(k + 2, w)}
+            for first in range(k)
         )
         return min(coarse, 4 * left / attained)
 
