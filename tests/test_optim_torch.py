@@ -1130,10 +1130,10 @@ def test_groups_of_a_model_can_be_used_twice(name):
     for groups in split:
         kept = [dict(group) for group in groups]
         if groups is split.matrices:
-            cls(groups, lr=0.5, weight_decay=0.3, **own)
+            cls(groups, **{**own, "lr": 0.5, "weight_decay": 0.3})
         torch.optim.SGD(groups, lr=0.7, momentum=0.2, weight_decay=0.1)
         assert [dict(group) for group in groups] == kept
-    optimizer = cls(split.matrices, lr=0.02, **own)
+    optimizer = cls(split.matrices, **{**own, "lr": 0.02})
     assert {group["lr"] for group in optimizer.param_groups} == {0.02}
     decay = optimizer.defaults["weight_decay"]
     assert {group["weight_decay"] for group in optimizer.param_groups} == {decay}
