@@ -255,8 +255,8 @@ def test_what_the_state_has(rng):
     state = fanion.state[params[-1]]
     assert state["momentum_buffer"].dtype == torch.float32
     assert state["ranks"].tolist() == [3, 3, 3]  # a stack of three matrices
-    assert state["left_vectors"].shape == (3, 12, 4)
-    assert state["right_vectors"].shape == (3, 4, 9)
+    assert state["left_vectors"].shape == (3, 12, 5)
+    assert state["right_vectors"].shape == (3, 5, 9)
     star = FStarNeon(params)
     step(star, params, grads)
     G = grads[0].to(torch.bfloat16).double().numpy()
