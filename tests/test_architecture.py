@@ -168,7 +168,7 @@ FLOORS = [
 
 # Which neighbours on its own floor a module may import.
 NEIGHBOURS = {
-    "_admit": {"_kinds"},
+    "_admit": {"_arrays", "_kinds"},
     "_arrays": {"_factorizations", "_lapack", "_kinds", "_memory"},
     "_factorizations": {"_lapack", "_kinds", "_reductions"},
     "_reductions": {"_kinds"},

@@ -197,8 +197,9 @@ def test_page(path):
     found = blocks(path)
     if not found:
         pytest.skip("no Python")
-    if any("import torch" in code for _, code in found):
-        pytest.importorskip("torch")
+    for library in ("torch", "jax"):
+        if any(f"import {library}" in code for _, code in found):
+            pytest.importorskip(library)
     namespace = {"__name__": "__main__"}
     for line, code in found:
         # The line breaks put what a traceback says on the page's own lines.

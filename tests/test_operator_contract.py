@@ -333,9 +333,7 @@ def test_batch_dimensions_are_refused() -> None:
     for operator in operators:
         for call in (svds, compat.svds, trsvd.KyFanDualBall(1).lmo, CenteredOperator):
             arguments = (operator, 2) if call in (svds, compat.svds) else (operator,)
-            with pytest.raises(
-                ValueError, match="batch dimensions.*for each matrix|with 2 dimensions"
-            ):
+            with pytest.raises(ValueError, match="for each matrix|with 2 dimensions"):
                 call(*arguments)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from trsvd._arrays import is_transformed
 from trsvd._kinds import COMPUTE, describe
 
 __all__ = ["admitted"]
@@ -63,7 +64,7 @@ def admitted(A: Any) -> Any:
         return np.asarray(A)
     cls: Any = type(A)
     kind = _kind(cls)
-    if kind == "torch.Tensor" and _is_transformed(A):
+    if kind == "torch.Tensor" and is_transformed(A):
         raise TypeError(_TRACED_BY_TORCH)
     if kind in _CONVERTED:
         return _CONVERTED[kind](A)
@@ -84,13 +85,6 @@ def _kind(cls: type) -> str:
         if name == "torch.Tensor" or name in _CONVERTED or name in _REFUSED:
             return name
     return ""
-
-
-def _is_transformed(A: Any) -> bool:
-    """True within a transformation of torch.func, where a tensor stands for others."""
-    import torch
-
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(A))
 
 
 # ---- frames -----------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from trsvd._memory import check_room
 
 Array = Any
 
-__all__ = ["Array", "Arrays", "HostArray", "is_array"]
+__all__ = ["Array", "Arrays", "HostArray", "is_array", "is_transformed"]
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -574,3 +574,10 @@ def _namespace(name: str) -> Any:
 def _unpickle(xp_name: str, device: Any, dtype: str, out: str) -> Arrays:
     xp = _namespace(xp_name.removeprefix("array_api_compat."))
     return Arrays(xp, device, dtype, getattr(xp, out))
+
+
+def is_transformed(A: Any) -> bool:
+    """True for a tensor within a transformation of torch.func, where it stands for others."""
+    import torch
+
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(A))
