@@ -167,7 +167,7 @@ def doubled(count, seed):
     return scipy.sparse.csr_array(entries, shape=(size, size)), s
 
 
-# Up to 500 rows or columns are factorized, more are verified.
+# Up to 2^18 entries all values are computed; larger matrices are verified.
 LARGE = [(23, 27, 9), (23, 31, 7), (25, 29, 13), (27, 27, 5), (29, 33, 7), (29, 33, 9), (33, 33, 7)]
 MULTIPLE = {
     **{f"doubled {n}, {seed}": (doubled, n, seed, 3) for n in (60, 200) for seed in range(10)},

@@ -15,6 +15,7 @@ import pytest
 
 import trsvd
 from trsvd import optim
+from trsvd.optim._dion import dion_step
 from trsvd.optim._oracles import Direction
 from trsvd.optim.diagnostics import subspace_angle
 from trsvd.polar import newton_schulz
@@ -725,3 +726,25 @@ def test_denormal_gradients(make, dtype, backend):
         steps.append(step)
     assert np.abs(steps[1]).max() > 0.5
     np.testing.assert_allclose(*steps, atol=8 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_dion_of_denormal_columns(dtype, backend, rng):
+    """The next right factors are columns of length 1, whatever their length was."""
+    B = np.zeros((1, 6, 4), dtype)
+    B[0, :, 0] = np.finfo(dtype).smallest_subnormal * (1j if np.iscomplexobj(B) else 1)
+    Q = np.eye(4, 2, dtype=dtype)[None]
+    D, M, Q = dion_step(backend.asarray(B), backend.asarray(Q), 0.9)
+    lengths = np.linalg.norm(backend.to_numpy(Q)[0], axis=0)
+    np.testing.assert_allclose(lengths, 1, atol=8 * np.finfo(dtype).eps)
+    assert np.isfinite(backend.to_numpy(D)).all()
+    assert np.isfinite(backend.to_numpy(M)).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_weights_of_denormal_numbers_are_normalized(dtype, backend):
+    W = np.zeros((4, 3), dtype)
+    W[1, 2] = 5 * np.finfo(dtype).smallest_subnormal * (1j if np.iscomplexobj(W) else 1)
+    G = np.zeros_like(W)
+    (found,) = run(optim.nsgd(0.1, normalize_weights=True, momentum=0), W, [G], backend)
+    assert np.linalg.norm(found) == pytest.approx(2, rel=8 * float(np.finfo(dtype).eps))

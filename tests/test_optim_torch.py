@@ -1237,3 +1237,15 @@ def test_a_state_of_a_later_version_is_refused():
     value["k"][key] = "Spiral"
     with pytest.raises(ValueError, match="'Spiral', which this version does not know"):
         decoded(value, {})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_weights_of_denormal_numbers_stay_finite(dtype):
+    """A norm that nothing can be divided by counts as zero: the weights stay as they are."""
+    W = torch.zeros(400, 3, dtype=dtype)
+    W[1, 2] = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    p = torch.nn.Parameter(W.clone())
+    optimizer = NSGD([p], lr=0.1, normalize_weights=True, momentum=0.0)
+    p.grad = torch.zeros_like(p)
+    optimizer.step()
+    assert torch.equal(p, W) or float(p.detach().double().norm()) == pytest.approx(20, rel=1e-2)

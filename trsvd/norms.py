@@ -35,9 +35,9 @@ def ky_fan_norm(X: Any, k: int) -> float:
 
     Notes
     -----
-    Up to min(m, n) = 500 the matrix is factorized. Larger ones are computed by `trsvd.svds` with
-    ``verify=1e-3``: except with probability 1e-3, the norm is at most 0.1 % too small for missed
-    copies of multiple singular values. A run that does not converge warns.
+    For k > 1, all singular values of a matrix with at most 2^18 entries are computed. Larger ones
+    go to `trsvd.svds` with ``verify=1e-3``: except with probability 1e-3, missed copies of multiple
+    singular values make the norm at most 0.1 % too small. A run that does not converge warns.
 
     Examples
     --------

@@ -79,9 +79,7 @@ def dion_step(
     if not np.isfinite(arrays.get(xp.max(sizes))):
         msg = "a gradient contains NaN or inf; find where it comes from before making a step"
         raise ValueError(msg)
-    # Squares of entries near 1 stay in range.
-    sizes = arrays.like(xp.where(sizes > 0, sizes, xp.ones_like(sizes)))
-    B = B / sizes
+    B = arrays.over(B, sizes)  # squares of entries near 1 stay in range
     with arrays.as_asked():
         P, _ = xp.linalg.qr(B @ Q)
         R = _adjoint(arrays, B) @ P
@@ -90,7 +88,7 @@ def dion_step(
         right = _polar(arrays, R) if orthonormal else columns
         # A column that met nothing says nothing of where to look next.
         Q = xp.where(arrays.norms(columns, axis=1) > 0, columns, Q)
-        return -(P @ _adjoint(arrays, right)), M * sizes, Q
+        return -(P @ _adjoint(arrays, right)), M * arrays.like(sizes), Q
 
 
 def _polar(arrays: Arrays, R: Array) -> Array:

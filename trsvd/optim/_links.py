@@ -280,8 +280,9 @@ class WeightNormalization:
         out = []
         for U, W in zip(updates, params, strict=True):
             arrays = Arrays.of_array(W)
-            norm = arrays.frobenius_norm(arrays.xp.reshape(arrays.take(W), (W.shape[0], -1)))
-            out.append(U + (W.shape[0] ** 0.5 / norm - 1) * W if norm else U)
+            unit = arrays.units(arrays.xp.reshape(arrays.take(W), (1, -1)), axis=1)
+            unit = arrays.hand_out(arrays.xp.reshape(unit, tuple(W.shape)))
+            out.append(U + (unit * W.shape[0] ** 0.5 - W))
         return out, state + 1
 
 

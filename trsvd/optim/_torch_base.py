@@ -519,7 +519,8 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         keep: Any = 1.0
         if group["normalize_weights"]:
             norm = frobenius_norm(param, torch.promote_types(param.dtype, torch.float32))
-            keep = torch.where(norm > 0, math.sqrt(param.shape[0]) / norm, 1.0)
+            keep = math.sqrt(param.shape[0]) / norm
+            keep = torch.where(torch.isfinite(keep), keep, 1.0)  # zero, or nearly so
         W, D = local(param, param), own_part(update, param)
         # A factor that is a tensor would be rounded to the half precision of the parameter.
         wide, after = torch.promote_types(W.dtype, torch.float32), W
