@@ -82,7 +82,7 @@ def check_completeness(
     k, n = len(S), op.shape[1]
     if run.exact or k == n:
         return Completeness("exact"), None
-    leading = isinstance(stop, Residual)  # which says nothing of the values behind these k
+    leading = isinstance(stop, Residual)  # the claim is about k values, not about a threshold
 
     def is_settled(s: float) -> bool:
         return s < S[-1] if leading else not stop.missed(S * unit, k, s * unit)

@@ -36,7 +36,7 @@ __all__ = ["Callback", "GaveWay", "OnFailure", "Request", "Verify", "solve"]
 # Handed to a method that draws no random numbers, so that none is made for each call.
 _NOT_USED = np.random.default_rng(0)
 
-# Units of rounding, times the root of the length, that vectors may be off orthonormal by.
+# U^H U and V^H V may differ from I by this many rounding units, times sqrt(max(m, n)).
 _SKEW = 16
 
 Callback = Callable[[Info], bool | None]
@@ -94,7 +94,7 @@ class _Outcome:
     residuals: HostArray
 
 
-# Residuals in rounding units (relative to s_1) that rounding in the dtype explains, at most.
+# Largest residual, in rounding units of s_1, that is called the rounding floor.
 _FLOOR = 1000
 
 
@@ -169,7 +169,7 @@ class _Driver:
         unit = self.problem.unit
         verdict = self.strict.judge(ritz.times(unit), self.problem.rank)
         self.k = min(verdict.k, self.limit)
-        # With no more values at hand than the limit, the next one is not known to be wanted.
+        # MAX_K needs one value more than max_k: only then it is known that the next one is wanted.
         known = len(ritz.S) > self.limit
         if verdict.k > self.limit and known:
             residuals = ritz.residuals[: self.limit]

@@ -85,7 +85,7 @@ class GolubKahan:
         self._open = 0  # columns of U that A^H has not been applied to
         self.S_locked = np.zeros(0)
         self.loss = 0.0
-        self._loss = arrays.eps  # estimated for the last block of U, where one-sided
+        self._loss = arrays.eps  # estimate for the last block of U, if one-sided
         if locked is not None:
             self.U.append(locked[0])
             self.V.append(locked[2])

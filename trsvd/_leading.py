@@ -69,7 +69,7 @@ class LeadingPairs:
     failure_probability: float = 0.0
 
 
-# Missed values of so much more than s_k are looked for where a tolerance is asked for, and no gap.
+# Without gap=, missed values above (1 + _ETA) s_k are found, except with probability 1e-3.
 _ETA = 1e-2
 # Columns beyond k of a block from scratch: they meet what a warm start does not contain.
 _OVERSAMPLING = 4
@@ -102,7 +102,7 @@ def leading_pairs(
     if gap is None:
         stop: Gap | Residual = Residual(k, check_tol(tol, problem.eps))
         chosen = problem.method_for(method, k, stop.tol, None)
-        # A check of True leaves too much open: the gap would be a tenth.
+        # With verify=True the gap would be about a tenth: the check leaves that much open.
         verify: bool | float = _ETA if k > 1 else True
         result = solve(problem, chosen, stop, Request(start, None, None, "return", verify), k, k)
     elif method is not None:
@@ -264,7 +264,7 @@ def _described(
         # Each singular value is within its residual of the Ritz value.
         kind = "estimate"
         gap = float(result.residuals.sum()) * S[0] / attained + rounding if attained else 0.0
-        # A value that the check for missed ones left open would take the place of the last ones.
+        # Add the gain of a missed value as large as the check allows.
         known = result.completeness
         if known.kind == "probable" and attained:
             open_up_to = (1 + known.eta) * (S[-1] + known.slack * S[0])

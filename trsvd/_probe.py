@@ -23,17 +23,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Probed", "probe", "settle"]
 
-# Rounding errors of two ways to compute a product, in rounding units of its size (of its parts).
+# Largest difference of two ways to compute a product that the rounding of the dtype explains, in
+# rounding units of the product, or of the parts that it adds up.
 _UNITS = 100
-# Rounding errors of an operator, in those that were measured for a few vectors; and the square of
-# how much smaller they may be for random vectors of n entries than for others, times n.
+# The bound of the rounding errors is 10 times the largest error measured, and sqrt(n / 10) times
+# that for vectors of n entries: errors of random vectors are smaller than those of aligned ones.
 _MEASURED, _RANDOM = 10, 10
-# Above this share of a product, rounding is told from a product that is not linear.
+# If A (x + y) differs from A x + A y by more than this share of A x, linearity is tested.
 _LINEAR = 1e-2
-# Coefficients of the sums of two vectors that linearity is measured with.
+# Coefficients (a, b) of the sums a x + b y for which linearity is measured.
 _PAIRS = ((0.7, 0.4), (-0.3, 0.9), (0.6, -1.1), (1.3, 0.8))
-# Steps from one vector to its neighbours. Where a few units of rounding are left, of one number,
-# some of them change nothing.
+# Steps from a vector to its neighbours. Several are tried: where A x is only rounding, some steps
+# do not change it.
 _NEIGHBOURS = (1.0, -1.0, 0.5, -0.5, 0.75, -0.75, 0.625, -0.625)
 # See `trsvd._operator._Products.way`.
 _WAYS = ("both", "columns", "blocks")
@@ -172,7 +173,7 @@ class _Prober:
             try:
                 return product(X)
             except Exception as error:
-                # An error of the shape of X comes again; then another way may be spared it.
+                # An error caused by the shape of X comes again: try another way. Others are raised.
                 try:
                     product(X)
                 except Exception:

@@ -16,7 +16,7 @@ from trsvd.operators import as_operator
 
 __all__ = ["leading_values", "singular_values"]
 
-# Entries up to which all singular values take about as long as a few and a check by FINE_ETA.
+# Up to this many entries, all singular values take about as long as a few with verify=FINE_ETA.
 _ALL_UP_TO = 1 << 18
 
 

@@ -137,9 +137,9 @@ class Values(_WithTolerance):
             if k < rank:
                 return Verdict(False, k + 1)
             return Verdict(_good(S, residuals, k, self.tol), k)
-        # A larger value may be hidden: a Ritz vector of residual r has a component of at most r / d
-        # along the vectors of a value that is larger by d, and one of 1e-3 / sqrt(n) or more by
-        # its random start, except with probability 1e-3.
+        # Can a value above the threshold be hidden? A Ritz vector with residual r has a component
+        # of at most r / d along singular vectors whose value is larger by d. Except with
+        # probability 1e-3, a random start gives it a component of at least 1e-3 / sqrt(n).
         certain = FAILURE_PROBABILITY / math.sqrt(rank)
         raised = S.copy()
         raised[k] = S[k] + residuals[k] / certain
@@ -263,7 +263,7 @@ class Gap:
         corners = [B[:j, :j], B[:j, :], B, np.hstack([B, C.conj().T])]
         values = [np.linalg.svd(X, compute_uv=False) for X in corners]
         # The values behind the k-th too: while they grow they can still pass it.
-        # The smaller ones by themselves: a large one that converges fast hides that they do not.
+        # Also without the largest values: one that converges fast hides that others do not.
         left = max(
             _left(np.array([S[first:count].sum() for S in values]))
             for count in {k, min(k + 2, w)}
