@@ -19,7 +19,7 @@ import scipy.sparse.linalg
 from checks import default_tol, eps_of, exact_values, orthonormality, value_bound
 
 import trsvd
-from trsvd import _compat_smallest, compat
+from trsvd import Status, _compat_smallest, compat
 from trsvd.compat import NoConvergence, randomized_svd, svds
 
 SHAPES = [(120, 80), (80, 120)]
@@ -341,6 +341,13 @@ def test_advice_about_maxiter_helps(solver, which, monkeypatch):
     else:
         assert "pass A as a dense array" in text
         svds(A.toarray(), 3, solver=solver, which="SM")
+
+
+@pytest.mark.parametrize("status", [status for status in Status if not status.converged])
+def test_causes_name_no_parameter_of_another_function(status):
+    cause, _, advice = status.value.partition("; ")
+    assert advice or status in {Status.MAX_K, Status.CALLBACK}
+    assert_advice(cause.replace("max_matvecs", "the limit"))
 
 
 def test_advice_about_noise_helps():

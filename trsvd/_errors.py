@@ -36,9 +36,9 @@ class Status(enum.Enum):
     CANCELLATION = (
         "the residuals are as large as the rounding errors of the products with A, and above tol: "
         "parts of A cancel (a mean is subtracted, or opposite terms are added), or products are "
-        "computed in a lower precision than the dtype. Singular values of this size are rounding "
-        "errors. Raise tol, or compute the products more accurately: use a wider dtype, or "
-        "subtract the parts before (method='direct' of a CenteredOperator does)"
+        "computed in a lower precision than the dtype, and singular values of this size are "
+        "rounding errors; raise tol, or compute the products more accurately: use a wider dtype, "
+        "or subtract the parts before (method='direct' of a CenteredOperator does)"
     )
     MAX_K = "stopped at max_k: more triplets than that belong to the answer"
     CALLBACK = "stopped by the callback before every residual reached tol"
