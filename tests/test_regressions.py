@@ -6,6 +6,7 @@ the smallest that showed it. A test stays as it is when the code around it chang
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from types import SimpleNamespace
 
@@ -129,6 +130,19 @@ def test_max_k_made_the_check_for_missed_values_start_over_and_over():
     with pytest.warns(trsvd.ConvergenceWarning, match="max_k"):
         result = svds_above(A, 0.1, max_k=5, method="trlan", rng=0)
     assert result.matvecs < 500
+
+
+@pytest.mark.filterwarnings("ignore::trsvd.ConvergenceWarning")
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_max_k_was_said_of_values_that_extraction_took_back(dtype):
+    """Values of the Gram matrix have an error of sqrt(eps): more of them than of A are above t."""
+    rng = np.random.default_rng(3)
+    U, V = (np.linalg.qr(rng.standard_normal((size, 3)))[0] for size in (60, 40))
+    A = ((U * [1.0, 0.8, 0.5]) @ V.T).astype(dtype)
+    gram = trsvd.ThickRestartLanczos(gram=True)
+    for seed, t in itertools.product(range(5), (1e-6, 1e-8, 1e-12)):
+        result = svds_above(A, t, max_k=6, method=gram, rng=seed)
+        assert len(result.S) >= 6 or result.converged
 
 
 def test_denormal_entries_made_the_norm_nan():

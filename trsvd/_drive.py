@@ -168,7 +168,7 @@ class _Driver:
             return False
         unit = self.problem.unit
         verdict = self.strict.judge(ritz.times(unit), self.problem.rank)
-        self.k = min(verdict.k, self.limit)
+        self.k, self.truncated = min(verdict.k, self.limit), False
         # MAX_K needs one value more than max_k: only then it is known that the next one is wanted.
         known = len(ritz.S) > self.limit
         if verdict.k > self.limit and known:
@@ -420,6 +420,7 @@ def _examine(problem: Problem, driver: _Driver, ended: Status | None) -> _Outcom
     op.verifying = False
     if isinstance(driver.stop, Values):  # which was judged by values before extraction
         driver.k = k = driver.stop.count(S * problem.unit)
+        driver.truncated = driver.truncated and k >= driver.limit
         (U, S, V), residuals = (U[:, :k], S[:k], V[:, :k]), residuals[:k]
     if not np.isfinite(residuals).all():
         msg = (
