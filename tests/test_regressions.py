@@ -145,6 +145,30 @@ def test_max_k_was_said_of_values_that_extraction_took_back(dtype):
         assert len(result.S) >= 6 or result.converged
 
 
+@pytest.mark.parametrize("held", ["array", "sparse", "products"])
+@pytest.mark.parametrize(
+    "ball", [trsvd.SchattenBall(3), trsvd.SchattenBall(1.5), trsvd.KyFanBall(3)], ids=str
+)
+def test_weights_were_those_of_rounded_denormal_values(ball, held):
+    """Singular values of a few times the least number were rounded to multiples of it."""
+    B = np.random.default_rng(0).integers(-3, 4, (9, 7)).astype(float)
+    A = B * 5e-324
+    hold = {"array": np.asarray, "sparse": scipy.sparse.csr_array, "products": CountingOperator}
+    result = ball.lmo(hold[held](A))
+    np.testing.assert_allclose(result.update, ball.lmo(B).update, rtol=0, atol=1e-12)
+    assert 0 <= abs(result.support / 5e-324 - ball.support(B)) <= 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_of_denormal_operators_were_zero(dtype):
+    """Of unit vectors, to rounding: the operator was taken for zero."""
+    least = np.finfo(dtype).smallest_subnormal
+    A = np.zeros((26, 4), dtype)
+    A[3, 1], A[17, 0], A[9, 3] = -3 * least, 1 * least, 3 * least
+    result = trsvd.svds(CountingOperator(A), 2, rng=0)
+    np.testing.assert_array_equal(result.S, np.asarray([3, 3], dtype) * least)
+
+
 def test_denormal_entries_made_the_norm_nan():
     """The scale that brings them near 1 is 2**1074, which is no float."""
     A = np.eye(6) * 5e-324

@@ -13,7 +13,8 @@ from trsvd._admit import admitted
 from trsvd._arrays import Array, Arrays, HostArray, is_array
 from trsvd._kinds import describe, is_numeric, split_power
 from trsvd._metered import Metered
-from trsvd._probe import probe
+from trsvd._operator import MatrixOperator
+from trsvd._probe import Probed, probe
 from trsvd._select import select_method
 from trsvd._squares import are_moderate
 from trsvd._validate import check_rng, is_seed, named_method
@@ -67,6 +68,26 @@ def size_of_start(arrays: Arrays, block: Array) -> float:
     return size
 
 
+def _probed(op: MatrixOperator, rng: np.random.Generator) -> Probed:
+    """Probe an operator; where products with unit vectors are denormal, by longer vectors too.
+
+    Denormal numbers have few digits: a product with a unit vector may round to zero.
+    """
+    probed = probe(op, rng)
+    finfo = np.finfo(op.arrays.host_dtype)
+    if probed.size >= float(finfo.tiny) / float(finfo.eps):
+        return probed
+    exponent = -int(finfo.minexp) + int(finfo.nmant)
+    raised = Metered(op, None)
+    raised.set_scale(exponent)
+    again = probe(raised, rng)
+    return Probed(
+        size=math.ldexp(again.size, -exponent),
+        rounding=math.ldexp(again.rounding, -exponent),
+        matvecs=probed.matvecs + again.matvecs,
+    )
+
+
 class Problem:
     """A user's matrix as the methods work on it: at least as tall as wide, scaled, counted."""
 
@@ -93,7 +114,7 @@ class Problem:
             size = norm / math.sqrt(entries)
         probed = None
         if size is None:
-            probed = probe(op, self.rng)
+            probed = _probed(op, self.rng)
             size = probed.size
         elif not math.isfinite(size):
             msg = (

@@ -13,9 +13,10 @@ import numpy as np
 from trsvd._admit import admitted
 from trsvd._arrays import HostArray, is_array
 from trsvd._ball import Ball, Options
-from trsvd._kinds import describe, is_sparse
+from trsvd._kinds import describe, is_sparse, split_power
 from trsvd._leading import LeadingPairs, leading_pairs
 from trsvd._lmo_result import LMOResult, LowRankTerm
+from trsvd._metered import Metered
 from trsvd._polar_lmo import polar_minimizer
 from trsvd._polar_methods import PolarIteration
 from trsvd._singular_values import leading_values, singular_values
@@ -32,6 +33,10 @@ __all__ = [
     "SchattenBall",
     "SpectralBall",
 ]
+
+
+# Smaller singular values have too few digits: denormal numbers are multiples of the least one.
+_LEAST = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
 
 
 def _check_k(k: int) -> None:
@@ -159,12 +164,15 @@ class KyFanBall(Ball):
 
         Which of the two it is takes the sum of all singular values: the whole spectrum is computed.
         """
-        rank = min(_shape(G))
-        k = min(self.k, rank)
-        full = _whole(G, options)
-        if len(full.S) and full.S[0] < full.S.sum() / k:
-            return _result(full, -1.0 / k)
-        return _result(_first(full), -1.0)
+        k = min(self.k, *_shape(G))
+
+        def minimize(scaled: Any) -> LMOResult:
+            full = _whole(scaled, options)
+            if len(full.S) and full.S[0] < full.S.sum() / k:
+                return _result(full, -1.0 / k)
+            return _result(_first(full), -1.0)
+
+        return _in_range(G, minimize)
 
 
 @dataclass(frozen=True)
@@ -334,15 +342,33 @@ def _polar(G: Any, options: Options, radius: float) -> LMOResult:
 
 
 def _in_range(G: Any, minimize: Callable[[Any], LMOResult]) -> LMOResult:
-    """The minimizer of G, by that of a smaller multiple where singular values may overflow.
+    """The minimizer of G, by that of a multiple where singular values leave the range of the dtype.
 
-    The update is the same; the support is multiplied again, and inf where float64 does not hold it.
+    Large ones may overflow, and denormal ones have few digits. The update is the same; the support
+    is that of G, inf where float64 does not hold it.
     """
     exponent = _excess_exponent(G)
+    result = minimize(_times_power(G, -exponent))
+    tiny = 0 < result.support < _LEAST
+    if tiny:
+        exponent = math.frexp(result.support)[1]
+        result = minimize(_times_power(G, -exponent))
     if not exponent:
-        return minimize(G)
-    result = minimize(G * 2.0**-exponent)
-    return replace(result, support=result.support * 2.0**exponent)
+        return result
+    before, after = split_power(exponent)
+    return replace(result, support=result.support * before * after)
+
+
+def _times_power(G: Any, exponent: int) -> Any:
+    """``2**exponent * G``."""
+    if not exponent:
+        return G
+    if is_array(G) or is_sparse(G):
+        before, after = split_power(exponent)
+        return G * before * after
+    scaled = Metered(as_operator(G), None)
+    scaled.set_scale(exponent)
+    return scaled
 
 
 def _excess_exponent(G: Any) -> int:
