@@ -596,6 +596,17 @@ def test_errors_of_their_own(cls, options, message):
         cls([torch.nn.Parameter(torch.ones(4, 3))], **options)
 
 
+@pytest.mark.parametrize("k", [1.0, 1.5, 2.7, np.float64(2.0), True, "2", optim.Constant(2.0)])
+@pytest.mark.parametrize("cls", [Fanion, FFanion, SFanion, Dion, BallOptimizer])
+def test_ranks_that_are_no_integers_are_refused(cls, k):
+    own = {"ball": trsvd.KyFanDualBall} if cls is BallOptimizer else {}
+    W = torch.nn.Parameter(torch.ones(4, 3))
+    with pytest.raises(TypeError, match="k="):
+        cls([W], k=k, **own)
+    for known in (2, np.int32(2), 0.5):
+        cls([W], k=known, **own)
+
+
 # ---- whole models ----------
 
 

@@ -111,8 +111,8 @@ def from_ball(
     lr : float or callable
         Learning rate, at least 0, or a schedule: a function of the step, which counts from 0.
     k : int, float or callable, optional
-        The rank where ``ball`` is a function: a number, a share of min(m, n) as a float up to 1.0,
-        or a schedule of either (see `trsvd.optim.schedules`).
+        The rank where ``ball`` is a function: an integer, a share of min(m, n) as a float between 0
+        and 1, or a schedule of either (see `trsvd.optim.schedules`).
     method : str, Method, NewtonSchulz or PolarExpress, optional
         How the oracle is computed. ``"exact"`` is a full factorization; the iterations are for
         balls with a spectral part, and their iterates are used as they come (see

@@ -239,7 +239,7 @@ class Dion(MatrixOptimizer):
     lr : float or tensor, default 1e-3
         Learning rate.
     k : int or float
-        The rank, or a share of min(m, n) as a float up to 1.0.
+        The rank, or a share of min(m, n) as a float between 0 and 1.
     momentum : float, default 0.95
         ``mu``: what stays in the buffer of the part that was used.
     orthonormal : bool, default False
