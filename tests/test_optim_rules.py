@@ -574,6 +574,19 @@ def test_a_gradient_that_is_not_finite_is_an_error(family, backend, rng):
         rule.update(backend.asarray(G), rule.init(W), W)
 
 
+@pytest.mark.parametrize("value", ["x", 1, None], ids=repr)
+@pytest.mark.parametrize("name", optim.rules.__all__)
+def test_flags_that_are_no_truth_values_are_refused(name, value):
+    make = getattr(optim, name)
+    known = inspect.signature(make).parameters
+    own = {"k": 2} if "k" in known else {}
+    flags = [each.name for each in known.values() if isinstance(each.default, bool)]
+    assert "normalize_weights" in flags
+    for flag in flags:
+        with pytest.raises(TypeError, match=f"{flag}=.* is not a truth value"):
+            make(0.1, **own, **{flag: value})
+
+
 def test_bad_arguments(rng):
     G = rng.standard_normal(SHAPE)
     for make, error, message in (

@@ -607,6 +607,22 @@ def test_ranks_that_are_no_integers_are_refused(cls, k):
         cls([W], k=known, **own)
 
 
+@pytest.mark.parametrize("value", ["x", "False", 1, 0.0, None, np.ones(2, bool)], ids=repr)
+@on_classes
+def test_flags_that_are_no_truth_values_are_refused(name, value):
+    cls, own, _ = CLASSES[name]
+    signature = inspect.signature(cls).parameters.values()
+    flags = [each.name for each in signature if isinstance(each.default, bool)]
+    assert {"normalize_weights", "maximize"} <= set(flags)
+    W = torch.nn.Parameter(torch.ones(6, 3))
+    for flag in flags:
+        with pytest.raises(TypeError, match=f"{flag}=.* is not a truth value"):
+            cls([W], **{**own, flag: value})
+        with pytest.raises(TypeError, match=f"{flag}=.* is not a truth value"):
+            cls([{"params": [W], flag: value}], **own)
+        cls([W], **{**own, flag: np.True_})
+
+
 # ---- whole models ----------
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trsvd._polar_methods import PolarIteration
+from trsvd._validate import check_flag
 from trsvd.balls import Ball
 from trsvd.methods import Method
 from trsvd.optim._chain import Link, Rule
@@ -36,6 +37,7 @@ def finished(
     layout: str,
 ) -> Rule:
     """The rule that ends in scales, decay and learning rate."""
+    check_flag("normalize_weights", normalize_weights)
     if shape_scaling is not None:
         links.append(ShapeScaling(scaling=shape_scaling, layout=layout))
     if weight_decay:

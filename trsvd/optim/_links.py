@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trsvd._arrays import Array, Arrays
-from trsvd._validate import check_number
+from trsvd._validate import check_flag, check_number
 from trsvd.optim._chain import Link
 from trsvd.optim._layout import as_matrices, assembled, check_shape, shape_scale
 from trsvd.optim._oracles import Direction, Oracle
@@ -67,6 +67,8 @@ class Momentum:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "momentum", check_momentum(self.momentum))
+        for name in ("nesterov", "ema"):
+            check_flag(name, getattr(self, name))
 
     def init(self, params: list[Array]) -> list[Array]:
         """Buffers of zeros."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from trsvd._polar_methods import PolarIteration
-from trsvd._validate import check_number, check_rng
+from trsvd._validate import check_flag, check_number, check_rng
 from trsvd.optim._layout import as_matrices, assembled, check_shape, shape_scale, stack_shape
 from trsvd.optim._links import check_momentum
 from trsvd.optim._oracles import BallOracle, Direction, Oracle, PolarStacks, polar_products
@@ -29,6 +29,7 @@ from trsvd.result import Subspace
 __all__ = ["MatrixOptimizer", "Plan", "Scaling", "Work", "common_options", "hyperparameters"]
 
 Scaling = str | Callable[[int, int], float] | None
+_FLAGS = ("nesterov", "ema", "normalize_weights", "maximize", "orthonormal", "transpose")
 
 
 def common_options(
@@ -312,6 +313,8 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
                 msg = f"Invalid {name} value: {group[name]}; it must be at least 0"
                 raise ValueError(msg)
         check_momentum(group["momentum"])
+        for name in group.keys() & set(_FLAGS):
+            check_flag(name, group[name])
         check_rng(group["seed"])
         dtype = group["momentum_dtype"]
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
