@@ -603,9 +603,16 @@ def test_bad_arguments(rng):
         (lambda: optim.from_ball("spectral", 0.1), TypeError, "ball"),
         (lambda: optim.dion(0.1, optim.Constant(3)), TypeError, "fixed rank"),
         (lambda: optim.normuon(0.1, beta2=1), ValueError, "beta2"),
+        (lambda: optim.normuon(0.1, eps=-1), ValueError, "eps"),
+        (lambda: optim.nsgd(float("inf")), ValueError, "learning rate"),
+        (lambda: optim.nsgd(0.1, weight_decay=float("inf")), ValueError, "weight_decay"),
     ):
         with pytest.raises(error, match=message):
             make()
+    for lr in (-0.1, float("nan")):
+        rule = optim.nsgd(lambda step, lr=lr: lr)
+        with pytest.raises(ValueError, match="learning rate"):
+            rule.update(G, rule.init(G), G)
     rule = optim.muon(0.1)
     with pytest.raises(ValueError, match="shapes"):
         rule.update(G.T, rule.init(G), G)

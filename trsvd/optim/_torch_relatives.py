@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,7 @@ from trsvd._validate import check_number
 from trsvd.balls import Ball, KyFanDualBall, NuclearBall, SpectralBall
 from trsvd.optim._dion import dion_step, right_factors
 from trsvd.optim._layout import from_stack, to_stack
-from trsvd.optim._normuon import check_beta2, row_normalized
+from trsvd.optim._normuon import check_beta2, check_eps, row_normalized
 from trsvd.optim._oracles import (
     BallOracle,
     Direction,
@@ -25,6 +26,7 @@ from trsvd.optim._oracles import (
 from trsvd.optim._torch_base import MatrixOptimizer, Plan, Scaling, Work, hyperparameters
 from trsvd.optim._torch_families import FamilyOptimizer, Polar
 from trsvd.optim._torch_shards import gathered, own_part
+from trsvd.optim.schedules import check_rank
 
 __all__ = ["Dion", "FStarNeon", "NorMuon", "NuclearNeon", "SCALE"]
 
@@ -68,8 +70,8 @@ class NuclearNeon(MatrixOptimizer):
     ) -> None:
         super().__init__(params, lr, hyperparameters(locals()))
 
-    def _check(self, group: dict[str, Any]) -> None:
-        super()._check(group)
+    def _check_options(self, group: dict[str, Any]) -> None:
+        super()._check_options(group)
         _check_lam(group["lam"])
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
@@ -116,8 +118,8 @@ class FStarNeon(MatrixOptimizer):
     ) -> None:
         super().__init__(params, lr, hyperparameters(locals()))
 
-    def _check(self, group: dict[str, Any]) -> None:
-        super()._check(group)
+    def _check_options(self, group: dict[str, Any]) -> None:
+        super()._check_options(group)
         _check_lam(group["lam"])
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
@@ -134,8 +136,9 @@ class FStarNeon(MatrixOptimizer):
 
 
 def _check_lam(lam: Any) -> None:
-    if not check_number("lam", lam) > 0:
-        msg = f"Invalid lam value: {lam}; the weight of the regularization must be positive"
+    number = check_number("lam", lam)
+    if not 0 < number < math.inf:
+        msg = f"lam={number}; the weight of the regularization must be positive and finite"
         raise ValueError(msg)
 
 
@@ -202,12 +205,10 @@ class NorMuon(FamilyOptimizer):
         del group
         return SpectralBall()
 
-    def _check(self, group: dict[str, Any]) -> None:
-        super()._check(group)
+    def _check_options(self, group: dict[str, Any]) -> None:
+        super()._check_options(group)
         check_beta2(group["beta2"])
-        if not check_number("eps", group["eps"]) >= 0:
-            msg = f"Invalid eps value: {group['eps']}; it must be at least 0"
-            raise ValueError(msg)
+        check_eps(group["eps"])
 
     def _updates(self, plan: Plan, work: Work, iterates: list[Tensor]) -> list[Tensor]:
         updates = super()._updates(plan, work, iterates)
@@ -278,11 +279,12 @@ class Dion(MatrixOptimizer):
     ) -> None:
         super().__init__(params, lr, hyperparameters(locals()))
 
-    def _check(self, group: dict[str, Any]) -> None:
+    def _check_options(self, group: dict[str, Any]) -> None:
+        super()._check_options(group)
         if callable(group["k"]):
             msg = f"k={group['k']!r}; Dion keeps its factors from step to step: pass a fixed rank"
             raise TypeError(msg)
-        super()._check(group)
+        check_rank(group["k"])
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
         """That of the dual Ky Fan k-ball, beside which diagnostics put Dion's own direction."""
