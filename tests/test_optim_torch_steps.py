@@ -324,3 +324,29 @@ def test_rates_of_the_other_parts_of_a_composite_are_checked(option, value, rng)
     with pytest.raises(ValueError, match=f"AdamW: {option} is .*; it must be finite"):
         optimizer.step()
     assert_same(everything(optimizer, params), kept)
+
+
+@pytest.mark.parametrize("as_tensor", [False, True], ids=["number", "tensor"])
+@pytest.mark.parametrize(
+    ("options", "dtype", "message"),
+    [
+        ({"lr": 1e38, "weight_decay": 1e5}, torch.float32, "lr . weight_decay is 1e.43"),
+        ({"lr": 1e3, "weight_decay": 1e3}, torch.float16, "lr . weight_decay is 1e.06"),
+        ({"lr": 1e5}, torch.float16, "lr . shape_scaling is 1e.05, which overflows"),
+        ({"lr": 1e30, "shape_scaling": lambda m, n: 1e30}, torch.float32, "shape_scaling is 1e.60"),
+        ({"shape_scaling": lambda m, n: float("nan")}, torch.float32, "shape_scaling is nan"),
+    ],
+)
+@pytest.mark.parametrize("name", ["Fanion", "Muon-exact", "NorMuon", "Dion", "SCALE"])
+def test_steps_whose_factors_overflow_are_refused(name, options, dtype, message, as_tensor, rng):
+    cls, own = CLASSES[name]
+    p = torch.nn.Parameter(torch.tensor(rng.standard_normal((8, 8)), dtype=dtype))
+    options = {"lr": 0.1, "weight_decay": 0.0, "shape_scaling": "none", **options}
+    if as_tensor:
+        options["lr"] = torch.tensor(options["lr"], dtype=torch.float64)
+    optimizer = cls([p], **own, **options)
+    p.grad = torch.ones_like(p)
+    kept = everything(optimizer, [p])
+    with pytest.raises(ValueError, match=message):
+        optimizer.step()
+    assert_same(everything(optimizer, [p]), kept)

@@ -542,6 +542,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         if isinstance(lr, Tensor):
             lr = lr.reshape(())
         scale = shape_scale(self.scaling(group), tuple(param.shape), group["layout"])
+        _check_factors(lr, decay, scale, param.dtype)
         keep: Any = 1.0
         if group["normalize_weights"]:
             norm = frobenius_norm(param, torch.promote_types(param.dtype, torch.float32))
@@ -670,6 +671,20 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 def on_device(value: Any) -> bool:
     """True for a tensor of another device, whose number has to be waited for."""
     return isinstance(value, Tensor) and value.device.type != "cpu"
+
+
+def _check_factors(lr: Any, decay: Any, scale: float, dtype: torch.dtype) -> None:
+    """ValueError if the factors of a step overflow; what is written is not looked at."""
+    if on_device(lr) or on_device(decay):
+        return
+    largest = torch.finfo(dtype).max
+    for name, factor in (
+        ("lr * shape_scaling", float(lr) * scale),
+        ("lr * weight_decay", float(lr) * float(decay)),
+    ):
+        if not abs(factor) < largest:
+            msg = f"{name} is {factor:.3g}, which overflows in {dtype}; pass smaller numbers"
+            raise ValueError(msg)
 
 
 def _products(X: Tensor, polynomials: Sequence[Sequence[float]]) -> Tensor:
