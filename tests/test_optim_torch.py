@@ -666,6 +666,41 @@ def test_the_parameters_of_a_model():
         split_parameters(model, head="output")
 
 
+@pytest.mark.parametrize(
+    ("head", "error", "message"),
+    [
+        (
+            lambda m: Model().head,
+            ValueError,
+            r"head=Linear\(.*\) is no module of the model.*'conv'",
+        ),
+        (lambda m: copy.deepcopy(m.hidden), ValueError, "or of a copy"),
+        (lambda m: torch.nn.Linear(8, 11), ValueError, "is no module of the model"),
+        (lambda m: m.norm, ValueError, "no parameter of two dimensions"),
+        (lambda m: "norm", ValueError, "head='norm' has no parameter of two dimensions"),
+        (lambda m: "output", ValueError, "head='output' is no module of the model"),
+        (lambda m: [m.head], TypeError, "head is a list; pass one module of the model, its name"),
+        (lambda m: {m.head}, TypeError, "head is a set"),
+        (lambda m: m.head.weight, TypeError, "head is a Parameter"),
+        (lambda m: True, TypeError, "head is a bool"),
+        (lambda m: torch.nn.Linear, TypeError, "head is a type"),
+    ],
+)
+def test_heads_that_are_refused(head, error, message):
+    model = Model()
+    with pytest.raises(error, match=message):
+        split_parameters(model, head=head(model))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [((Model().parameters(),), TypeError), ((Model(),), ValueError)],
+)
+def test_arguments_of_a_split_that_are_refused(arguments, error):
+    with pytest.raises(error, match=r"model is a|qkv=\['one'\]"):
+        split_parameters(*arguments, qkv=["one"])
+
+
 class Block(torch.nn.Module):
     """A block of a transformer, with layer scales and, where there are experts, a router."""
 

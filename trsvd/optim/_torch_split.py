@@ -179,8 +179,11 @@ def split_parameters(
 
     Raises
     ------
+    TypeError
+        If ``model`` is no module, or ``head`` neither a module, a name nor None.
     ValueError
-        If there is no module of this name, or ``qkv`` is neither ``"one"`` nor ``"three"``.
+        If ``head`` is no module of the model or has no matrix, or ``qkv`` is neither ``"one"`` nor
+        ``"three"``.
 
     Examples
     --------
@@ -196,7 +199,10 @@ def split_parameters(
     2.bias    4       others    fewer than two dimensions
     >>> matrices, others = split
     """
-    if qkv not in {"one", "three"}:
+    if not isinstance(model, Module):
+        msg = f"model is a {type(model).__name__}; pass a torch.nn.Module"
+        raise TypeError(msg)
+    if qkv not in ("one", "three"):
         msg = f"qkv={qkv!r}; packed projections are 'one' matrix or 'three'"
         raise ValueError(msg)
     modules = dict(model.named_modules())
@@ -224,12 +230,20 @@ def split_parameters(
 
 def _head(modules: dict[str, Module], head: Any) -> tuple[list[Module], str, bool]:
     """The modules of the head, why, and whether that is a guess."""
-    if head is None or isinstance(head, Module):
-        return ([] if head is None else [head]), "head, as given", False
-    if head in modules:
-        return [modules[head]], "head, as given", False
+    if head is None:
+        return [], "", False
+    given = modules.get(head) if isinstance(head, str) else head
+    if isinstance(given, Module):
+        _check_head(modules, head, given)
+        return [given], "head, as given", False
+    if not isinstance(head, str):
+        msg = (
+            f"head is a {type(head).__name__}; pass one module of the model, its name, 'last' or "
+            "None"
+        )
+        raise TypeError(msg)
     if head != "last":
-        msg = f"head={head!r} is no module of the model; name one of {sorted(modules)[1:9]}..."
+        msg = f"head={head!r} is no module of the model; name one of {_some_names(modules)}"
         raise ValueError(msg)
     tables = [module for module in modules.values() if isinstance(module, _Embeddings)]
     weights = {id(table.weight) for table in tables}
@@ -251,6 +265,27 @@ def _head(modules: dict[str, Module], head: Any) -> tuple[list[Module], str, boo
     if inside or last.out_features in width:
         return [], "", False
     return [last], "head, the last linear layer", True
+
+
+def _check_head(modules: dict[str, Module], head: Any, given: Module) -> None:
+    """ValueError for a head that is not in the model, or that has no matrix."""
+    if not any(module is given for module in modules.values()):
+        msg = (
+            f"head={head!r} is no module of the model, but perhaps of another one or of a copy; "
+            f"pass a module of this model or its name, one of {_some_names(modules)}"
+        )
+        raise ValueError(msg)
+    if not any(param.ndim > 1 for param in given.parameters()):
+        msg = (
+            f"head={head!r} has no parameter of two dimensions; pass the layer of the outputs, or "
+            "None if the model has no head"
+        )
+        raise ValueError(msg)
+
+
+def _some_names(modules: dict[str, Module]) -> str:
+    names = sorted(name for name in modules if name)
+    return ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
 
 
 def _named_heads(modules: dict[str, Module], layers: dict[str, Module]) -> list[Module]:
