@@ -844,6 +844,59 @@ def test_a_mixture_of_experts():
     assert why["h.0.experts_bias"].role == "other"
 
 
+class Bare(torch.nn.Module):
+    """A module of a class whose name says nothing."""
+
+    def __init__(self, **shapes):
+        super().__init__()
+        for name, shape in shapes.items():
+            self.register_parameter(name, torch.nn.Parameter(torch.ones(shape)))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("norm", "norm1", "ln_f", "ln1", "layernorm", "layer_norm", "input_layernorm", "norm_out"),
+        *("final_norm", "rmsnorm", "q_norm", "bn2", "norms.0", "blocks.0.ln_2", "group_norm.3"),
+        *("wte", "embed_tokens", "router"),
+    ],
+)
+def test_modules_of_neutral_classes_are_judged_by_their_names(path):
+    model = torch.nn.Module()
+    *parents, last = path.split(".")
+    inside = model
+    for part in parents:
+        inside.add_module(part, torch.nn.Module())
+        inside = inside.get_submodule(part)
+    inside.add_module(last, Bare(weight=(4, 8)))
+    model.add_module("hidden", Bare(weight=(4, 8)))
+    rows = {row.name: row for row in split_parameters(model).assignments}
+    assert rows["hidden.weight"].role == "hidden"
+    row = rows[f"{path}.weight"]
+    assert row.role == "other"
+    assert row.guess
+    assert "by the name of its module" in row.why
+
+
+@pytest.mark.parametrize("path", ["fc1", "query", "denormalize", "lnear", "patch_embed_proj", "w1"])
+def test_modules_of_neutral_classes_are_matrices_otherwise(path):
+    model = torch.nn.Module()
+    model.add_module(path, Bare(weight=(4, 8), lora_b=(8, 2), B=(8, 8)))
+    assert hidden(split_parameters(model)) == [
+        f"{path}.{each}" for each in ("B", "lora_b", "weight")
+    ]
+
+
+@pytest.mark.parametrize("name", ["b1", "b", "b2", "b_in", "b1_up", "shift", "fc1_offset"])
+def test_biases_of_experts_are_no_matrices(name):
+    experts = Bare(w1=(4, 16, 32), w2=(4, 32, 16), **{name: (4, 32)}, other=(6, 32))
+    split = split_parameters(torch.nn.ModuleDict({"mlp": experts}))
+    assert hidden(split) == ["mlp.other", "mlp.w1", "mlp.w2"]
+    (row,) = (row for row in split.assignments if row.name == f"mlp.{name}")
+    assert row.guess
+    assert "bias" in row.why
+
+
 def test_a_convolutional_model():
     split = split_parameters(Conv())
     flat = {group.get("layout", "auto"): names([group])[0] for group in split.matrices}

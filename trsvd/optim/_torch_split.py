@@ -29,10 +29,15 @@ _HEADS = re.compile(
 )
 _ROUTERS = {"gate", "router", "gating", "switch", "wg"}
 _PACKED = {"qkv", "wqkv", "c_attn", "in_proj", "qkv_proj", "to_qkv"}
+_TABLE_MODULES = {"wte", "wpe", "embed", "embedding", "embeddings", "embed_tokens", "pos_embed"}
 _TABLES = re.compile(
     r"(pos|position|positional|cls|class|token|tokens|embed|embeds|embedding|embeddings|register"
     r"|registers|mask|prompt|prompts|latent|latents|query|queries)(?=_|$)"
 )
+# The name of a module, any part between underscores; its own parameters may be called weight.
+_NORM_NAMES = re.compile(r"\w*norms?\d*|(ln|bn|gn)\d*")
+# Biases of layers that are kept as b1, b_in: a capital B, and lora_b, are matrices.
+_BIASES = re.compile(r"b\d*(_\w+)?")
 _GAINS = re.compile(
     r"(bias|biases|gain|gains|scale|scales|gamma|beta|alpha|temperature|norm|ls|gate|gates|router"
     r"|magnitude)(?=_|\d|$)"
@@ -375,12 +380,25 @@ def _guessed(module: Module, path: str, local: str, param: Parameter) -> _Answer
     """A parameter of a module of another type, by names and by the shape."""
     kind, name = type(module).__name__, local.lower()
     shape = tuple(param.shape)
+    # Numbers of containers say nothing.
+    place = next((part for part in reversed(path.lower().split(".")) if not part.isdigit()), "")
     if "norm" in kind.lower():
         return "other", "auto", f"{kind}, by its name", True
+    if any(_NORM_NAMES.fullmatch(part) for part in place.split("_")):
+        return "other", "auto", f"norm, by the name of its module, {place}", True
     if "embed" in kind.lower() or _found(_TABLES, name):
         return "other", "auto", "table or token, by its name", True
-    if _found(_GAINS, name):
+    if place in _TABLE_MODULES:
+        return "other", "auto", f"table, by the name of its module, {place}", True
+    if _found(_GAINS, name) or _BIASES.fullmatch(local):
         return "other", "auto", "gain, gate or bias, by its name", True
+    if place in _ROUTERS and len(shape) == 2 and shape[0] < shape[1]:
+        return "other", "auto", f"gate of experts, by the name of its module, {place}", True
+    if len(shape) == 2 and any(
+        each.ndim == 3 and each.shape[0] == shape[0] and shape[1] in each.shape[1:]
+        for each in module.parameters(recurse=False)
+    ):
+        return "other", "auto", "one row for each matrix of a stack: a bias or gate", True
     if shape[0] == 1 or min(shape[-2:]) == 1 and len(shape) < 4:
         return "other", "auto", "a dimension of 1: it is broadcast", True
     if kind == "Conv1D" and name == "weight":  # the linear layer of GPT-2 in transformers
