@@ -925,6 +925,42 @@ def test_the_table_of_a_split():
         split_parameters(ViT(), qkv="two")
 
 
+def test_parametrized_layers_have_their_names_in_the_table():
+    normed, spectral = (
+        torch.nn.utils.parametrizations.weight_norm,
+        torch.nn.utils.parametrizations.spectral_norm,
+    )
+    blocks = torch.nn.ModuleList(torch.nn.Sequential(normed(torch.nn.Linear(8, 8))) for _ in "ab")
+    model = torch.nn.Sequential(normed(torch.nn.Linear(5, 8)), spectral(torch.nn.Linear(8, 7)))
+    model.add_module("blocks", blocks)
+    model.add_module("attn", spectral(torch.nn.MultiheadAttention(8, 2), "in_proj_weight"))
+    split = split_parameters(model, head=None)
+    table = [line.split("  ")[0] for line in repr(split).splitlines()]
+    assert {
+        "0.weight (original0)",
+        "0.weight (original1)",
+        "1.weight",
+        "blocks.*.*.weight (original0)",
+        "attn.in_proj_weight",
+    } <= set(table)
+    assert "parametrizations" not in repr(split)
+    # Groups and rows have the names of the model.
+    known = {name for name, _ in model.named_parameters()}
+    assert {row.name for row in split.assignments} == known
+    layer = spectral(torch.nn.Linear(5, 8))
+    assert repr(split_parameters(layer, head=None)).splitlines()[-2].startswith("weight  ")
+
+
+def test_numbers_are_left_out_of_the_table_only_where_rows_are_merged():
+    inner = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8))
+    split = split_parameters(torch.nn.Sequential(inner), head=None)
+    assert [line.split("  ")[0] for line in repr(split).splitlines()[1:4]] == [
+        "0.0.weight",
+        "*.*.bias",
+        "0.2.weight",
+    ]
+
+
 def test_groups_of_a_split_can_be_used_twice():
     matrices, others = split_parameters(ViT())
     Fanion(matrices, lr=0.5, k=4, weight_decay=0.3)

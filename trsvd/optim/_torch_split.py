@@ -122,16 +122,18 @@ class Split:
         return tuple(row for row in self.assignments if row.guess)
 
     def __repr__(self) -> str:
-        counts: dict[tuple[str, ...], int] = {}
+        merged: dict[tuple[str, ...], list[str]] = {}
         for row in self.assignments:
-            name = re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.\w+\.)", "*", row.name)
+            name = _shown(row.name)
+            alike = re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.\w+\.)", "*", name)
             goes = "matrices" if row.role == "hidden" else "others"
             why = row.why + (" (guess)" if row.guess else "")
-            cells = (name, " x ".join(map(str, row.shape)), goes, why)
-            counts[cells] = counts.get(cells, 0) + 1
+            cells = (alike, " x ".join(map(str, row.shape)), goes, why)
+            merged.setdefault(cells, []).append(name)
         lines = [("name", "shape", "goes to", "why")]
-        for (name, *rest), count in counts.items():
-            lines.append((f"{name}  ({count})" if count > 1 else name, *rest))  # type: ignore[arg-type]
+        for (alike, shape, goes, why), names in merged.items():
+            label = f"{alike}  ({len(names)})" if len(names) > 1 else names[0]
+            lines.append((label, shape, goes, why))
         widths = [max(len(line[i]) for line in lines) for i in range(3)]
         text = ["  ".join([*map(str.ljust, line[:3], widths), line[3]]).rstrip() for line in lines]
         if self.guesses:
@@ -139,6 +141,16 @@ class Split:
         if not self.head:
             text.append("no head: no layer is one by its name or place; head= names it")
         return "\n".join(text)
+
+
+def _shown(name: str) -> str:
+    """The name of a parameter in the table: that of its layer and its tensor."""
+    # layer.parametrizations.weight.original0 -> layer.weight (original0)
+    found = re.fullmatch(r"(.*?\.)?parametrizations\.(\w+)\.original(\d*)", name)
+    if found is None:
+        return name
+    layer, tensor, number = found.groups(default="")
+    return f"{layer}{tensor}" + (f" (original{number})" if number else "")
 
 
 def _grouped(rows: list[tuple[Assignment, Parameter]], role: str) -> list[dict[str, Any]]:
