@@ -961,6 +961,33 @@ def test_numbers_are_left_out_of_the_table_only_where_rows_are_merged():
     ]
 
 
+@on_classes
+def test_an_empty_part_of_a_split_is_named(name):
+    cls, own, _ = CLASSES[name]
+    split = split_parameters(torch.nn.LayerNorm(3), head=None)
+    assert "no matrices: leave their optimizer out" in repr(split)
+    for part in ("matrices", "embeddings", "head"):
+        with pytest.raises(
+            ValueError, match=f"'{part}' of the split is empty.* {cls.__name__} out"
+        ):
+            cls(getattr(split, part), **own)
+    split = pickle.loads(
+        pickle.dumps(split_parameters(torch.nn.Linear(3, 2, bias=False), head=None))
+    )
+    with pytest.raises(ValueError, match="'others' of the split is empty"):
+        cls(split.others, **own)
+    assert "no others: leave their optimizer out" in repr(split)
+
+
+def test_groups_that_are_added_to_those_of_a_split_are_named():
+    optimizer = Muon(split_parameters(Model()).matrices)
+    W = torch.nn.Parameter(torch.ones(3, 2))
+    with pytest.raises(ValueError, match="named|names"):
+        optimizer.add_param_group({"params": [W]})
+    optimizer.add_param_group({"params": [("W", W)]})
+    assert optimizer.param_groups[-1]["param_names"] == ["W"]
+
+
 def test_groups_of_a_split_can_be_used_twice():
     matrices, others = split_parameters(ViT())
     Fanion(matrices, lr=0.5, k=4, weight_decay=0.3)

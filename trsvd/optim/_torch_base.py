@@ -22,6 +22,7 @@ from trsvd.optim._layout import as_matrices, assembled, check_shape, shape_scale
 from trsvd.optim._links import check_momentum, check_rate
 from trsvd.optim._oracles import BallOracle, Direction, Oracle, PolarStacks, polar_products
 from trsvd.optim._torch_shards import frobenius_norm, gathered, like, local, own_part
+from trsvd.optim._torch_split import Groups
 from trsvd.optim._torch_state import beside, copied, decoded, encoded, packed, unpacked
 from trsvd.optim.diagnostics import Diagnostics, check_every, measured
 from trsvd.result import Subspace
@@ -287,6 +288,13 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         self._diagnostics_hooks = OrderedDict()
         # Where `CompositeOptimizer` collects what undoes a step.
         self._journal: list[Callable[[], None]] | None = None
+        if isinstance(params, Groups) and not params:
+            msg = (
+                f"the part {params.part!r} of the split is empty: the model has no such parameter "
+                f"that requires a gradient. Leave {type(self).__name__} out, or print the split to "
+                "see where each parameter goes"
+            )
+            raise ValueError(msg)
         super().__init__(params, {"lr": lr, **options})
 
     def oracle(self, group: dict[str, Any]) -> Oracle:

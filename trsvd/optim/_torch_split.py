@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import Module, Parameter
 
-__all__ = ["Assignment", "Split", "split_parameters"]
+__all__ = ["Assignment", "Groups", "Split", "split_parameters"]
 
 _Convolution = torch.nn.modules.conv._ConvNd
 _Embeddings = (torch.nn.Embedding, torch.nn.EmbeddingBag)
@@ -72,8 +72,23 @@ class Assignment:
     guess: bool
 
 
-class _Groups(list[dict[str, Any]]):
-    """Parameter groups that are copied when they are iterated: optimizers write into theirs."""
+class Groups(list[dict[str, Any]]):
+    """Parameter groups that are copied when they are iterated: optimizers write into theirs.
+
+    Parameters
+    ----------
+    groups : list of dict
+        The groups.
+    part : str
+        The part of the split that they are.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], part: str) -> None:
+        super().__init__(groups)
+        self.part = part
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Groups, (list(self), self.part)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter([dict(group) for group in super().__iter__()])
@@ -106,12 +121,12 @@ class Split:
 
     def __init__(self, rows: list[tuple[Assignment, Parameter]]) -> None:
         self.assignments = tuple(row for row, _ in rows)
-        self.matrices = _grouped(rows, "hidden")
-        self.embeddings = _grouped(rows, "embedding")
-        self.head = _grouped(rows, "head")
-        self.rest = _grouped(rows, "other")
+        self.matrices = _grouped(rows, "hidden", "matrices")
+        self.embeddings = _grouped(rows, "embedding", "embeddings")
+        self.head = _grouped(rows, "head", "head")
+        self.rest = _grouped(rows, "other", "rest")
         others = [(row.name, param) for row, param in rows if row.role != "hidden"]
-        self.others = _Groups([{"params": others}] if others else [])
+        self.others = Groups([{"params": others}] if others else [], "others")
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         return iter((self.matrices, self.others))
@@ -138,6 +153,9 @@ class Split:
         text = ["  ".join([*map(str.ljust, line[:3], widths), line[3]]).rstrip() for line in lines]
         if self.guesses:
             text.append(f"{len(self.guesses)} of {len(self.assignments)} are guesses from names")
+        for part, found in (("matrices", self.matrices), ("others", self.others)):
+            if not found:
+                text.append(f"no {part}: leave their optimizer out")
         if not self.head:
             text.append("no head: no layer is one by its name or place; head= names it")
         return "\n".join(text)
@@ -153,17 +171,20 @@ def _shown(name: str) -> str:
     return f"{layer}{tensor}" + (f" (original{number})" if number else "")
 
 
-def _grouped(rows: list[tuple[Assignment, Parameter]], role: str) -> list[dict[str, Any]]:
+def _grouped(
+    rows: list[tuple[Assignment, Parameter]], role: str, part: str
+) -> list[dict[str, Any]]:
     """The groups of a role, one for each layout."""
     groups: dict[str, list[tuple[str, Parameter]]] = {}
     for row, param in rows:
         if row.role == role:
             groups.setdefault(row.layout, []).append((row.name, param))
-    return _Groups(
+    return Groups(
         [
             {"params": params, "role": role} | ({} if layout == "auto" else {"layout": layout})
             for layout, params in sorted(groups.items())
-        ]
+        ],
+        part,
     )
 
 
@@ -191,8 +212,8 @@ def split_parameters(
     Returns
     -------
     Split
-        Empty groups are left out. A parameter that is shared with an embedding or with the head
-        goes where these go.
+        Empty groups are left out; an optimizer cannot be made of an empty part. A parameter that is
+        shared with an embedding or with the head goes where these go.
 
     Raises
     ------
