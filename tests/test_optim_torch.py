@@ -1013,6 +1013,20 @@ def test_scale_of_a_whole_model():
     torch.testing.assert_close(moved.square().mean(dim=0), torch.ones(8), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("part", ["matrices", "embeddings"])
+def test_scale_without_a_head_says_so(part):
+    split = split_parameters(GPT())
+    groups = getattr(split, part)
+    with pytest.warns(UserWarning, match="no parameter has momentum.*last_layer=") as seen:
+        optimizer = SCALE(groups)
+    assert [each.filename for each in seen] == [__file__]
+    assert not any(group["momentum"] for group in optimizer.param_groups)
+    # That is meant; or there is a head.
+    SCALE(groups, last_layer=())
+    SCALE([*groups, *split.head])
+    assert SCALE(groups, last_layer=groups[0]["params"][0][1]).param_groups[-1]["momentum"]
+
+
 # ---- names of parameters ----------
 
 ALL = {cls: own for cls, own, _ in CLASSES.values()}
@@ -1304,6 +1318,7 @@ def test_what_a_part_has_besides_its_state_is_saved(rng):
 def test_groups_of_a_model_can_be_used_twice(name):
     """An optimizer writes its defaults into its groups; PyTorch's own into the dicts given."""
     cls, own, _ = CLASSES[name]
+    own = {**own, "last_layer": ()} if cls is SCALE else own
     split = split_parameters(Model())
     for groups in split:
         kept = [dict(group) for group in groups]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trsvd._arrays import Arrays
+from trsvd._errors import warn_caller
 from trsvd._validate import check_number
 from trsvd.balls import Ball, KyFanDualBall, NuclearBall, SpectralBall
 from trsvd.optim._dion import dion_step, right_factors
@@ -333,9 +334,10 @@ class SCALE(MatrixOptimizer):
         Learning rate.
     last_layer : tensor or iterable of tensors, optional
         The parameters that have momentum. By default those of the groups with the role ``"head"``
-        (see `split_parameters`; none if the groups have other roles), and where groups have no
-        roles the last parameter of the last group. Where they are part of a group, it is divided
-        in two. Groups that are added later have no momentum, unless they say so.
+        (see `split_parameters`), and where groups have no roles the last parameter of the last
+        group. If groups have roles and none is the head, no parameter has momentum; pass ``()``
+        if that is meant. Where the parameters are part of a group, it is divided in two. Groups
+        that are added later have no momentum, unless they say so.
     normalization : str, default "rms"
         ``"rms"``: over the root mean square, or ``eps`` where it is larger. ``"l2"``: over the
         2-norm, the oracle of the row-wise ball; updates are ``sqrt(in)`` times smaller.
@@ -349,6 +351,11 @@ class SCALE(MatrixOptimizer):
         True: ``M <- mu M + (1 - mu) G``, as published.
     weight_decay, shape_scaling, normalize_weights, maximize, momentum_dtype, layout, seed
         As for `common_options`.
+
+    Warns
+    -----
+    UserWarning
+        If groups have roles, and none is the head.
 
     References
     ----------
@@ -397,7 +404,14 @@ class SCALE(MatrixOptimizer):
 def _head_of(groups: list[dict[str, Any]]) -> list[Tensor]:
     """The parameters of the head, by the roles of the groups if they have any."""
     if any("role" in group for group in groups):
-        return [p for group in groups if group.get("role") == "head" for p in group["params"]]
+        head = [p for group in groups if group.get("role") == "head" for p in group["params"]]
+        if not head:
+            msg = (
+                "SCALE: no group has the role 'head', so no parameter has momentum. Pass "
+                "split.head too, last_layer= with a weight, or last_layer=() if none is meant"
+            )
+            warn_caller(msg, UserWarning)
+        return head
     return list(groups[-1]["params"][-1:])
 
 
