@@ -305,6 +305,7 @@ NEIGHBOURS = {
         "optim._links",
         "optim._oracles",
         "optim._torch_shards",
+        "optim._torch_split",
         "optim._torch_state",
         "optim.diagnostics",
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import inspect
 import json
 import pickle
 import subprocess
@@ -18,6 +19,7 @@ from trsvd import optim
 from trsvd.optim._dion import dion_step
 from trsvd.optim._oracles import Direction
 from trsvd.optim.diagnostics import subspace_angle
+from trsvd.optim.schedules import largest_rank, rank_at
 from trsvd.polar import newton_schulz
 
 ROOT = Path(trsvd.__file__).parent
@@ -502,16 +504,49 @@ def test_rank_schedules(rng):
         assert found == ranks, k
 
 
-@pytest.mark.parametrize("k", [0, -1, 0.0, True, "3", None, float("nan")])
-def test_ranks_that_are_none(k, rng):
-    G = rng.standard_normal(SHAPE)
+@pytest.mark.parametrize(
+    ("k", "error", "message"),
+    [
+        *((k, ValueError, "k=.*pass a positive integer") for k in (0, -1, 0.0, float("nan"))),
+        *((k, TypeError, "k=.*not a number") for k in (True, np.True_, "3", [3])),
+        *(
+            (k, TypeError, "k=.*not an integer.*share of min")
+            for k in (1.0, 1.5, 2.0, 2.7, float("inf"), np.float32(3.0))
+        ),
+        (optim.Constant(1.5), TypeError, "k=1.5 is not an integer"),
+        (optim.Piecewise((4, 2.5), (3,)), TypeError, "k=2.5 is not an integer"),
+        (optim.Cosine(4.0, 0.0, 3), ValueError, "k=0.0"),
+    ],
+)
+@pytest.mark.parametrize("make", [optim.fanion, optim.f_fanion, optim.s_fanion, optim.dion])
+def test_ranks_that_are_refused(make, k, error, message):
+    """Before the first step, whatever step of a schedule has them."""
+    if make is optim.dion and callable(k):
+        error, message = TypeError, "fixed rank"
+    with pytest.raises(error, match=message):
+        make(1.0, k)
 
-    def step():
-        rule = optim.fanion(1.0, k)
-        return rule.update(G, rule.init(G), G)
 
-    with pytest.raises(ValueError, match=r"k=|say which"):
-        step()
+def test_a_rank_that_is_missing():
+    with pytest.raises(ValueError, match="say which"):
+        optim.fanion(1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("k", "ranks"),
+    [
+        (optim.Cosine(8, 1, 2), [8, 4, 1, 1]),  # not the share 1.0 at the end
+        (optim.Cosine(1, 8, 2), [1, 4, 8, 8]),
+        (optim.Cosine(1, 1, 2), [1, 1, 1, 1]),
+        (optim.Cosine(0.5, 1.0, 2), [6, 9, 12, 12]),
+        (optim.Piecewise((0.5, 3), (1,)), [6, 3, 3, 3]),
+        (lambda step: 7.6 - step, [8, 7, 6, 5]),
+    ],
+)
+def test_ranks_of_schedules(k, ranks):
+    assert [rank_at(k, step, 12) for step in range(4)] == ranks
+    known = max(ranks) if not inspect.isfunction(k) else ranks[1]
+    assert largest_rank(k, 1, 12) == known
 
 
 def test_schedules_that_are_none():
@@ -539,6 +574,19 @@ def test_a_gradient_that_is_not_finite_is_an_error(family, backend, rng):
         rule.update(backend.asarray(G), rule.init(W), W)
 
 
+@pytest.mark.parametrize("value", ["x", 1, None], ids=repr)
+@pytest.mark.parametrize("name", optim.rules.__all__)
+def test_flags_that_are_no_truth_values_are_refused(name, value):
+    make = getattr(optim, name)
+    known = inspect.signature(make).parameters
+    own = {"k": 2} if "k" in known else {}
+    flags = [each.name for each in known.values() if isinstance(each.default, bool)]
+    assert "normalize_weights" in flags
+    for flag in flags:
+        with pytest.raises(TypeError, match=f"{flag}=.* is not a truth value"):
+            make(0.1, **own, **{flag: value})
+
+
 def test_bad_arguments(rng):
     G = rng.standard_normal(SHAPE)
     for make, error, message in (
@@ -555,9 +603,16 @@ def test_bad_arguments(rng):
         (lambda: optim.from_ball("spectral", 0.1), TypeError, "ball"),
         (lambda: optim.dion(0.1, optim.Constant(3)), TypeError, "fixed rank"),
         (lambda: optim.normuon(0.1, beta2=1), ValueError, "beta2"),
+        (lambda: optim.normuon(0.1, eps=-1), ValueError, "eps"),
+        (lambda: optim.nsgd(float("inf")), ValueError, "learning rate"),
+        (lambda: optim.nsgd(0.1, weight_decay=float("inf")), ValueError, "weight_decay"),
     ):
         with pytest.raises(error, match=message):
             make()
+    for lr in (-0.1, float("nan")):
+        rule = optim.nsgd(lambda step, lr=lr: lr)
+        with pytest.raises(ValueError, match="learning rate"):
+            rule.update(G, rule.init(G), G)
     rule = optim.muon(0.1)
     with pytest.raises(ValueError, match="shapes"):
         rule.update(G.T, rule.init(G), G)

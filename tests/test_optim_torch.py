@@ -596,6 +596,33 @@ def test_errors_of_their_own(cls, options, message):
         cls([torch.nn.Parameter(torch.ones(4, 3))], **options)
 
 
+@pytest.mark.parametrize("k", [1.0, 1.5, 2.7, np.float64(2.0), True, "2", optim.Constant(2.0)])
+@pytest.mark.parametrize("cls", [Fanion, FFanion, SFanion, Dion, BallOptimizer])
+def test_ranks_that_are_no_integers_are_refused(cls, k):
+    own = {"ball": trsvd.KyFanDualBall} if cls is BallOptimizer else {}
+    W = torch.nn.Parameter(torch.ones(4, 3))
+    with pytest.raises(TypeError, match="k="):
+        cls([W], k=k, **own)
+    for known in (2, np.int32(2), 0.5):
+        cls([W], k=known, **own)
+
+
+@pytest.mark.parametrize("value", ["x", "False", 1, 0.0, None, np.ones(2, bool)], ids=repr)
+@on_classes
+def test_flags_that_are_no_truth_values_are_refused(name, value):
+    cls, own, _ = CLASSES[name]
+    signature = inspect.signature(cls).parameters.values()
+    flags = [each.name for each in signature if isinstance(each.default, bool)]
+    assert {"normalize_weights", "maximize"} <= set(flags)
+    W = torch.nn.Parameter(torch.ones(6, 3))
+    for flag in flags:
+        with pytest.raises(TypeError, match=f"{flag}=.* is not a truth value"):
+            cls([W], **{**own, flag: value})
+        with pytest.raises(TypeError, match=f"{flag}=.* is not a truth value"):
+            cls([{"params": [W], flag: value}], **own)
+        cls([W], **{**own, flag: np.True_})
+
+
 # ---- whole models ----------
 
 
@@ -637,6 +664,41 @@ def test_the_parameters_of_a_model():
     assert names(split_parameters(plain, head=None).matrices) == [["0.weight"]]
     with pytest.raises(ValueError, match="no module"):
         split_parameters(model, head="output")
+
+
+@pytest.mark.parametrize(
+    ("head", "error", "message"),
+    [
+        (
+            lambda m: Model().head,
+            ValueError,
+            r"head=Linear\(.*\) is no module of the model.*'conv'",
+        ),
+        (lambda m: copy.deepcopy(m.hidden), ValueError, "or of a copy"),
+        (lambda m: torch.nn.Linear(8, 11), ValueError, "is no module of the model"),
+        (lambda m: m.norm, ValueError, "no parameter of two dimensions"),
+        (lambda m: "norm", ValueError, "head='norm' has no parameter of two dimensions"),
+        (lambda m: "output", ValueError, "head='output' is no module of the model"),
+        (lambda m: [m.head], TypeError, "head is a list; pass one module of the model, its name"),
+        (lambda m: {m.head}, TypeError, "head is a set"),
+        (lambda m: m.head.weight, TypeError, "head is a Parameter"),
+        (lambda m: True, TypeError, "head is a bool"),
+        (lambda m: torch.nn.Linear, TypeError, "head is a type"),
+    ],
+)
+def test_heads_that_are_refused(head, error, message):
+    model = Model()
+    with pytest.raises(error, match=message):
+        split_parameters(model, head=head(model))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [((Model().parameters(),), TypeError), ((Model(),), ValueError)],
+)
+def test_arguments_of_a_split_that_are_refused(arguments, error):
+    with pytest.raises(error, match=r"model is a|qkv=\['one'\]"):
+        split_parameters(*arguments, qkv=["one"])
 
 
 class Block(torch.nn.Module):
@@ -782,6 +844,59 @@ def test_a_mixture_of_experts():
     assert why["h.0.experts_bias"].role == "other"
 
 
+class Bare(torch.nn.Module):
+    """A module of a class whose name says nothing."""
+
+    def __init__(self, **shapes):
+        super().__init__()
+        for name, shape in shapes.items():
+            self.register_parameter(name, torch.nn.Parameter(torch.ones(shape)))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("norm", "norm1", "ln_f", "ln1", "layernorm", "layer_norm", "input_layernorm", "norm_out"),
+        *("final_norm", "rmsnorm", "q_norm", "bn2", "norms.0", "blocks.0.ln_2", "group_norm.3"),
+        *("wte", "embed_tokens", "router"),
+    ],
+)
+def test_modules_of_neutral_classes_are_judged_by_their_names(path):
+    model = torch.nn.Module()
+    *parents, last = path.split(".")
+    inside = model
+    for part in parents:
+        inside.add_module(part, torch.nn.Module())
+        inside = inside.get_submodule(part)
+    inside.add_module(last, Bare(weight=(4, 8)))
+    model.add_module("hidden", Bare(weight=(4, 8)))
+    rows = {row.name: row for row in split_parameters(model).assignments}
+    assert rows["hidden.weight"].role == "hidden"
+    row = rows[f"{path}.weight"]
+    assert row.role == "other"
+    assert row.guess
+    assert "by the name of its module" in row.why
+
+
+@pytest.mark.parametrize("path", ["fc1", "query", "denormalize", "lnear", "patch_embed_proj", "w1"])
+def test_modules_of_neutral_classes_are_matrices_otherwise(path):
+    model = torch.nn.Module()
+    model.add_module(path, Bare(weight=(4, 8), lora_b=(8, 2), B=(8, 8)))
+    assert hidden(split_parameters(model)) == [
+        f"{path}.{each}" for each in ("B", "lora_b", "weight")
+    ]
+
+
+@pytest.mark.parametrize("name", ["b1", "b", "b2", "b_in", "b1_up", "shift", "fc1_offset"])
+def test_biases_of_experts_are_no_matrices(name):
+    experts = Bare(w1=(4, 16, 32), w2=(4, 32, 16), **{name: (4, 32)}, other=(6, 32))
+    split = split_parameters(torch.nn.ModuleDict({"mlp": experts}))
+    assert hidden(split) == ["mlp.other", "mlp.w1", "mlp.w2"]
+    (row,) = (row for row in split.assignments if row.name == f"mlp.{name}")
+    assert row.guess
+    assert "bias" in row.why
+
+
 def test_a_convolutional_model():
     split = split_parameters(Conv())
     flat = {group.get("layout", "auto"): names([group])[0] for group in split.matrices}
@@ -810,6 +925,69 @@ def test_the_table_of_a_split():
         split_parameters(ViT(), qkv="two")
 
 
+def test_parametrized_layers_have_their_names_in_the_table():
+    normed, spectral = (
+        torch.nn.utils.parametrizations.weight_norm,
+        torch.nn.utils.parametrizations.spectral_norm,
+    )
+    blocks = torch.nn.ModuleList(torch.nn.Sequential(normed(torch.nn.Linear(8, 8))) for _ in "ab")
+    model = torch.nn.Sequential(normed(torch.nn.Linear(5, 8)), spectral(torch.nn.Linear(8, 7)))
+    model.add_module("blocks", blocks)
+    model.add_module("attn", spectral(torch.nn.MultiheadAttention(8, 2), "in_proj_weight"))
+    split = split_parameters(model, head=None)
+    table = [line.split("  ")[0] for line in repr(split).splitlines()]
+    assert {
+        "0.weight (original0)",
+        "0.weight (original1)",
+        "1.weight",
+        "blocks.*.*.weight (original0)",
+        "attn.in_proj_weight",
+    } <= set(table)
+    assert "parametrizations" not in repr(split)
+    # Groups and rows have the names of the model.
+    known = {name for name, _ in model.named_parameters()}
+    assert {row.name for row in split.assignments} == known
+    layer = spectral(torch.nn.Linear(5, 8))
+    assert repr(split_parameters(layer, head=None)).splitlines()[-2].startswith("weight  ")
+
+
+def test_numbers_are_left_out_of_the_table_only_where_rows_are_merged():
+    inner = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8))
+    split = split_parameters(torch.nn.Sequential(inner), head=None)
+    assert [line.split("  ")[0] for line in repr(split).splitlines()[1:4]] == [
+        "0.0.weight",
+        "*.*.bias",
+        "0.2.weight",
+    ]
+
+
+@on_classes
+def test_an_empty_part_of_a_split_is_named(name):
+    cls, own, _ = CLASSES[name]
+    split = split_parameters(torch.nn.LayerNorm(3), head=None)
+    assert "no matrices: leave their optimizer out" in repr(split)
+    for part in ("matrices", "embeddings", "head"):
+        with pytest.raises(
+            ValueError, match=f"'{part}' of the split is empty.* {cls.__name__} out"
+        ):
+            cls(getattr(split, part), **own)
+    split = pickle.loads(
+        pickle.dumps(split_parameters(torch.nn.Linear(3, 2, bias=False), head=None))
+    )
+    with pytest.raises(ValueError, match="'others' of the split is empty"):
+        cls(split.others, **own)
+    assert "no others: leave their optimizer out" in repr(split)
+
+
+def test_groups_that_are_added_to_those_of_a_split_are_named():
+    optimizer = Muon(split_parameters(Model()).matrices)
+    W = torch.nn.Parameter(torch.ones(3, 2))
+    with pytest.raises(ValueError, match="named|names"):
+        optimizer.add_param_group({"params": [W]})
+    optimizer.add_param_group({"params": [("W", W)]})
+    assert optimizer.param_groups[-1]["param_names"] == ["W"]
+
+
 def test_groups_of_a_split_can_be_used_twice():
     matrices, others = split_parameters(ViT())
     Fanion(matrices, lr=0.5, k=4, weight_decay=0.3)
@@ -833,6 +1011,20 @@ def test_scale_of_a_whole_model():
     moved = (model.wte.weight.detach() - before) / 0.1
     # Each of its columns has a root mean square of 1.
     torch.testing.assert_close(moved.square().mean(dim=0), torch.ones(8), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("part", ["matrices", "embeddings"])
+def test_scale_without_a_head_says_so(part):
+    split = split_parameters(GPT())
+    groups = getattr(split, part)
+    with pytest.warns(UserWarning, match="no parameter has momentum.*last_layer=") as seen:
+        optimizer = SCALE(groups)
+    assert [each.filename for each in seen] == [__file__]
+    assert not any(group["momentum"] for group in optimizer.param_groups)
+    # That is meant; or there is a head.
+    SCALE(groups, last_layer=())
+    SCALE([*groups, *split.head])
+    assert SCALE(groups, last_layer=groups[0]["params"][0][1]).param_groups[-1]["momentum"]
 
 
 # ---- names of parameters ----------
@@ -1126,6 +1318,7 @@ def test_what_a_part_has_besides_its_state_is_saved(rng):
 def test_groups_of_a_model_can_be_used_twice(name):
     """An optimizer writes its defaults into its groups; PyTorch's own into the dicts given."""
     cls, own, _ = CLASSES[name]
+    own = {**own, "last_layer": ()} if cls is SCALE else own
     split = split_parameters(Model())
     for groups in split:
         kept = [dict(group) for group in groups]

@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.state_dict import (  # noqa: E402
     get_state_dict,
     set_state_dict,
 )
-from torch_optimizers import CLASSES, assert_same, everything  # noqa: E402
+from torch_optimizers import CLASSES, assert_same, everything, of_matrices  # noqa: E402
 
 from trsvd.optim import torch as T  # noqa: E402
 
@@ -50,7 +50,7 @@ def made(name, composite, lr=0.05):
     matrices, others = T.split_parameters(model, head="head")
     first = torch.optim.SGD([others[0]["params"].pop()], lr=lr, momentum=0.9)
     return model, T.CompositeOptimizer(
-        first, cls(matrices, lr=lr, **own), torch.optim.AdamW(others, lr=lr)
+        first, cls(matrices, lr=lr, **of_matrices(name)), torch.optim.AdamW(others, lr=lr)
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_optimizers import CLASSES, assert_same  # noqa: E402
+from torch_optimizers import CLASSES, assert_same, of_matrices  # noqa: E402
 
 from trsvd.optim import torch as T  # noqa: E402
 
@@ -34,7 +34,7 @@ def trained(name, wrap_train=lambda f: f, wrap_step=lambda f: f, alone=False):
         torch.nn.Linear(9, 6, bias=False),
         torch.nn.Linear(6, 5),
     ).double()
-    cls, own = CLASSES[name]
+    cls, own = CLASSES[name][0], of_matrices(name)
     matrices, others = T.split_parameters(model)
     optimizer = cls(matrices, lr=0.05, **own)
     if not alone:

@@ -259,3 +259,94 @@ def test_initializing_the_state_changes_no_trajectory(name, rng):
         # What is saved later has the form that it had at first.
         for p, state in optimizer.state.items():
             assert {k: v.shape for k, v in state.items() if k != "step"} == shapes[p]
+
+
+BAD_NUMBERS = [
+    ("lr", -1.0),
+    ("lr", float("nan")),
+    ("lr", float("inf")),
+    ("lr", torch.tensor(-0.1)),
+    ("lr", torch.ones(2)),
+    ("lr", "0.1"),
+    ("momentum", 2.0),
+    ("momentum", -0.1),
+    ("momentum", float("nan")),
+    ("weight_decay", float("inf")),
+    ("weight_decay", -1.0),
+    ("weight_decay", None),
+    ("nesterov", "x"),
+    ("maximize", 1),
+    ("normalize_weights", None),
+    ("k", 1.5),
+    ("k", 0),
+    ("alpha", 1.5),
+    ("lam", float("inf")),
+    ("beta2", 1.0),
+    ("eps", -1.0),
+]
+
+
+@on_classes
+def test_options_that_are_set_later_are_checked(name, rng):
+    """By hand or by a state; in a group by itself, and in a part of a composite."""
+    cls, own = CLASSES[name]
+    params = parameters(rng)
+    groups = [{"params": params[:2]}, {"params": params[2:]}]
+    part = cls(groups, lr=0.1, **own)
+    give(params, gradients(rng))
+    part.step()
+    known, calls = part.param_groups[1], []
+    for option, value in BAD_NUMBERS:
+        if known.get(option) is None:
+            continue
+        before = part.state_dict()
+        state = copy.deepcopy(before)
+        state["param_groups"][1][option] = value
+        part.load_state_dict(state)
+        kept = everything(part, params)
+        for optimizer in (part, T.CompositeOptimizer(part)):
+            with pytest.raises((TypeError, ValueError), match=f"group 1: .*{option}"):
+                optimizer.step(lambda: calls.append(1))
+            assert_same(everything(part, params), kept)
+        part.load_state_dict(before)
+    assert not calls
+    part.step()
+
+
+@pytest.mark.parametrize(("option", "value"), [("lr", float("nan")), ("weight_decay", 1e400)])
+def test_rates_of_the_other_parts_of_a_composite_are_checked(option, value, rng):
+    params = parameters(rng)
+    adamw = torch.optim.AdamW(params[2:])
+    optimizer = T.CompositeOptimizer(T.Muon(params[:2]), adamw)
+    give(params, gradients(rng))
+    adamw.param_groups[0][option] = value
+    kept = everything(optimizer, params)
+    with pytest.raises(ValueError, match=f"AdamW: {option} is .*; it must be finite"):
+        optimizer.step()
+    assert_same(everything(optimizer, params), kept)
+
+
+@pytest.mark.parametrize("as_tensor", [False, True], ids=["number", "tensor"])
+@pytest.mark.parametrize(
+    ("options", "dtype", "message"),
+    [
+        ({"lr": 1e38, "weight_decay": 1e5}, torch.float32, "lr . weight_decay is 1e.43"),
+        ({"lr": 1e3, "weight_decay": 1e3}, torch.float16, "lr . weight_decay is 1e.06"),
+        ({"lr": 1e5}, torch.float16, "lr . shape_scaling is 1e.05, which overflows"),
+        ({"lr": 1e30, "shape_scaling": lambda m, n: 1e30}, torch.float32, "shape_scaling is 1e.60"),
+        ({"shape_scaling": lambda m, n: float("nan")}, torch.float32, "shape_scaling is nan"),
+    ],
+)
+@pytest.mark.parametrize("name", ["Fanion", "Muon-exact", "NorMuon", "Dion", "SCALE"])
+def test_steps_whose_factors_overflow_are_refused(name, options, dtype, message, as_tensor, rng):
+    cls, own = CLASSES[name]
+    p = torch.nn.Parameter(torch.tensor(rng.standard_normal((8, 8)), dtype=dtype))
+    options = {"lr": 0.1, "weight_decay": 0.0, "shape_scaling": "none", **options}
+    if as_tensor:
+        options["lr"] = torch.tensor(options["lr"], dtype=torch.float64)
+    optimizer = cls([p], **own, **options)
+    p.grad = torch.ones_like(p)
+    kept = everything(optimizer, [p])
+    with pytest.raises(ValueError, match=message):
+        optimizer.step()
+    assert_same(everything(optimizer, [p]), kept)

@@ -10,7 +10,16 @@ import trsvd
 from trsvd import optim
 from trsvd.optim import torch as T
 
-__all__ = ["CLASSES", "SHAPES", "assert_same", "everything", "give", "gradients", "parameters"]
+__all__ = [
+    "CLASSES",
+    "SHAPES",
+    "assert_same",
+    "everything",
+    "give",
+    "gradients",
+    "of_matrices",
+    "parameters",
+]
 
 # A pair of one shape, which oracles compute together; a convolution; a stack.
 SHAPES = [(14, 10), (14, 10), (9, 12), (6, 2, 3, 2), (3, 12, 9), (14, 10)]
@@ -44,6 +53,12 @@ CLASSES = {
         {"ball": lambda k: 0.5 * trsvd.KyFanDualBall(k) + 0.5 * trsvd.MaxBall(), "k": 2},
     ),
 }
+
+
+def of_matrices(name):
+    """The options for the hidden matrices of a split: SCALE warns that the head is not there."""
+    cls, own = CLASSES[name]
+    return {**own, "last_layer": ()} if cls is T.SCALE else own
 
 
 def parameters(rng, shapes=SHAPES):

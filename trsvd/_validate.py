@@ -11,6 +11,7 @@ from trsvd.methods import METHODS, Method
 
 __all__ = [
     "check_cap",
+    "check_flag",
     "check_k",
     "check_number",
     "check_rng",
@@ -57,6 +58,14 @@ def check_number(name: str, value: Any) -> float:
         msg = f"{name}={value!r} is not a number; pass one"
         raise TypeError(msg)
     return number
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """A truth value, as bool; TypeError for anything else, numbers and text included."""
+    if not isinstance(value, (bool, np.bool_)):
+        msg = f"{name}={value!r} is not a truth value; pass True or False"
+        raise TypeError(msg)
+    return bool(value)
 
 
 def check_tol(tol: Any, eps: float) -> float:

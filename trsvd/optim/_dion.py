@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from trsvd._arrays import Array, Arrays
+from trsvd._validate import check_flag
 from trsvd.optim._layout import check_shape, from_stack, stack_shape, to_stack
 from trsvd.optim._links import check_momentum
-from trsvd.optim.schedules import rank_at
+from trsvd.optim.schedules import check_rank, rank_at
 
 __all__ = ["DionDescent", "dion_step", "right_factors"]
 
@@ -143,6 +144,9 @@ class DionDescent:
         if callable(self.k):
             msg = f"k={self.k!r}; Dion keeps its factors from step to step: pass a fixed rank"
             raise TypeError(msg)
+        check_rank(self.k)
+        for name in ("orthonormal", "transpose"):
+            check_flag(name, getattr(self, name))
 
     def init(self, params: list[Array]) -> list[tuple[Array, Array]]:
         """Momentum of zeros, and random right factors."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trsvd._polar_methods import PolarIteration
+from trsvd._validate import check_flag
 from trsvd.balls import Ball
 from trsvd.methods import Method
 from trsvd.optim._chain import Link, Rule
@@ -36,6 +37,7 @@ def finished(
     layout: str,
 ) -> Rule:
     """The rule that ends in scales, decay and learning rate."""
+    check_flag("normalize_weights", normalize_weights)
     if shape_scaling is not None:
         links.append(ShapeScaling(scaling=shape_scaling, layout=layout))
     if weight_decay:
@@ -111,8 +113,8 @@ def from_ball(
     lr : float or callable
         Learning rate, at least 0, or a schedule: a function of the step, which counts from 0.
     k : int, float or callable, optional
-        The rank where ``ball`` is a function: a number, a share of min(m, n) as a float up to 1.0,
-        or a schedule of either (see `trsvd.optim.schedules`).
+        The rank where ``ball`` is a function: an integer, a share of min(m, n) as a float between 0
+        and 1, or a schedule of either (see `trsvd.optim.schedules`).
     method : str, Method, NewtonSchulz or PolarExpress, optional
         How the oracle is computed. ``"exact"`` is a full factorization; the iterations are for
         balls with a spectral part, and their iterates are used as they come (see

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from trsvd._arrays import Array, Arrays
-from trsvd._validate import check_number
+from trsvd._validate import check_flag, check_number
 from trsvd.optim._chain import Link
 from trsvd.optim._layout import as_matrices, assembled, check_shape, shape_scale
 from trsvd.optim._oracles import Direction, Oracle
@@ -24,6 +25,7 @@ __all__ = [
     "WeightDecay",
     "WeightNormalization",
     "check_momentum",
+    "check_rate",
 ]
 
 
@@ -34,6 +36,16 @@ def check_momentum(momentum: Any) -> float:
         msg = f"Invalid momentum value: {momentum}; it must be at least 0 and below 1"
         raise ValueError(msg)
     return value
+
+
+def check_rate(name: str, value: Any) -> float:
+    """A learning rate or weight decay as a number; ValueError if negative or not finite."""
+    number = check_number(name, value)
+    if not 0 <= number < math.inf:
+        called = "learning rate" if name == "lr" else "value"
+        msg = f"Invalid {called}: {name}={value}; it must be finite and at least 0"
+        raise ValueError(msg)
+    return number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +79,8 @@ class Momentum:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "momentum", check_momentum(self.momentum))
+        for name in ("nesterov", "ema"):
+            check_flag(name, getattr(self, name))
 
     def init(self, params: list[Array]) -> list[Array]:
         """Buffers of zeros."""
@@ -202,9 +216,7 @@ class WeightDecay:
     weight_decay: float
 
     def __post_init__(self) -> None:
-        if not check_number("weight_decay", self.weight_decay) >= 0:
-            msg = f"Invalid weight_decay value: {self.weight_decay}; it must be at least 0"
-            raise ValueError(msg)
+        check_rate("weight_decay", self.weight_decay)
 
     def init(self, params: list[Array]) -> None:
         """Nothing to keep."""
@@ -229,9 +241,8 @@ class LearningRate:
     lr: float | Callable[[int], float]
 
     def __post_init__(self) -> None:
-        if not callable(self.lr) and not check_number("lr", self.lr) >= 0:
-            msg = f"Invalid learning rate: {self.lr}; it must be at least 0"
-            raise ValueError(msg)
+        if not callable(self.lr):
+            check_rate("lr", self.lr)
 
     def init(self, params: list[Array]) -> int:
         """The number of steps made."""
@@ -243,7 +254,7 @@ class LearningRate:
     ) -> tuple[list[Array], int]:
         """Scaled updates."""
         del params
-        lr = float(value_at(self.lr, state))
+        lr = check_rate("lr", value_at(self.lr, state))
         return [U * lr for U in updates], state + 1
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from trsvd._arrays import Array, Arrays
 from trsvd._validate import check_number
 from trsvd.optim._layout import from_stack, stack_shape, to_stack
 
-__all__ = ["RowNormalization", "check_beta2", "row_normalized"]
+__all__ = ["RowNormalization", "check_beta2", "check_eps", "row_normalized"]
 
 
 def check_beta2(beta2: float) -> float:
@@ -17,6 +18,14 @@ def check_beta2(beta2: float) -> float:
         msg = f"Invalid beta2 value: {beta2}; it must be at least 0 and below 1"
         raise ValueError(msg)
     return float(beta2)
+
+
+def check_eps(eps: float) -> float:
+    """What is added to the roots; ValueError if it is negative or not finite."""
+    if not 0 <= check_number("eps", eps) < math.inf:
+        msg = f"Invalid eps value: {eps}; it must be finite and at least 0"
+        raise ValueError(msg)
+    return float(eps)
 
 
 def row_normalized(O: Array, v: Array, beta2: float, eps: float) -> tuple[Array, Array]:  # noqa: E741
@@ -70,6 +79,7 @@ class RowNormalization:
 
     def __post_init__(self) -> None:
         check_beta2(self.beta2)
+        check_eps(self.eps)
 
     def init(self, params: list[Array]) -> list[Array]:
         """Mean squares of zero."""

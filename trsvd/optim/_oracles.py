@@ -20,7 +20,7 @@ from trsvd._tracking import GUARDS
 from trsvd._validate import check_number
 from trsvd.balls import Ball, KyFanDualBall, RMSBall, RowBall, SpectralBall, SumBall
 from trsvd.methods import Direct, Method
-from trsvd.optim.schedules import largest_rank, rank_at
+from trsvd.optim.schedules import check_rank, largest_rank, rank_at
 from trsvd.polar import QUINTIC
 from trsvd.regularized import f_star_neon, regularized_update
 from trsvd.result import Subspace
@@ -141,8 +141,8 @@ class BallOracle:
     ball : Ball, or callable
         The ball, or what makes it of a rank: ``KyFanDualBall``, or a function of k.
     k : int, float or callable, optional
-        The rank where ``ball`` is a callable: a number, a share of min(m, n) (a float up to 1.0),
-        or a schedule of either.
+        The rank where ``ball`` is a callable: an integer, a share of min(m, n) as a float between 0
+        and 1, or a schedule of either.
     method : str, Method, NewtonSchulz or PolarExpress, optional
         ``"exact"`` is a full factorization. `NewtonSchulz` and `PolarExpress` give the iterate as
         it comes, as Muon does: near the polar factor, and not divided to lie in the ball.
@@ -176,6 +176,8 @@ class BallOracle:
         elif self.k is None:
             msg = "ball is a function of the rank; say which with k="
             raise ValueError(msg)
+        else:
+            check_rank(self.k)
 
     def ball_at(self, step: int, shape: tuple[int, ...]) -> Ball:
         """The ball for a matrix of this shape at this step."""

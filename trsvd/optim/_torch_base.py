@@ -17,18 +17,28 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from trsvd._polar_methods import PolarIteration
-from trsvd._validate import check_number, check_rng
+from trsvd._validate import check_flag, check_rng
 from trsvd.optim._layout import as_matrices, assembled, check_shape, shape_scale, stack_shape
-from trsvd.optim._links import check_momentum
+from trsvd.optim._links import check_momentum, check_rate
 from trsvd.optim._oracles import BallOracle, Direction, Oracle, PolarStacks, polar_products
 from trsvd.optim._torch_shards import frobenius_norm, gathered, like, local, own_part
+from trsvd.optim._torch_split import Groups
 from trsvd.optim._torch_state import beside, copied, decoded, encoded, packed, unpacked
 from trsvd.optim.diagnostics import Diagnostics, check_every, measured
 from trsvd.result import Subspace
 
-__all__ = ["MatrixOptimizer", "Plan", "Scaling", "Work", "common_options", "hyperparameters"]
+__all__ = [
+    "MatrixOptimizer",
+    "Plan",
+    "Scaling",
+    "Work",
+    "common_options",
+    "hyperparameters",
+    "on_device",
+]
 
 Scaling = str | Callable[[int, int], float] | None
+_FLAGS = {"nesterov", "ema", "normalize_weights", "maximize", "orthonormal", "transpose"}
 
 
 def common_options(
@@ -193,7 +203,7 @@ _ELSEWHERE: dict[str, tuple[str | None, str]] = {
     "beta": ("momentum", "pass momentum="),
     "wd": ("weight_decay", "pass weight_decay="),
     "rank": ("k", "pass k=, an integer"),
-    "rank_fraction": ("k", "pass k=, a float of at most 1.0"),
+    "rank_fraction": ("k", "pass k=, a float between 0 and 1"),
     "ns_steps": ("method", "pass method=trsvd.NewtonSchulz(steps=...)"),
     "ns_coefficients": ("method", "pass method=trsvd.NewtonSchulz(coefficients=...)"),
     "adjust_lr_fn": (
@@ -278,6 +288,13 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         self._diagnostics_hooks = OrderedDict()
         # Where `CompositeOptimizer` collects what undoes a step.
         self._journal: list[Callable[[], None]] | None = None
+        if isinstance(params, Groups) and not params:
+            msg = (
+                f"the part {params.part!r} of the split is empty: the model has no such parameter "
+                f"that requires a gradient. Leave {type(self).__name__} out, or print the split to "
+                "see where each parameter goes"
+            )
+            raise ValueError(msg)
         super().__init__(params, {"lr": lr, **options})
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
@@ -303,15 +320,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     def _check(self, group: dict[str, Any]) -> None:
         """Errors for what cannot be worked with, before the first step."""
-        lr = group["lr"]
-        if isinstance(lr, Tensor) and lr.numel() != 1:
-            msg = f"Tensor lr must be 1-element, and is of shape {tuple(lr.shape)}"
-            raise ValueError(msg)
-        for name in ("lr", "weight_decay"):
-            if not check_number(name, group[name]) >= 0:
-                msg = f"Invalid {name} value: {group[name]}; it must be at least 0"
-                raise ValueError(msg)
-        check_momentum(group["momentum"])
+        self._check_options(group)
         check_rng(group["seed"])
         dtype = group["momentum_dtype"]
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
@@ -326,6 +335,31 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
                 oracle.ball_at(0, stack_shape(tuple(param.shape), group["layout"])[1:])
         # An unknown method or a gap out of range is an error here, not at the first step.
         oracle.directions([torch.zeros(1, 1)], [None], 0)
+
+    def _check_options(self, group: dict[str, Any]) -> None:
+        """Errors for numbers and flags that may change between steps; no device is waited for."""
+        lr = group["lr"]
+        if isinstance(lr, Tensor) and lr.numel() != 1:
+            msg = f"Tensor lr must be 1-element, and is of shape {tuple(lr.shape)}"
+            raise ValueError(msg)
+        for name in ("lr", "weight_decay"):
+            if not on_device(group[name]):
+                check_rate(name, group[name])
+        if not on_device(group["momentum"]):
+            check_momentum(group["momentum"])
+        for name in group.keys() & _FLAGS:
+            check_flag(name, group[name])
+        self.oracle(group)  # which has the errors about its own options
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
+    def _check_groups(self) -> None:
+        """Errors for options that schedulers, states and users have set since the last step."""
+        for number, group in enumerate(self.param_groups):
+            try:
+                self._check_options(group)
+            except (TypeError, ValueError) as error:
+                msg = f"parameter group {number}: {error}"
+                raise type(error)(msg) from None
 
     # ---- the step ---------------------------------------------------------------------------
 
@@ -348,14 +382,17 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         RuntimeError
             If a gradient is sparse or complex.
         ValueError
-            If a direction is not finite (`torch.amp.GradScaler` skips such steps), or a learning
-            rate.
+            If a direction is not finite (`torch.amp.GradScaler` skips such steps), or a number in
+            ``param_groups`` is out of range, as for the constructor.
+        TypeError
+            If an option in ``param_groups`` is of another type.
 
         Notes
         -----
         After an exception parameters and state are what they were.
         """
         loss = None
+        self._check_groups()
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
@@ -371,10 +408,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         plan = Plan()
         for number, group in enumerate(self.param_groups):
             params = [p for p in group["params"] if p.grad is not None]
-            lr = float(group["lr"])
-            if not math.isfinite(lr):
-                msg = f"the learning rate of parameter group {number} is {lr}; it must be finite"
-                raise ValueError(msg)
+            lr = check_rate("lr", group["lr"])  # on a device: not checked before
             for param in params:
                 self._check_gradient(param)
                 plan.states[param] = {"step": self._steps(param) + (lr != 0)}
@@ -516,6 +550,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         if isinstance(lr, Tensor):
             lr = lr.reshape(())
         scale = shape_scale(self.scaling(group), tuple(param.shape), group["layout"])
+        _check_factors(lr, decay, scale, param.dtype)
         keep: Any = 1.0
         if group["normalize_weights"]:
             norm = frobenius_norm(param, torch.promote_types(param.dtype, torch.float32))
@@ -639,6 +674,25 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         own = [*old, *({} for _ in self.param_groups[len(old) :])]
         for group, mine in zip(self.param_groups, own, strict=False):
             group.update(decoded(group, mine))
+
+
+def on_device(value: Any) -> bool:
+    """True for a tensor of another device, whose number has to be waited for."""
+    return isinstance(value, Tensor) and value.device.type != "cpu"
+
+
+def _check_factors(lr: Any, decay: Any, scale: float, dtype: torch.dtype) -> None:
+    """ValueError if the factors of a step overflow; what is written is not looked at."""
+    if on_device(lr) or on_device(decay):
+        return
+    largest = torch.finfo(dtype).max
+    for name, factor in (
+        ("lr * shape_scaling", float(lr) * scale),
+        ("lr * weight_decay", float(lr) * float(decay)),
+    ):
+        if not abs(factor) < largest:
+            msg = f"{name} is {factor:.3g}, which overflows in {dtype}; pass smaller numbers"
+            raise ValueError(msg)
 
 
 def _products(X: Tensor, polynomials: Sequence[Sequence[float]]) -> Tensor:

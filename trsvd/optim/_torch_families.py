@@ -72,8 +72,8 @@ class BallOptimizer(FamilyOptimizer):
     ball : Ball or callable
         The ball, or what makes one of a rank k. It is not part of the state_dict.
     k : int, float or callable, optional
-        The rank, where ``ball`` makes one of it: a number, a share of min(m, n) as a float up to
-        1.0, or a schedule of either (see `trsvd.optim.schedules`).
+        The rank, where ``ball`` makes one of it: an integer, a share of min(m, n) as a float
+        between 0 and 1, or a schedule of either (see `trsvd.optim.schedules`).
     method : str, Method, NewtonSchulz or PolarExpress, optional
         As for `trsvd.optim.from_ball`.
     gap : float, default 1e-2
@@ -129,8 +129,8 @@ class Fanion(FamilyOptimizer):
     lr : float or tensor, default 1e-3
         Learning rate.
     k : int, float or callable
-        The rank: a number, a share of min(m, n) as a float up to 1.0, or a schedule of either. A
-        schedule makes this NuMuon (arXiv:2603.03597).
+        The rank: an integer, a share of min(m, n) as a float between 0 and 1, or a schedule of
+        either. A schedule makes this NuMuon (arXiv:2603.03597).
     method : str or Method, optional
         ``"exact"``, or a method of `trsvd.svds`. None: block products from the last subspace, to
         ``gap``.

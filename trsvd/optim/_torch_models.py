@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -174,9 +175,15 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            If a gradient is not finite; besides what the optimizers raise. Nothing has changed.
+            If a gradient, a learning rate or a weight decay is not finite; besides what the
+            optimizers raise. Nothing has changed.
         """
         loss = None
+        for each in self.optimizers:
+            if isinstance(each, MatrixOptimizer):
+                each._check_groups()
+            else:
+                _check_rates(each)
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
@@ -288,7 +295,17 @@ def _listed(params: Any) -> list[Any]:
     return [params] if isinstance(params, torch.Tensor) else list(params)
 
 
-# Neither is compiled: in a graph, AdamW computes with float32 numbers whatever its parameters are.
+# None is compiled: in a graph, AdamW computes with float32 numbers whatever its parameters are.
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
+def _check_rates(optimizer: torch.optim.Optimizer) -> None:
+    """ValueError for rates of another optimizer that would leave no finite parameter."""
+    for group in optimizer.param_groups:
+        for name in ("lr", "weight_decay"):
+            if isinstance(group.get(name), (int, float)) and not math.isfinite(group[name]):
+                msg = f"{type(optimizer).__name__}: {name} is {group[name]}; it must be finite"
+                raise ValueError(msg)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]

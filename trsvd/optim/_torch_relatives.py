@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,11 +10,12 @@ import torch
 from torch import Tensor
 
 from trsvd._arrays import Arrays
+from trsvd._errors import warn_caller
 from trsvd._validate import check_number
 from trsvd.balls import Ball, KyFanDualBall, NuclearBall, SpectralBall
 from trsvd.optim._dion import dion_step, right_factors
 from trsvd.optim._layout import from_stack, to_stack
-from trsvd.optim._normuon import check_beta2, row_normalized
+from trsvd.optim._normuon import check_beta2, check_eps, row_normalized
 from trsvd.optim._oracles import (
     BallOracle,
     Direction,
@@ -25,6 +27,7 @@ from trsvd.optim._oracles import (
 from trsvd.optim._torch_base import MatrixOptimizer, Plan, Scaling, Work, hyperparameters
 from trsvd.optim._torch_families import FamilyOptimizer, Polar
 from trsvd.optim._torch_shards import gathered, own_part
+from trsvd.optim.schedules import check_rank
 
 __all__ = ["Dion", "FStarNeon", "NorMuon", "NuclearNeon", "SCALE"]
 
@@ -68,8 +71,8 @@ class NuclearNeon(MatrixOptimizer):
     ) -> None:
         super().__init__(params, lr, hyperparameters(locals()))
 
-    def _check(self, group: dict[str, Any]) -> None:
-        super()._check(group)
+    def _check_options(self, group: dict[str, Any]) -> None:
+        super()._check_options(group)
         _check_lam(group["lam"])
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
@@ -116,8 +119,8 @@ class FStarNeon(MatrixOptimizer):
     ) -> None:
         super().__init__(params, lr, hyperparameters(locals()))
 
-    def _check(self, group: dict[str, Any]) -> None:
-        super()._check(group)
+    def _check_options(self, group: dict[str, Any]) -> None:
+        super()._check_options(group)
         _check_lam(group["lam"])
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
@@ -134,8 +137,9 @@ class FStarNeon(MatrixOptimizer):
 
 
 def _check_lam(lam: Any) -> None:
-    if not check_number("lam", lam) > 0:
-        msg = f"Invalid lam value: {lam}; the weight of the regularization must be positive"
+    number = check_number("lam", lam)
+    if not 0 < number < math.inf:
+        msg = f"lam={number}; the weight of the regularization must be positive and finite"
         raise ValueError(msg)
 
 
@@ -202,12 +206,10 @@ class NorMuon(FamilyOptimizer):
         del group
         return SpectralBall()
 
-    def _check(self, group: dict[str, Any]) -> None:
-        super()._check(group)
+    def _check_options(self, group: dict[str, Any]) -> None:
+        super()._check_options(group)
         check_beta2(group["beta2"])
-        if not check_number("eps", group["eps"]) >= 0:
-            msg = f"Invalid eps value: {group['eps']}; it must be at least 0"
-            raise ValueError(msg)
+        check_eps(group["eps"])
 
     def _updates(self, plan: Plan, work: Work, iterates: list[Tensor]) -> list[Tensor]:
         updates = super()._updates(plan, work, iterates)
@@ -239,7 +241,7 @@ class Dion(MatrixOptimizer):
     lr : float or tensor, default 1e-3
         Learning rate.
     k : int or float
-        The rank, or a share of min(m, n) as a float up to 1.0.
+        The rank, or a share of min(m, n) as a float between 0 and 1.
     momentum : float, default 0.95
         ``mu``: what stays in the buffer of the part that was used.
     orthonormal : bool, default False
@@ -278,11 +280,12 @@ class Dion(MatrixOptimizer):
     ) -> None:
         super().__init__(params, lr, hyperparameters(locals()))
 
-    def _check(self, group: dict[str, Any]) -> None:
+    def _check_options(self, group: dict[str, Any]) -> None:
+        super()._check_options(group)
         if callable(group["k"]):
             msg = f"k={group['k']!r}; Dion keeps its factors from step to step: pass a fixed rank"
             raise TypeError(msg)
-        super()._check(group)
+        check_rank(group["k"])
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
         """That of the dual Ky Fan k-ball, beside which diagnostics put Dion's own direction."""
@@ -331,9 +334,10 @@ class SCALE(MatrixOptimizer):
         Learning rate.
     last_layer : tensor or iterable of tensors, optional
         The parameters that have momentum. By default those of the groups with the role ``"head"``
-        (see `split_parameters`; none if the groups have other roles), and where groups have no
-        roles the last parameter of the last group. Where they are part of a group, it is divided
-        in two. Groups that are added later have no momentum, unless they say so.
+        (see `split_parameters`), and where groups have no roles the last parameter of the last
+        group. If groups have roles and none is the head, no parameter has momentum; pass ``()``
+        if that is meant. Where the parameters are part of a group, it is divided in two. Groups
+        that are added later have no momentum, unless they say so.
     normalization : str, default "rms"
         ``"rms"``: over the root mean square, or ``eps`` where it is larger. ``"l2"``: over the
         2-norm, the oracle of the row-wise ball; updates are ``sqrt(in)`` times smaller.
@@ -347,6 +351,11 @@ class SCALE(MatrixOptimizer):
         True: ``M <- mu M + (1 - mu) G``, as published.
     weight_decay, shape_scaling, normalize_weights, maximize, momentum_dtype, layout, seed
         As for `common_options`.
+
+    Warns
+    -----
+    UserWarning
+        If groups have roles, and none is the head.
 
     References
     ----------
@@ -395,7 +404,14 @@ class SCALE(MatrixOptimizer):
 def _head_of(groups: list[dict[str, Any]]) -> list[Tensor]:
     """The parameters of the head, by the roles of the groups if they have any."""
     if any("role" in group for group in groups):
-        return [p for group in groups if group.get("role") == "head" for p in group["params"]]
+        head = [p for group in groups if group.get("role") == "head" for p in group["params"]]
+        if not head:
+            msg = (
+                "SCALE: no group has the role 'head', so no parameter has momentum. Pass "
+                "split.head too, last_layer= with a weight, or last_layer=() if none is meant"
+            )
+            warn_caller(msg, UserWarning)
+        return head
     return list(groups[-1]["params"][-1:])
 
 

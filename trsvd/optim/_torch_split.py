@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import Module, Parameter
 
-__all__ = ["Assignment", "Split", "split_parameters"]
+__all__ = ["Assignment", "Groups", "Split", "split_parameters"]
 
 _Convolution = torch.nn.modules.conv._ConvNd
 _Embeddings = (torch.nn.Embedding, torch.nn.EmbeddingBag)
@@ -29,10 +29,15 @@ _HEADS = re.compile(
 )
 _ROUTERS = {"gate", "router", "gating", "switch", "wg"}
 _PACKED = {"qkv", "wqkv", "c_attn", "in_proj", "qkv_proj", "to_qkv"}
+_TABLE_MODULES = {"wte", "wpe", "embed", "embedding", "embeddings", "embed_tokens", "pos_embed"}
 _TABLES = re.compile(
     r"(pos|position|positional|cls|class|token|tokens|embed|embeds|embedding|embeddings|register"
     r"|registers|mask|prompt|prompts|latent|latents|query|queries)(?=_|$)"
 )
+# The name of a module, any part between underscores; its own parameters may be called weight.
+_NORM_NAMES = re.compile(r"\w*norms?\d*|(ln|bn|gn)\d*")
+# Biases of layers that are kept as b1, b_in: a capital B, and lora_b, are matrices.
+_BIASES = re.compile(r"b\d*(_\w+)?")
 _GAINS = re.compile(
     r"(bias|biases|gain|gains|scale|scales|gamma|beta|alpha|temperature|norm|ls|gate|gates|router"
     r"|magnitude)(?=_|\d|$)"
@@ -67,8 +72,23 @@ class Assignment:
     guess: bool
 
 
-class _Groups(list[dict[str, Any]]):
-    """Parameter groups that are copied when they are iterated: optimizers write into theirs."""
+class Groups(list[dict[str, Any]]):
+    """Parameter groups that are copied when they are iterated: optimizers write into theirs.
+
+    Parameters
+    ----------
+    groups : list of dict
+        The groups.
+    part : str
+        The part of the split that they are.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], part: str) -> None:
+        super().__init__(groups)
+        self.part = part
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Groups, (list(self), self.part)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter([dict(group) for group in super().__iter__()])
@@ -101,12 +121,12 @@ class Split:
 
     def __init__(self, rows: list[tuple[Assignment, Parameter]]) -> None:
         self.assignments = tuple(row for row, _ in rows)
-        self.matrices = _grouped(rows, "hidden")
-        self.embeddings = _grouped(rows, "embedding")
-        self.head = _grouped(rows, "head")
-        self.rest = _grouped(rows, "other")
+        self.matrices = _grouped(rows, "hidden", "matrices")
+        self.embeddings = _grouped(rows, "embedding", "embeddings")
+        self.head = _grouped(rows, "head", "head")
+        self.rest = _grouped(rows, "other", "rest")
         others = [(row.name, param) for row, param in rows if row.role != "hidden"]
-        self.others = _Groups([{"params": others}] if others else [])
+        self.others = Groups([{"params": others}] if others else [], "others")
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         return iter((self.matrices, self.others))
@@ -117,36 +137,54 @@ class Split:
         return tuple(row for row in self.assignments if row.guess)
 
     def __repr__(self) -> str:
-        counts: dict[tuple[str, ...], int] = {}
+        merged: dict[tuple[str, ...], list[str]] = {}
         for row in self.assignments:
-            name = re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.\w+\.)", "*", row.name)
+            name = _shown(row.name)
+            alike = re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.\w+\.)", "*", name)
             goes = "matrices" if row.role == "hidden" else "others"
             why = row.why + (" (guess)" if row.guess else "")
-            cells = (name, " x ".join(map(str, row.shape)), goes, why)
-            counts[cells] = counts.get(cells, 0) + 1
+            cells = (alike, " x ".join(map(str, row.shape)), goes, why)
+            merged.setdefault(cells, []).append(name)
         lines = [("name", "shape", "goes to", "why")]
-        for (name, *rest), count in counts.items():
-            lines.append((f"{name}  ({count})" if count > 1 else name, *rest))  # type: ignore[arg-type]
+        for (alike, shape, goes, why), names in merged.items():
+            label = f"{alike}  ({len(names)})" if len(names) > 1 else names[0]
+            lines.append((label, shape, goes, why))
         widths = [max(len(line[i]) for line in lines) for i in range(3)]
         text = ["  ".join([*map(str.ljust, line[:3], widths), line[3]]).rstrip() for line in lines]
         if self.guesses:
             text.append(f"{len(self.guesses)} of {len(self.assignments)} are guesses from names")
+        for part, found in (("matrices", self.matrices), ("others", self.others)):
+            if not found:
+                text.append(f"no {part}: leave their optimizer out")
         if not self.head:
             text.append("no head: no layer is one by its name or place; head= names it")
         return "\n".join(text)
 
 
-def _grouped(rows: list[tuple[Assignment, Parameter]], role: str) -> list[dict[str, Any]]:
+def _shown(name: str) -> str:
+    """The name of a parameter in the table: that of its layer and its tensor."""
+    # layer.parametrizations.weight.original0 -> layer.weight (original0)
+    found = re.fullmatch(r"(.*?\.)?parametrizations\.(\w+)\.original(\d*)", name)
+    if found is None:
+        return name
+    layer, tensor, number = found.groups(default="")
+    return f"{layer}{tensor}" + (f" (original{number})" if number else "")
+
+
+def _grouped(
+    rows: list[tuple[Assignment, Parameter]], role: str, part: str
+) -> list[dict[str, Any]]:
     """The groups of a role, one for each layout."""
     groups: dict[str, list[tuple[str, Parameter]]] = {}
     for row, param in rows:
         if row.role == role:
             groups.setdefault(row.layout, []).append((row.name, param))
-    return _Groups(
+    return Groups(
         [
             {"params": params, "role": role} | ({} if layout == "auto" else {"layout": layout})
             for layout, params in sorted(groups.items())
-        ]
+        ],
+        part,
     )
 
 
@@ -174,13 +212,16 @@ def split_parameters(
     Returns
     -------
     Split
-        Empty groups are left out. A parameter that is shared with an embedding or with the head
-        goes where these go.
+        Empty groups are left out; an optimizer cannot be made of an empty part. A parameter that is
+        shared with an embedding or with the head goes where these go.
 
     Raises
     ------
+    TypeError
+        If ``model`` is no module, or ``head`` neither a module, a name nor None.
     ValueError
-        If there is no module of this name, or ``qkv`` is neither ``"one"`` nor ``"three"``.
+        If ``head`` is no module of the model or has no matrix, or ``qkv`` is neither ``"one"`` nor
+        ``"three"``.
 
     Examples
     --------
@@ -196,7 +237,10 @@ def split_parameters(
     2.bias    4       others    fewer than two dimensions
     >>> matrices, others = split
     """
-    if qkv not in {"one", "three"}:
+    if not isinstance(model, Module):
+        msg = f"model is a {type(model).__name__}; pass a torch.nn.Module"
+        raise TypeError(msg)
+    if qkv not in ("one", "three"):
         msg = f"qkv={qkv!r}; packed projections are 'one' matrix or 'three'"
         raise ValueError(msg)
     modules = dict(model.named_modules())
@@ -224,12 +268,20 @@ def split_parameters(
 
 def _head(modules: dict[str, Module], head: Any) -> tuple[list[Module], str, bool]:
     """The modules of the head, why, and whether that is a guess."""
-    if head is None or isinstance(head, Module):
-        return ([] if head is None else [head]), "head, as given", False
-    if head in modules:
-        return [modules[head]], "head, as given", False
+    if head is None:
+        return [], "", False
+    given = modules.get(head) if isinstance(head, str) else head
+    if isinstance(given, Module):
+        _check_head(modules, head, given)
+        return [given], "head, as given", False
+    if not isinstance(head, str):
+        msg = (
+            f"head is a {type(head).__name__}; pass one module of the model, its name, 'last' or "
+            "None"
+        )
+        raise TypeError(msg)
     if head != "last":
-        msg = f"head={head!r} is no module of the model; name one of {sorted(modules)[1:9]}..."
+        msg = f"head={head!r} is no module of the model; name one of {_some_names(modules)}"
         raise ValueError(msg)
     tables = [module for module in modules.values() if isinstance(module, _Embeddings)]
     weights = {id(table.weight) for table in tables}
@@ -251,6 +303,27 @@ def _head(modules: dict[str, Module], head: Any) -> tuple[list[Module], str, boo
     if inside or last.out_features in width:
         return [], "", False
     return [last], "head, the last linear layer", True
+
+
+def _check_head(modules: dict[str, Module], head: Any, given: Module) -> None:
+    """ValueError for a head that is not in the model, or that has no matrix."""
+    if not any(module is given for module in modules.values()):
+        msg = (
+            f"head={head!r} is no module of the model, but perhaps of another one or of a copy; "
+            f"pass a module of this model or its name, one of {_some_names(modules)}"
+        )
+        raise ValueError(msg)
+    if not any(param.ndim > 1 for param in given.parameters()):
+        msg = (
+            f"head={head!r} has no parameter of two dimensions; pass the layer of the outputs, or "
+            "None if the model has no head"
+        )
+        raise ValueError(msg)
+
+
+def _some_names(modules: dict[str, Module]) -> str:
+    names = sorted(name for name in modules if name)
+    return ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
 
 
 def _named_heads(modules: dict[str, Module], layers: dict[str, Module]) -> list[Module]:
@@ -340,12 +413,25 @@ def _guessed(module: Module, path: str, local: str, param: Parameter) -> _Answer
     """A parameter of a module of another type, by names and by the shape."""
     kind, name = type(module).__name__, local.lower()
     shape = tuple(param.shape)
+    # Numbers of containers say nothing.
+    place = next((part for part in reversed(path.lower().split(".")) if not part.isdigit()), "")
     if "norm" in kind.lower():
         return "other", "auto", f"{kind}, by its name", True
+    if any(_NORM_NAMES.fullmatch(part) for part in place.split("_")):
+        return "other", "auto", f"norm, by the name of its module, {place}", True
     if "embed" in kind.lower() or _found(_TABLES, name):
         return "other", "auto", "table or token, by its name", True
-    if _found(_GAINS, name):
+    if place in _TABLE_MODULES:
+        return "other", "auto", f"table, by the name of its module, {place}", True
+    if _found(_GAINS, name) or _BIASES.fullmatch(local):
         return "other", "auto", "gain, gate or bias, by its name", True
+    if place in _ROUTERS and len(shape) == 2 and shape[0] < shape[1]:
+        return "other", "auto", f"gate of experts, by the name of its module, {place}", True
+    if len(shape) == 2 and any(
+        each.ndim == 3 and each.shape[0] == shape[0] and shape[1] in each.shape[1:]
+        for each in module.parameters(recurse=False)
+    ):
+        return "other", "auto", "one row for each matrix of a stack: a bias or gate", True
     if shape[0] == 1 or min(shape[-2:]) == 1 and len(shape) < 4:
         return "other", "auto", "a dimension of 1: it is broadcast", True
     if kind == "Conv1D" and name == "weight":  # the linear layer of GPT-2 in transformers

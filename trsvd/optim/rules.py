@@ -623,7 +623,7 @@ def dion(
     lr : float or callable
         Learning rate, or a schedule.
     k : int or float
-        The rank, or a share of min(m, n) as a float up to 1.0.
+        The rank, or a share of min(m, n) as a float between 0 and 1.
     momentum : float, default 0.95
         ``mu``: what stays in the buffer of the part that was used.
     orthonormal : bool, default False

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["Constant", "Cosine", "Piecewise", "largest_rank", "rank_at", "value_at"]
+__all__ = ["Constant", "Cosine", "Piecewise", "check_rank", "largest_rank", "rank_at", "value_at"]
 
 Schedule = Callable[[int], Any]
 
@@ -120,14 +120,57 @@ def value_at(value: Any, step: int) -> Any:
     return value(step) if callable(value) else value
 
 
-def rank_at(k: Any, step: int, rank: int) -> int:
-    """The rank that is meant at this step, between 1 and ``rank``.
+def check_rank(k: Any) -> None:
+    """Raise an error unless k is a rank, a share of min(m, n), or a schedule of either.
 
     Parameters
     ----------
     k : int, float or callable
-        A number of singular pairs, or a schedule of it. A float of at most 1 is a share of
-        ``rank``, rounded up (1 is one pair, 1.0 all of them); one above 1 is rounded.
+        Values of `Constant` and `Piecewise` are checked as numbers are. Other schedules are
+        checked at each step: their values may be floats above 1, which are rounded.
+
+    Raises
+    ------
+    TypeError
+        If k is a truth value, no number, or a float of at least 1.
+    ValueError
+        If k is not positive.
+    """
+    if isinstance(k, (Constant, Piecewise)):
+        for value in k.values if isinstance(k, Piecewise) else (k.value,):
+            check_rank(value)
+    elif isinstance(k, Cosine):
+        _positive(k.first)
+        _positive(k.last)
+    elif not callable(k):
+        _positive(k)
+        if not isinstance(k, Integral) and float(k) >= 1:
+            msg = (
+                f"k={k!r} is not an integer; pass the number of singular pairs as an integer (at "
+                "least min(m, n) for all), or a share of min(m, n) as a float between 0 and 1"
+            )
+            raise TypeError(msg)
+
+
+def _positive(k: Any) -> None:
+    if isinstance(k, bool) or not isinstance(k, Real):
+        msg = f"k={k!r} is not a number; pass an integer, or a share of min(m, n) as a float"
+        raise TypeError(msg)
+    if not float(k) > 0:
+        msg = f"k={k!r}; pass a positive integer, or a share of min(m, n) between 0 and 1"
+        raise ValueError(msg)
+
+
+def rank_at(k: Any, step: int, rank: int) -> int:
+    """Return the rank at a step, between 1 and ``rank``.
+
+    Parameters
+    ----------
+    k : int, float or callable
+        An integer is a number of singular pairs, and a float below 1 a share of ``rank``, rounded
+        up. A schedule returns either. It may also return a float above 1, which is rounded, and
+        1.0, which is the share 1. A `Cosine` with an end above 1 returns numbers of pairs at every
+        step, 1.0 included.
     step : int
         From 0.
     rank : int
@@ -139,22 +182,31 @@ def rank_at(k: Any, step: int, rank: int) -> int:
 
     Raises
     ------
-    ValueError
-        If k is not positive.
+    TypeError, ValueError
+        As for `check_rank`.
 
     Examples
     --------
     >>> rank_at(16, 0, 100), rank_at(0.25, 0, 100), rank_at(Cosine(32, 8, 100), 50, 100)
     (16, 25, 20)
+    >>> rank_at(Cosine(32, 1, 100), 100, 100), rank_at(Cosine(1.0, 0.25, 100), 0, 100)
+    (1, 100)
     """
+    check_rank(k)
     value = value_at(k, step)
-    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
-        msg = f"k={value!r}; give a positive integer, or a share of min(m, n) as a float up to 1.0"
-        raise ValueError(msg)
+    _positive(value)
+    counts = isinstance(value, Integral)
+    if isinstance(k, Cosine):
+        ends = (k.first, k.last)
+        counts = max(ends) > 1 or all(isinstance(end, Integral) for end in ends)
     if not isinstance(value, Integral):
         value = float(value)
         # A product that is whole but for its rounding is not rounded up.
-        value = math.ceil(value * rank * (1 - 1e-12)) if value <= 1 else round(value)
+        value = (
+            round(min(value, rank))
+            if counts or value > 1
+            else math.ceil(value * rank * (1 - 1e-12))
+        )
     return max(1, min(int(value), rank))
 
 
@@ -171,7 +223,7 @@ def largest_rank(k: Any, step: int, rank: int) -> int:
     int
     """
     if isinstance(k, Cosine):
-        values: Sequence[Any] = (k.first, k.last)
-    else:
-        values = k.values if isinstance(k, Piecewise) else (value_at(k, step),)
-    return max(rank_at(value, step, rank) for value in values)
+        return max(rank_at(k, at, rank) for at in (0, k.steps))
+    if isinstance(k, Piecewise):
+        return max(rank_at(value, step, rank) for value in k.values)
+    return rank_at(k, step, rank)
