@@ -372,6 +372,18 @@ def test_return_forms(wanted, which):
     assert (Vh is not None) == (wanted in (True, "vh"))
 
 
+@pytest.mark.parametrize("k", [5, 9])
+def test_copies_of_a_cycle_are_found(k):
+    """All singular values but two are double; the largest ones are 0.1 % apart."""
+    n = 300
+    ones = np.ones(n - 1)
+    A = scipy.sparse.diags_array([2 * np.ones(n), -ones, -ones], offsets=[0, 1, -1]).tolil()
+    A[0, n - 1] = A[n - 1, 0] = -1
+    exact = np.sort(2 - 2 * np.cos(2 * np.pi * np.arange(n) / n))[::-1]
+    S = svds(A.tocsr(), k, rng=0, return_singular_vectors=False)
+    np.testing.assert_allclose(S[::-1], exact[:k], rtol=1e-10)
+
+
 def test_seeds():
     A = matrix(120, 80, decay=0.99)
     state = np.random.RandomState(5)

@@ -145,6 +145,25 @@ def test_max_k_was_said_of_values_that_extraction_took_back(dtype):
         assert len(result.S) >= 6 or result.converged
 
 
+def test_a_value_that_the_gram_matrix_shows_as_zero_was_not_wanted():
+    """Its square is below the rounding of the largest one's; the certificate said "exact"."""
+    A = np.zeros((12, 3))
+    A[[2, 5, 9], [0, 1, 2]] = 1.0, 1e-4, 1e-8
+    gram = trsvd.ThickRestartLanczos(gram=True)
+    result = svds_above(A, 5e-9, method=gram, rng=0)
+    np.testing.assert_allclose(result.S, [1.0, 1e-4, 1e-8], rtol=1e-6)
+
+
+def test_copies_that_come_up_after_a_missed_one_got_too_small_a_basis():
+    """All values but two are double: 18,700 products, and the residuals no longer decreased."""
+    n = 1000
+    A = scipy.sparse.diags_array([2.0, -1.0, -1.0], offsets=[0, 1, -1], shape=(n, n)).tolil()
+    A[0, n - 1] = A[n - 1, 0] = -1
+    exact = np.sort(2 - 2 * np.cos(2 * np.pi * np.arange(n) / n))[::-1]
+    result = svds(A.tocsr(), 9, verify=1e-2, rng=0)
+    np.testing.assert_allclose(result.S, exact[:9], rtol=1e-10)
+
+
 @pytest.mark.parametrize("held", ["array", "sparse", "products"])
 @pytest.mark.parametrize(
     "ball", [trsvd.SchattenBall(3), trsvd.SchattenBall(1.5), trsvd.KyFanBall(3)], ids=str

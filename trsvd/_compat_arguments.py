@@ -12,6 +12,7 @@ import scipy.sparse.linalg
 
 from trsvd._admit import admitted
 from trsvd._arrays import Array, is_array
+from trsvd._completeness import FINE_ETA
 from trsvd._errors import NotConverged, Status
 from trsvd._kinds import COMPUTE, describe, dtype_name, is_sparse
 from trsvd._operator import MatrixOperator, as_operator
@@ -99,6 +100,7 @@ class Asked:
         method: Method | None = None,
         start: Subspace | Array | None = None,
         max_matvecs: int | None = None,
+        verify: bool | float | None = None,
     ) -> SVDResult:
         """The k leading triplets of an operator, to `aim`, or to `tol` where it ends before.
 
@@ -108,6 +110,9 @@ class Asked:
             The matrix, or another one that has its triplets.
         method, start, max_matvecs
             As for `trsvd.svds`.
+        verify : bool or float, optional
+            As for `trsvd.svds`. By default a fine check, ``verify=1e-3``: SciPy's form of the
+            answer has no place for a certificate.
 
         Raises
         ------
@@ -115,6 +120,8 @@ class Asked:
             If a residual exceeds `tol`, or a missed singular value cannot be computed.
         """
         k, rng = self.k, self.rng
+        if verify is None:
+            verify = FINE_ETA if k > 1 else True
         try:
             return svds(
                 op,
@@ -125,12 +132,12 @@ class Asked:
                 rng=rng,
                 max_matvecs=max_matvecs,
                 on_failure="raise",
+                verify=verify,
             )
         except NotConverged as error:
             result = error.result
             if not result.residuals.max() <= self.tol:
                 raise
-        # Missed singular values are looked for as usual.
         return svds(
             op,
             k,
@@ -139,6 +146,7 @@ class Asked:
             rng=rng,
             max_matvecs=max_matvecs,
             on_failure="raise",
+            verify=verify,
         )
 
 

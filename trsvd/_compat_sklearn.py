@@ -147,7 +147,7 @@ def _to_scipys_tol(X: Any, k: int, tol: float, rng: np.random.Generator | None) 
         raise ValueError(msg)
     asked = check_svds(X, k, None, tol, "LM", None, None, True, "arpack", rng, None)
     try:
-        return asked.triplets(asked.op)
+        return asked.triplets(asked.op, verify=True)
     except NotConverged as error:
         wanted = f"tol={tol:g} asks for {asked.tol:.2e}"
         advice = raise_tol(error)

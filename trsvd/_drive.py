@@ -166,6 +166,8 @@ class _Driver:
     def _satisfied(self, ritz: Ritz | None) -> bool:
         if ritz is None:
             return False
+        if isinstance(self.stop, Values):  # until extraction tells what is below the resolution
+            ritz = replace(ritz, S=np.maximum(ritz.S, self.run.resolution * ritz.S[:1]))
         unit = self.problem.unit
         verdict = self.strict.judge(ritz.times(unit), self.problem.rank)
         self.k, self.truncated = min(verdict.k, self.limit), False

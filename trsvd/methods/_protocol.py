@@ -31,6 +31,8 @@ class Run(ABC):
     lost : float
         Where it was that of squares: rounding in them may cost so much of the sum of the leading
         singular values, relative to it.
+    resolution : float
+        Singular values below this share of s_1 are not resolved before triplets are extracted.
     rng : numpy.random.Generator
         Where the run takes random numbers from when it has to.
     single_steps : bool
@@ -48,6 +50,11 @@ class Run(ABC):
     meets_all_copies: bool = False
     exact: bool = False
     lost: float = 0.0
+
+    @property
+    def resolution(self) -> float:
+        """See the class."""
+        return 0.0
 
     @property
     @abstractmethod

@@ -166,8 +166,12 @@ class _LanczosRun(Run):
         view = self._view(op) if self.method.gram and not self._leave_gram else op
         start = None if start is None else view.arrays.like(start)
         block = pad_block(view, start, width, self.rng)
-        k, capacity = self.k, self._capacity(view)
-        capacity = max(capacity, k + 2 * int(block.shape[1]))
+        k, columns = self.k, int(block.shape[1])
+        capacity = max(self._capacity(view), k + 2 * columns)
+        if columns > k and self.method.basis_size is None:
+            # Copies of multiple values were missed, and others come up beside the ones found.
+            n = view.shape[1]
+            capacity = max(capacity, self.method.basis_for(min(3 * k, n), n))
         if isinstance(view, Metered) and (self._leave_gram or not self.method.gram):
             self._leave_gram = False
             two = self.two_sided
@@ -192,6 +196,11 @@ class _LanczosRun(Run):
         """The operator as the Gram operator is made of it."""
         found = in_memory(op, self.turned, self.precision)
         return found or (Turned(op) if self.turned else op)
+
+    @property
+    def resolution(self) -> float:
+        basis = self.basis
+        return 2 * basis.arrays.eps**0.5 if isinstance(basis, GramLanczos) else 0.0
 
     def shares_products(self, op: Metered) -> bool:
         if self.forms or not isinstance(self.basis, GramLanczos):
@@ -376,7 +385,7 @@ class _LanczosRun(Run):
         if isinstance(self.basis, GramLanczos) and k:
             # A value is off by eps s_1^2 over itself; one that squares do not show is below their
             # square root.
-            level = 4 * self.basis.arrays.eps * S[0] ** 2
+            level = (self.resolution * S[0]) ** 2
             least = np.maximum(S, level**0.5)
             self.lost = float((level / least).sum() / S.sum()) if S[0] > 0 else 0.0
         return (V, S, U) if turned else (U, S, V)
