@@ -115,7 +115,7 @@ def test_sparse_matrices_and_operators(name, rng):
 
 @pytest.mark.parametrize("name", ENTRYWISE)
 def test_entries_need_an_array(name):
-    with pytest.raises(TypeError, match="pass an array"):
+    with pytest.raises(TypeError, match="pass a dense array"):
         ENTRYWISE[name][0](scipy.sparse.eye_array(3))
 
 

@@ -737,3 +737,29 @@ def test_a_start_of_denormal_numbers(dtype, backend, rng):
     assert result.converged
     S = np.linalg.svd(A, compute_uv=False)[:2]
     np.testing.assert_allclose(backend.to_numpy(result.S), S, rtol=np.finfo(dtype).eps ** 0.75)
+
+
+@pytest.mark.filterwarnings("ignore::trsvd.ConvergenceWarning")
+@pytest.mark.parametrize("method", [None, "direct", "krylov", "trlan"])
+@pytest.mark.parametrize("offset", [1e5, 1e6])
+def test_the_gap_contains_what_cancellation_leaves_open(method, offset):
+    """In float32 the parts of the operator are rounded by more than the gap that was reported."""
+    rng = np.random.default_rng(7)
+    B = rng.standard_normal((300, 90)) * np.linspace(1, 0.2, 90)
+    X, ones = (B + offset).astype(np.float32), np.ones((300, 1), np.float32)
+    mean = X.mean(axis=0, dtype=float)[:, None].astype(np.float32)
+    exact = X.astype(float) - ones @ mean.T.astype(float)
+    norm = np.linalg.svd(exact, compute_uv=False)[:3].sum()
+    op = trsvd.operators.LowRankUpdate(X, ones, -mean)
+    result = trsvd.KyFanDualBall(3).lmo(op, gap=1e-2, method=method, rng=0)
+    asked = 1e-2 if result.status.converged else 0.0
+    assert 1 + np.vdot(exact, result.update) / norm <= max(result.gap, asked)
+
+
+@pytest.mark.parametrize("held", [np.asarray, scipy.sparse.csr_array], ids=["array", "sparse"])
+def test_the_mean_of_large_entries_was_summed_in_single_precision(held):
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((5000, 30)) + 1e4).astype(np.float32)
+    op = trsvd.operators.CenteredOperator(held(X))
+    error = np.abs(op.mean.astype(float) - X.mean(axis=0, dtype=float)).max()
+    assert error <= np.spacing(np.float32(1e4))

@@ -466,10 +466,13 @@ def _finish(
             top = float(outcome.triplets[1][0])
             share = op.rounding / top if top else math.inf
             cause = f"rounding errors of products up to {share:.2e} of s_1, "
-        msg = (
-            f"{status.value} ({cause}largest residual {result.residuals.max(initial=0.0):.2e}, tol "
-            f"{driver.stop.tol:.2e}, {result.matvecs} products by {method})"
-        )
+        text, stop = status.value, driver.stop
+        if isinstance(stop, Gap):
+            text = text.replace("every residual reached tol", "the gap was reached")
+            asked = f"a relative gap of {stop.gap:.2e} was asked for"
+        else:
+            asked = f"largest residual {result.residuals.max(initial=0.0):.2e}, tol {stop.tol:.2e}"
+        msg = f"{text} ({cause}{asked}, {result.matvecs} products by {method})"
         if on_failure == "raise":
             raise NotConverged(msg, result)
         warn_caller(msg)

@@ -66,8 +66,8 @@ class _Entries:
         G = admitted(G)
         if not is_array(G):
             msg = (
-                f"this ball looks at the entries of G, which is {describe(G)}; pass an array "
-                "(a sparse matrix can be made one by toarray, or by to_dense in torch)"
+                f"the entries of the matrix are needed, and this is {describe(G)}; pass a dense "
+                "array (A.toarray() of a sparse matrix, A.to_dense() in torch)"
             )
             raise TypeError(msg)
         if G.ndim != 2 or 0 in tuple(G.shape):

@@ -23,7 +23,7 @@ class Status(enum.Enum):
     )
     MAX_ITERATIONS = (
         "the method made all the iterations it was given before every residual reached tol; "
-        "give it more, or leave its number of iterations at None to iterate until tol"
+        "give it more, or leave its number of iterations at None"
     )
     ROUNDING_FLOOR = (
         "the residuals are at the rounding floor of the data, above tol; "
@@ -78,6 +78,11 @@ class AdjointError(ValueError):
     """``rmatmat`` of an operator is not the adjoint of its ``matmat``."""
 
 
+# Packages that call back into trsvd, as torch does between a train step and the optimizer's own: a
+# warning points beyond them.
+passed_through = {"trsvd"}
+
+
 def warn_caller(
     message: str,
     category: type[Warning] = ConvergenceWarning,
@@ -95,7 +100,7 @@ def warn_caller(
     through : tuple of str, optional
         Packages that calls may come through.
     """
-    packages = ("trsvd", *through)
+    packages = passed_through | set(through)
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _package(frame.f_globals) in packages:
         frame, level = frame.f_back, level + 1

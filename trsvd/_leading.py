@@ -185,7 +185,8 @@ def _certified(
     if not certify or pairs.gap_kind == "exact":
         return pairs
     bound = None if values is None else _raised(problem, values, k)
-    proven = _gap_below(pairs, bound)
+    open_by_rounding = _rounding(problem, pairs.attained / problem.unit, k)
+    proven = _gap_below(pairs, bound) + open_by_rounding
     if gap is not None and proven <= gap:
         return replace(pairs, gap=proven, gap_kind="bound")
     if certify == "probable" and pairs.U.shape[1] == k:
@@ -193,7 +194,8 @@ def _certified(
         U, V = (Y, X) if problem.flipped else (X, Y)
         enough = pairs.attained / (1 - gap) / problem.unit if gap else 0.0
         bound = probable_bound(problem.op, U, V, enough, problem.rng)
-        proven = _gap_below(pairs, None if bound is None else bound * problem.unit)
+        bound = None if bound is None else bound * problem.unit
+        proven = _gap_below(pairs, bound) + open_by_rounding
         pairs = replace(pairs, matvecs=_all_products(problem), passes=problem.op.passes)
         if proven <= (gap or 1):
             return replace(pairs, gap=proven, gap_kind="probable", failure_probability=FAILURE)
@@ -214,7 +216,7 @@ def _gap_below(pairs: LeadingPairs, bound: float | None) -> float:
     """The relative gap where the norm is at most ``bound``; inf without one."""
     if bound is None:
         return math.inf
-    return (1 - pairs.attained / bound if bound else 0.0) + rounding_of(pairs.arrays)
+    return 1 - pairs.attained / bound if bound else 0.0
 
 
 def _method_for_gap(problem: Problem, k: int, gap: float, start: Any, share: float) -> Method:
@@ -253,7 +255,7 @@ def _described(
     attained = float(S[:q].sum())
     # Values that count as zero are left out of the pairs, and not of the gap.
     dropped = float(S[q:].sum()) / float(S.sum()) if S[0] > 0 else 0.0
-    rounding = rounding_of(problem.arrays) + dropped
+    rounding = _rounding(problem, attained, q) + dropped
     run, subspace = result.state.run, Subspace(result.U, result.Vh)
     if run.exact:
         kind, gap = "exact", rounding + run.lost
@@ -306,7 +308,7 @@ def _stepped(problem: Problem, step: Step, k: int) -> LeadingPairs:
         S[:q],
         subspace.Vh[:q, :],
         float(S[:q].sum()),
-        max(step.gap, rounding_of(problem.arrays)) + dropped,
+        max(step.gap, _rounding(problem, float(step.S[:q].sum()), q)) + dropped,
         "estimate",
         _all_products(problem),
         problem.op.passes,
@@ -351,6 +353,15 @@ def rounding_of(arrays: Arrays) -> float:
     float
     """
     return 100 * arrays.eps
+
+
+def _rounding(problem: Problem, attained: float, k: int) -> float:
+    """What rounding leaves of a relative gap, that of the operator's products included.
+
+    Each of the k singular values, and what each pair attains, is known to the noise of products.
+    """
+    noise = 2 * k * problem.op.noise / attained if attained else 0.0
+    return rounding_of(problem.arrays) + noise
 
 
 def _raised(problem: Problem, values: HostArray, k: int) -> float | None:

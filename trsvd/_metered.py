@@ -31,6 +31,8 @@ class Metered(MatrixOperator):
     rounding : float
         Bound of the rounding errors in a product with a unit vector; 0 where it is that of the
         dtype.
+    noise : float
+        Usual size of those errors, for a random unit vector.
     """
 
     def __init__(self, op: MatrixOperator, size: float | None) -> None:
@@ -50,7 +52,7 @@ class Metered(MatrixOperator):
         """Go on with the entries, where they are more accurate than products."""
         formed = self.op.formed()
         if formed is not None:
-            self.op, self.rounding = formed, 0.0
+            self.op, self.rounding, self.noise = formed, 0.0, 0.0
 
     def set_scale(self, exponent: int) -> None:
         """Work on ``2**exponent * A``."""

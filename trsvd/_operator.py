@@ -53,6 +53,8 @@ class MatrixOperator(ABC):
     arrays: Arrays
     # Bound of the rounding errors in a product with a unit vector; 0 stands for those of the dtype.
     rounding: float = 0.0
+    # Usual size of those errors, for a random unit vector.
+    noise: float = 0.0
 
     @property
     def dtype(self) -> Any:

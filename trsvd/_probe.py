@@ -51,12 +51,15 @@ class Probed:
     rounding : float
         Bound of the rounding errors in a product with a unit vector, as far as products and known
         parts of the operator tell.
+    noise : float
+        Usual size of those errors, for a random unit vector.
     matvecs : int
         Products made, in vectors.
     """
 
     size: float
     rounding: float
+    noise: float
     matvecs: int
 
 
@@ -182,19 +185,26 @@ class _Prober:
 
         return counted
 
-    def check_adjoint(self, forward: _Half, backward: _Half) -> float:
-        """Compare ``<x, A^H w>`` with ``<A x, w>``; return a bound of the rounding errors."""
+    def check_adjoint(self, forward: _Half, backward: _Half) -> tuple[float, float]:
+        """Compare ``<x, A^H w>`` with ``<A x, w>``.
+
+        Return a bound of the rounding errors, and their usual size.
+        """
         if self._differ(forward, backward) is not None:
             forward, backward = forward.measured(), backward.measured()
             off = self._differ(forward, backward)
             if off is not None:
                 msg = (
-                    f"rmatmat is not the adjoint of matmat: <x, A^H A x> / ||A x||^2 = 1 + "
-                    f"({off:.3g}) for a random x, not 1; rmatmat must compute the conjugate "
-                    "transpose, A.conj().T @ X"
+                    f"rmatmat is not the adjoint of matmat: for a random x, <x, A^H (A x)> differs "
+                    f"from ||A x||^2 by {abs(off):.3g} times its size; rmatmat must compute the "
+                    "conjugate transpose, A.conj().T @ X"
                 )
                 raise AdjointError(msg)
-        return self._rounding(forward, backward) * math.sqrt(max(1.0, max(self.op.shape) / _RANDOM))
+        bound = self._rounding(forward, backward)
+        bound *= math.sqrt(max(1.0, max(self.op.shape) / _RANDOM))
+        # A part multiplies a random unit vector by its norm over sqrt(n).
+        measured = max(half.rounding / half.scale for half in (forward, backward)) / _MEASURED
+        return bound, max(self.parts / _UNITS / math.sqrt(min(self.op.shape)), measured)
 
     def _rounding(self, *halves: _Half) -> float:
         return max(self.parts, *(half.rounding / half.scale for half in halves))
@@ -262,14 +272,14 @@ def probe(op: MatrixOperator, rng: np.random.Generator) -> Probed:
         for backward in _WAYS if forward else (None,):
             op.go(None, backward)
             try:
-                rounding = prober.check_adjoint(ahead, prober.half(W, adjoint=True))
+                rounding, noise = prober.check_adjoint(ahead, prober.half(W, adjoint=True))
             except (_Unfit, AdjointError) as error:
                 reason = error.reason if isinstance(error, _Unfit) else error
                 first = first or reason
                 if forward is None and isinstance(error, AdjointError):
                     raise  # blocks and columns agree: there is no other way
                 continue
-            return Probed(ahead.size, rounding, prober.matvecs)
+            return Probed(ahead.size, rounding, noise, prober.matvecs)
     assert first is not None
     raise first
 

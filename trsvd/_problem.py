@@ -75,15 +75,20 @@ def _probed(op: MatrixOperator, rng: np.random.Generator) -> Probed:
     """
     probed = probe(op, rng)
     finfo = np.finfo(op.arrays.host_dtype)
-    if probed.size >= float(finfo.tiny) / float(finfo.eps):
+    if max(probed.size, probed.rounding) >= float(finfo.tiny) / float(finfo.eps):
         return probed
     exponent = -int(finfo.minexp) + int(finfo.nmant)
     raised = Metered(op, None)
     raised.set_scale(exponent)
-    again = probe(raised, rng)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            again = probe(raised, rng)
+    except ValueError:  # parts that are not small cancel
+        return probed
     return Probed(
         size=math.ldexp(again.size, -exponent),
         rounding=math.ldexp(again.rounding, -exponent),
+        noise=math.ldexp(again.noise, -exponent),
         matvecs=probed.matvecs + again.matvecs,
     )
 
@@ -127,6 +132,7 @@ class Problem:
         if probed is not None:
             self.op.matvecs_verify = probed.matvecs
             self.op.rounding = math.ldexp(probed.rounding, self.op.scale_exponent)
+            self.op.noise = math.ldexp(probed.noise, self.op.scale_exponent)
         self.state = self._checked_state(state)
 
     @cached_property

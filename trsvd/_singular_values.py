@@ -9,6 +9,7 @@ import numpy as np
 
 from trsvd._arrays import HostArray
 from trsvd._completeness import FINE_ETA
+from trsvd._errors import NotConverged, warn_caller
 from trsvd._kinds import dtype_name
 from trsvd._problem import Problem
 from trsvd._svds import svds
@@ -39,4 +40,13 @@ def leading_values(X: Any, k: int) -> HostArray:
         return singular_values(X)[:k]
     if dtype_name(op.arrays.out_dtype) in {"float16", "bfloat16"}:
         X = op.dense()  # in the dtype that it is computed in, whose range holds the values
-    return op.arrays.get(svds(X, k, rng=0, verify=FINE_ETA if k > 1 else True).S).astype(np.float64)
+    try:
+        result = svds(X, k, rng=0, verify=FINE_ETA if k > 1 else True, on_failure="raise")
+    except NotConverged as error:
+        result, cause = error.result, error.result.status.value.partition("; ")[0]
+        warn_caller(
+            f"{cause} (k = {k} largest singular values, {result.matvecs} products); pass a dense "
+            "array, all of whose singular values are computed, or call trsvd.svds with options of "
+            "your own"
+        )
+    return op.arrays.get(result.S).astype(np.float64)

@@ -117,7 +117,10 @@ class CenteredOperator(MatrixOperator):
         self._ones = self.arrays.zeros(m, 1) + 1
         self._is_mean = mean is None
         if mean is None:
-            self._mean = self.arrays.conj(self.A.rmatmat(self._ones)) / m
+            # Sums of many large entries need more digits than the mean has.
+            wide = self.A.in_double() or self.A
+            sums = wide.rmatmat(wide.arrays.zeros(m, 1) + 1)
+            self._mean = self.arrays.like(wide.arrays.conj(sums) / m)
         else:
             mean = self.arrays.take(mean)
             if tuple(mean.shape) != (n,):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from trsvd._errors import passed_through
 from trsvd._polar_methods import PolarIteration
 from trsvd._validate import check_flag, check_rng
 from trsvd.optim._layout import as_matrices, assembled, check_shape, shape_scale, stack_shape
@@ -26,6 +27,8 @@ from trsvd.optim._torch_split import Groups
 from trsvd.optim._torch_state import beside, copied, decoded, encoded, packed, unpacked
 from trsvd.optim.diagnostics import Diagnostics, check_every, measured
 from trsvd.result import Subspace
+
+passed_through.add("torch")
 
 __all__ = [
     "MatrixOptimizer",
