@@ -22,8 +22,8 @@ from judges import BALLS, OF_ENTRIES, judge_above, judge_ball, judge_energy, jud
 from structured_matrices import KINDS, made_by
 
 import trsvd
-from trsvd._hard_cases import Truth
-from trsvd._verdict import Finding, Outcome, judge_result
+from trsvd._reliability.cases import Truth
+from trsvd._reliability.judge import Finding, Outcome, judge_result
 
 CAP = 3000
 NORMS: dict[str, Callable[[Any, int], float]] = {

@@ -15,7 +15,7 @@ import scipy.sparse
 import trsvd
 import trsvd.compat
 from trsvd import lmo, norms, optim, polar
-from trsvd._admit import admitted
+from trsvd._arrays.admit import admitted
 
 M, N = 12, 9
 X = np.random.default_rng(0).standard_normal((M, N))

@@ -1,4 +1,4 @@
-"""The functions of `trsvd._arrays`, on every library, against NumPy.
+"""The functions of `trsvd._arrays.arrays`, on every library, against NumPy.
 
 Sums of n terms are good to n eps of the sum of moduli, and small factorizations to n eps ||A||.
 """
@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from trsvd._arrays import Arrays, is_array
-from trsvd._kinds import describe, dtype_name, is_sparse
+from trsvd._arrays.arrays import Arrays, is_array
+from trsvd._arrays.dtypes import describe, dtype_name, is_sparse
 
 DTYPES = ["float32", "float64", "complex64", "complex128"]
 
@@ -446,8 +446,8 @@ def test_gram_eigh_in_panels(numpy_backend: Any, monkeypatch: pytest.MonkeyPatch
     A = np.random.default_rng(0).standard_normal((103, 4))
     arrays = Arrays.of_array(A)
     whole, norm = arrays.gram_eigh(arrays.gram(A), 2), arrays.frobenius_norm(A, 1.0)
-    monkeypatch.setattr("trsvd._reductions._PANEL_BYTES", 8 * 4 * 10)
-    monkeypatch.setattr("trsvd._reductions._SMALL_PANEL", 8 * 4 * 10)
+    monkeypatch.setattr("trsvd._arrays.reductions._PANEL_BYTES", 8 * 4 * 10)
+    monkeypatch.setattr("trsvd._arrays.reductions._SMALL_PANEL", 8 * 4 * 10)
     parts = arrays.gram_eigh(arrays.gram(A), 2)
     assert np.abs(np.sum(whole * parts, axis=0)) == pytest.approx(1, abs=1e-12)
     assert arrays.frobenius_norm(A, 1.0) == pytest.approx(norm, rel=1e-14)
@@ -577,7 +577,7 @@ def test_frobenius_norm_of_what_is_not_finite(number: float) -> None:
 
 def test_a_rough_norm_goes_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """So short that no threads come to life; their squares are summed in double precision."""
-    monkeypatch.setattr("trsvd._reductions._ONE_THREAD", 5)
+    monkeypatch.setattr("trsvd._arrays.reductions._ONE_THREAD", 5)
     asked, real = [], np.vdot
 
     def vdot(x: np.ndarray, y: np.ndarray) -> Any:

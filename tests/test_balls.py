@@ -15,7 +15,7 @@ import pytest
 import scipy.sparse
 
 from trsvd import ConvergenceWarning, Status, Subspace, ThickRestartLanczos, operators
-from trsvd._leading import water_filling
+from trsvd._oracles.leading_pairs import water_filling
 from trsvd.balls import (
     Ball,
     ColumnBall,

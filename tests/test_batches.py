@@ -31,7 +31,7 @@ def no_single(monkeypatch):
         msg = "a single matrix"
         raise AssertionError(msg)
 
-    return lambda: monkeypatch.setattr("trsvd._stack.leading_pairs", alone)
+    return lambda: monkeypatch.setattr("trsvd._oracles.batched.leading_pairs", alone)
 
 
 def true_gap(G, k, D):

@@ -17,7 +17,7 @@ import scipy.sparse
 
 import trsvd
 from trsvd import cli, table
-from trsvd._files import MatrixFileError, read_matrix
+from trsvd.cli.matrix_files import MatrixFileError, read_matrix
 from trsvd.testing import SPECTRA, matrix_with_spectrum
 
 SMALL = ["table", "--sizes", "60x40", "--k", "3", "--repeats", "1"]

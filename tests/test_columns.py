@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trsvd._arrays import Arrays
-from trsvd._columns import Columns
+from trsvd._arrays.arrays import Arrays
+from trsvd._krylov.columns import Columns
 
 
 @pytest.fixture(params=["float32", "complex128"])

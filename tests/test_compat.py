@@ -19,8 +19,9 @@ import scipy.sparse.linalg
 from checks import default_tol, eps_of, exact_values, orthonormality, value_bound
 
 import trsvd
-from trsvd import Status, _compat_smallest, compat
+from trsvd import Status, compat
 from trsvd.compat import NoConvergence, randomized_svd, svds
+from trsvd.compat import smallest as _compat_smallest
 
 SHAPES = [(120, 80), (80, 120)]
 SOLVERS = ["arpack", "lobpcg", "propack"]
@@ -819,7 +820,7 @@ def test_the_estimator_is_cloned_pickled_and_set():
 
 
 def test_the_estimator_advises_in_its_own_terms(monkeypatch):
-    from trsvd._compat_arguments import Asked
+    from trsvd.compat.arguments import Asked
 
     result = trsvd.svds(FLAT, 3, tol=1e-2, rng=0)
     result = dataclasses.replace(result, status=trsvd.Status.STAGNATED, converged=False)
@@ -837,7 +838,7 @@ def test_the_estimator_advises_in_its_own_terms(monkeypatch):
 
 def test_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    monkeypatch.delitem(sys.modules, "trsvd._compat_sklearn", raising=False)
+    monkeypatch.delitem(sys.modules, "trsvd.compat.estimators", raising=False)
     with pytest.raises(ImportError, match="sklearn"):
         _ = compat.TruncatedSVD
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -22,8 +22,8 @@ import scipy.sparse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trsvd import _memory as memory
-from trsvd._files import MatrixFileError, read_matrix
+from trsvd._arrays.arrays import memory
+from trsvd.cli.matrix_files import MatrixFileError, read_matrix
 
 A = np.random.default_rng(0).standard_normal((12, 9)).round(3)
 SPARSE = scipy.sparse.csr_array(np.where(np.abs(A) > 1, A, 0.0))

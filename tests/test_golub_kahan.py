@@ -1,4 +1,4 @@
-"""The invariant of `trsvd._golub_kahan`, after every operation, on every library.
+"""The invariant of `trsvd._krylov.golub_kahan`, after every operation, on every library.
 
 Tolerances: the products, the projections and the small factorizations are backward stable, so
 that each line of the invariant holds to (m + n) eps ||A||; `FACTOR` covers their number, and that a
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trsvd._arrays import Arrays
+from trsvd._arrays.arrays import Arrays
 from trsvd._errors import AdjointError
-from trsvd._golub_kahan import GolubKahan
-from trsvd._metered import Metered
+from trsvd._krylov.golub_kahan import GolubKahan
 from trsvd.operators import as_operator
+from trsvd.operators.counting import Metered
 
 FACTOR = 10
 

@@ -25,10 +25,10 @@ from checks import (
 )
 
 from trsvd import AdjointError, ConvergenceWarning, svds
-from trsvd._contestants import CAPS, oracles, own
-from trsvd._hard_cases import CASES, Truth
-from trsvd._hard_matrices import geometric, spectrum
-from trsvd._verdict import Outcome, judge_result
+from trsvd._reliability.cases import CASES, Truth
+from trsvd._reliability.competitors import CAPS, oracles, own
+from trsvd._reliability.judge import Outcome, judge_result
+from trsvd._reliability.matrices import geometric, spectrum
 
 # What iterates without a Krylov space needs thousands of products where values hardly decay.
 SLOW = {"rsvd", "power"}

@@ -13,15 +13,17 @@ import pytest
 import scipy.sparse as sp
 
 import trsvd
-from trsvd import _completeness, _in_memory, _select
-from trsvd._arrays import Arrays
+from trsvd._arrays.arrays import Arrays
 from trsvd._compiled import kernels
-from trsvd._impression import planned_impressions
-from trsvd._in_memory import coarsest_precision, in_memory, stays_in_cache
-from trsvd._lanczos import GramLanczos
-from trsvd._problem import Problem
+from trsvd._krylov.gram_lanczos import GramLanczos
+from trsvd._krylov.stopping import Gap
+from trsvd._plan.cost import planned_impressions
+from trsvd._solve import select as _select
+from trsvd._solve import verify as _completeness
+from trsvd._solve.problem import Problem
 from trsvd.methods import trlan
-from trsvd.stopping import Gap
+from trsvd.operators import gram as _in_memory
+from trsvd.operators.gram import coarsest_precision, in_memory, stays_in_cache
 
 compiled = pytest.mark.skipif(kernels() is None, reason="Numba is not installed")
 SINGLE, DOUBLE = (float(np.finfo(dtype).eps) for dtype in ("float32", "float64"))
@@ -272,7 +274,7 @@ def test_without_numba_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> 
     assert load() is None
     monkeypatch.setenv("TRSVD_COMPILED", "1")
     monkeypatch.delattr(trsvd, "_numba_kernels", raising=False)
-    monkeypatch.setitem(sys.modules, "trsvd._numba_kernels", None)
+    monkeypatch.setitem(sys.modules, "trsvd._compiled.lanczos", None)
     assert load() is None
 
 
@@ -585,7 +587,7 @@ def test_when_to_look_at_the_spectrum(monkeypatch: pytest.MonkeyPatch) -> None:
     assert planned_impressions(view, 100, 1e-3, 4, 145) == (50,)
     monkeypatch.setattr(_in_memory, "_CACHE", 100)
     assert planned_impressions(view, 16, 1e-3, 1, 25) == (8, 25)
-    monkeypatch.setattr("trsvd._impression._would_cost_more", lambda *args, **how: False)
+    monkeypatch.setattr("trsvd._plan.cost._would_cost_more", lambda *args, **how: False)
     assert planned_impressions(view, 16, 1e-3, 1, 25) == ()
     assert planned_impressions(view, 20, 1e-3, 1, 30) == (24,)
 

@@ -13,8 +13,8 @@ import pytest
 
 import trsvd
 from trsvd import norms, optim, polar
-from trsvd._arrays import Arrays
-from trsvd._operator import as_operator
+from trsvd._arrays.arrays import Arrays
+from trsvd.operators.base import as_operator
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy

@@ -1,4 +1,4 @@
-"""The invariant of `trsvd._lanczos` after every operation.
+"""The invariant of `trsvd._krylov.gram_lanczos` after every operation.
 
 Tolerance: (m + n) eps s_1^2 for each line, times `FACTOR` for the number of operations.
 """
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trsvd._lanczos import GramLanczos
-from trsvd._metered import Metered
+from trsvd._krylov.gram_lanczos import GramLanczos
 from trsvd.operators import as_operator
+from trsvd.operators.counting import Metered
 
 FACTOR = 10
 DTYPES = ["float32", "float64", "complex64", "complex128"]

@@ -1,4 +1,4 @@
-"""What `trsvd._lapack` makes of SciPy's routines, beside NumPy's, in every layout."""
+"""What `trsvd._arrays.host_blas` makes of SciPy's routines, beside NumPy's, in every layout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from trsvd import _lapack
+from trsvd._arrays.arrays import host_blas as _lapack
 
 DTYPES = ["float32", "float64", "complex64", "complex128"]
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -11,7 +11,7 @@ from scipy.sparse.linalg import aslinearoperator
 
 import trsvd
 from trsvd import lmo
-from trsvd._leading import water_filling
+from trsvd._oracles.leading_pairs import water_filling
 from trsvd.balls import (
     ColumnBall,
     FrobeniusBall,

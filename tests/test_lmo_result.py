@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import trsvd
-from trsvd._lmo_result import _gap_of_sum
+from trsvd._oracles.result import _gap_of_sum
 from trsvd.balls import (
     ColumnBall,
     FrobeniusBall,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg
 
-from trsvd._metered import Metered, Turned
 from trsvd.operators import AdjointOperator, as_operator
+from trsvd.operators.counting import Metered, Turned
 
 
 def _metered(backend: Any, A: np.ndarray) -> Metered:

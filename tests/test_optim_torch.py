@@ -15,7 +15,6 @@ from trsvd import optim
 
 torch = pytest.importorskip("torch")
 
-from trsvd.optim._torch_state import decoded, encoded  # noqa: E402
 from trsvd.optim.torch import (  # noqa: E402
     NSGD,
     SCALE,
@@ -37,6 +36,7 @@ from trsvd.optim.torch import (  # noqa: E402
     SNeon,
     split_parameters,
 )
+from trsvd.optim.torch.state import decoded, encoded  # noqa: E402
 
 SHAPES = [(14, 10), (10, 14), (14, 10), (6, 2, 3, 2), (3, 12, 9)]
 NS = trsvd.NewtonSchulz(steps=5)
@@ -1408,7 +1408,7 @@ def test_without_a_hook_nothing_is_measured(rng, monkeypatch):
     def fail(*_, **__):
         raise AssertionError
 
-    monkeypatch.setattr("trsvd.optim._torch_base.measured", fail)
+    monkeypatch.setattr("trsvd.optim.torch.base.measured", fail)
     params = parameters(rng)
     optimizer = FFanion(params, k=2)
     for some in gradients(rng, 2):

@@ -78,7 +78,7 @@ def faults(kind, params, optimizer, monkeypatch):
         def fail(*_):
             raise MemoryError
 
-        monkeypatch.setattr("trsvd.optim._torch_base.shape_scale", fail)
+        monkeypatch.setattr("trsvd.optim.torch.base.shape_scale", fail)
 
     def rate():
         optimizer.param_groups[-1]["lr"] = torch.nan

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trsvd._arrays import Arrays
-from trsvd._orthonormalize import SpareVectors, orthonormalize
+from trsvd._arrays.arrays import Arrays
+from trsvd._krylov.basis import SpareVectors, orthonormalize
 
 FACTOR = 8
 N = 60
@@ -24,7 +24,7 @@ N = 60
 def small_blocks(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """By LAPACK where it may, and as blocks of any size are split."""
     if request.param == "products":
-        monkeypatch.setattr("trsvd._orthonormalize._SMALL_BLOCK", 0)
+        monkeypatch.setattr("trsvd._krylov.basis._SMALL_BLOCK", 0)
 
 
 class Case:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import scipy.spatial
 
-from trsvd import _pictures, cli
-from trsvd._pictures import Panel, draw, panels_of, paper_panels
-from trsvd._shapes import NAMES, Shape, boundary, named_shape, surface
+from trsvd import cli
 from trsvd.balls import KyFanBall, SpectralBall
+from trsvd.reports import ball_pictures as _pictures
+from trsvd.reports.ball_pictures import Panel, draw, panels_of, paper_panels
+from trsvd.reports.ball_shapes import NAMES, Shape, boundary, named_shape, surface
 
 PLAIN = [
     "spectral",

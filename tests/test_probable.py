@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from trsvd import FrobeniusBall, KyFanDualBall
-from trsvd._metered import Metered
-from trsvd._probable import FAILURE, _raised, probable_bound
+from trsvd._oracles.bounds import FAILURE, _raised, probable_bound
 from trsvd.operators import as_operator
+from trsvd.operators.counting import Metered
 
 STEP = np.r_[np.linspace(2, 1, 6), 0.4 * np.ones(54)]
 SPECTRA = {

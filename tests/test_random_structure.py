@@ -20,8 +20,8 @@ from structured_matrices import GRAPHS, KINDS, Random, made_by
 
 import trsvd
 from trsvd import svds, svds_above, svds_to_tolerance
-from trsvd._hard_cases import Truth
-from trsvd._verdict import Outcome
+from trsvd._reliability.cases import Truth
+from trsvd._reliability.judge import Outcome
 
 deterministic = settings(
     max_examples=400,

@@ -24,13 +24,13 @@ from checks import (
 
 import trsvd
 from trsvd import ConvergenceWarning, svds, svds_above, svds_to_tolerance
-from trsvd._completeness import check_completeness
-from trsvd._drive import _Decline, _Driver
-from trsvd._golub_kahan import GolubKahan
-from trsvd._hard_cases import CASES
-from trsvd._problem import Problem
-from trsvd._ritz import rayleigh_ritz
-from trsvd.stopping import Residual, Values
+from trsvd._krylov.golub_kahan import GolubKahan
+from trsvd._krylov.rayleigh_ritz import rayleigh_ritz
+from trsvd._krylov.stopping import Residual, Values
+from trsvd._reliability.cases import CASES
+from trsvd._solve.driver import _Decline, _Driver
+from trsvd._solve.problem import Problem
+from trsvd._solve.verify import check_completeness
 from trsvd.testing import matrix_with_spectrum
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from trsvd import Completeness, KyFanDualBall, Status, reliability, svds
-from trsvd._contestants import Contestant, _peer, _scipy, backends, contestants, peers
-from trsvd._hard_cases import CASES, Truth
-from trsvd._verdict import (
+from trsvd import Completeness, KyFanDualBall, Status, svds
+from trsvd._reliability import run as reliability
+from trsvd._reliability.cases import CASES, Truth
+from trsvd._reliability.competitors import Contestant, _peer, _scipy, backends, contestants, peers
+from trsvd._reliability.judge import (
     Finding,
     Outcome,
     Standard,
@@ -23,8 +24,8 @@ from trsvd._verdict import (
     judge_triplets,
     judge_update,
 )
+from trsvd._reliability.run import Record
 from trsvd.cli import main
-from trsvd.reliability import Record
 from trsvd.testing import matrix_with_spectrum
 
 K = 4
@@ -341,7 +342,7 @@ def test_records_of_one_case():
 
 def test_a_contestant_that_takes_no_such_case_has_no_record(monkeypatch):
     one = Contestant("random only", "peer", lambda *args: Finding(Outcome.SAYS), takes_start=False)
-    monkeypatch.setattr("trsvd.reliability.contestants", lambda: [one])
+    monkeypatch.setattr("trsvd._reliability.run.contestants", lambda: [one])
     started = [name for name, case in CASES.items() if case.start is not None]
     assert started
     assert list(reliability.run(patterns=started)) == []

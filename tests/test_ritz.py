@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trsvd._metered import Metered
-from trsvd._ritz import (
+from trsvd._krylov.rayleigh_ritz import (
     Ritz,
     rayleigh_ritz,
     residual_blocks,
@@ -17,6 +16,7 @@ from trsvd._ritz import (
     small_svd,
 )
 from trsvd.operators import as_operator
+from trsvd.operators.counting import Metered
 
 FACTOR = 10  # for the number of backward stable operations, each (m + n) eps ||A||
 DTYPES = ["float32", "float64", "complex64", "complex128"]
@@ -218,7 +218,7 @@ def test_rotations_of_nearly_orthogonal_products(
     """In single precision by squares in double: without a QR, and orthonormal all the same."""
     A, right = _graded(dtype, rng)
     A, V = A.astype(dtype), np.linalg.qr(right[:, :8] + off * right[:, 8:16])[0].astype(dtype)
-    monkeypatch.setattr("trsvd._ritz.orthonormalize", None)
+    monkeypatch.setattr("trsvd._krylov.rayleigh_ritz.orthonormalize", None)
     U, S, W = rayleigh_ritz(_metered(backend, A), backend.asarray(V), rng, 6)
     U, W = backend.to_numpy(U), backend.to_numpy(W)
     eps = float(np.finfo(dtype).eps)

@@ -12,10 +12,10 @@ import pytest
 import scipy.sparse
 
 import trsvd
-from trsvd._metered import Metered
-from trsvd._ritz import residual_blocks, residual_norms
-from trsvd._second_look import second_look
+from trsvd._krylov.rayleigh_ritz import residual_blocks, residual_norms
+from trsvd._solve.second_look import second_look
 from trsvd.operators import AdjointOperator, SumOperator, as_operator
+from trsvd.operators.counting import Metered
 
 EPS = 2.0**-23
 

@@ -16,9 +16,9 @@ import scipy.sparse
 import trsvd
 import trsvd.compat
 from trsvd import norms
-from trsvd._arrays import is_array
-from trsvd._kinds import is_sparse
-from trsvd._operator import as_operator
+from trsvd._arrays.arrays import is_array
+from trsvd._arrays.dtypes import is_sparse
+from trsvd.operators.base import as_operator
 
 torch = pytest.importorskip("torch")
 # torch warns once a process of compressed layouts, and of tensors that are not checked.

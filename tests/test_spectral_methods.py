@@ -25,10 +25,10 @@ from trsvd import (
     SchattenBall,
     SpectralBall,
     Status,
-    _polar_lmo,
     operators,
 )
-from trsvd._arrays import Arrays
+from trsvd._arrays.arrays import Arrays
+from trsvd._oracles import polar as _polar_lmo
 from trsvd.polar import CUBIC, newton_schulz, newton_schulz_matvecs
 
 DTYPES = ["float32", "float64", "complex64", "complex128"]

@@ -11,9 +11,9 @@ from checks import METHODS, CountingOperator, assert_right
 
 import trsvd
 from trsvd import svds, svds_above, svds_to_tolerance
-from trsvd._contestants import CAPS
-from trsvd._hard_cases import CASES
-from trsvd._verdict import Outcome, judge_result
+from trsvd._reliability.cases import CASES
+from trsvd._reliability.competitors import CAPS
+from trsvd._reliability.judge import Outcome, judge_result
 from trsvd.testing import matrix_with_spectrum
 
 

@@ -1,4 +1,4 @@
-"""The invariant of `trsvd._subspace` after every half step.
+"""The invariant of `trsvd._krylov.subspace_iteration` after every half step.
 
 Tolerance: a product, an orthonormalization, a small SVD and a rotation are backward stable, so
 that A V = U S holds to (m + n) eps ||A||; `FACTOR` covers their number.
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trsvd._metered import Metered
-from trsvd._subspace import Subspace
+from trsvd._krylov.subspace_iteration import Subspace
 from trsvd.operators import as_operator
+from trsvd.operators.counting import Metered
 
 FACTOR = 10
 DTYPES = ["float32", "float64", "complex64", "complex128"]

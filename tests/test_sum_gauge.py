@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from trsvd._sum_gauge import sum_gauge
 from trsvd.balls import (
     ColumnBall,
     FrobeniusBall,
@@ -19,6 +18,7 @@ from trsvd.balls import (
     SchattenBall,
     SpectralBall,
 )
+from trsvd.balls.sum_gauge import sum_gauge
 
 F = FrobeniusBall()
 SUMS = {

@@ -24,7 +24,7 @@ def no_single(monkeypatch):
         msg = "a single matrix"
         raise AssertionError(msg)
 
-    monkeypatch.setattr("trsvd._svds.solve", alone)
+    monkeypatch.setattr("trsvd._solve.svds.solve", alone)
 
 
 def random(rng, shape, dtype="float64"):
@@ -95,7 +95,7 @@ def test_ordinary_matrices_are_computed_together(k, backend, rng, no_single):
 
 
 def test_parts_of_a_large_batch_stay_in_order(rng, no_single, monkeypatch):
-    monkeypatch.setattr("trsvd._batch._CHUNK_BYTES", 4 * 20 * 10 * 8)
+    monkeypatch.setattr("trsvd._solve.batch._CHUNK_BYTES", 4 * 20 * 10 * 8)
     host = random(rng, (11, 20, 10)) * np.arange(1, 12)[:, None, None]
     assert_leading(host, svds(host, 2), 2, default_tol("float64"), _numpy())
 

@@ -13,7 +13,8 @@ import pytest
 import scipy.sparse
 
 import trsvd
-from trsvd import _matrices, _report, table
+from trsvd import reports as _report
+from trsvd import table
 from trsvd.table import (
     NAMES,
     NEWTON_SCHULZ,
@@ -29,6 +30,7 @@ from trsvd.table import (
     plot,
     to_json,
 )
+from trsvd.table import matrices as _matrices
 from trsvd.testing import SPECTRA, err1, err2, matrix_with_spectrum, rounding_level
 
 K = 4

@@ -14,10 +14,11 @@ import pytest
 import scipy.sparse as sp
 
 import trsvd
-from trsvd import _threaded_lanczos, _threads
 from trsvd._compiled import kernels, shared_kernels
-from trsvd._threaded_lanczos import shared_sparse_steps, shared_steps, sharing_threads
-from trsvd._threads import blas_rests, one_blas_thread, threads, together
+from trsvd._compiled import threaded_lanczos as _threaded_lanczos
+from trsvd._compiled import threads as _threads
+from trsvd._compiled.threaded_lanczos import shared_sparse_steps, shared_steps, sharing_threads
+from trsvd._compiled.threads import blas_rests, one_blas_thread, threads, together
 
 compiled = pytest.mark.skipif(kernels() is None, reason="Numba is not installed")
 

@@ -16,7 +16,7 @@ from checks import (
 
 import trsvd
 from trsvd import ConvergenceWarning, Status, svds, svds_above, svds_to_tolerance
-from trsvd.stopping import Values
+from trsvd._krylov.stopping import Values
 
 
 def matrix(m, n, s, dtype="float64", seed=0):

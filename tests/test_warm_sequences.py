@@ -10,7 +10,7 @@ from warm_sequences import EXCHANGES, KINDS, draw, examine, true_gap
 
 import trsvd
 from trsvd import KyFanDualBall, optim
-from trsvd._tracking import Watch, _still_to_come, looked, water_filling
+from trsvd._oracles.warm_start import Watch, _still_to_come, looked, water_filling
 
 together = pytest.mark.parametrize("together", [False, True], ids=["single", "stacked"])
 EPS = {"float32": 1.2e-7, "float64": 2.3e-16}

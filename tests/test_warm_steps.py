@@ -11,9 +11,9 @@ import pytest
 from checks import eps_of
 
 from trsvd import FrobeniusBall, KyFanDualBall, Subspace
-from trsvd._problem import Problem
-from trsvd._tracking import lanczos_values
-from trsvd.result import Track
+from trsvd._oracles.warm_start import lanczos_values
+from trsvd._solve.problem import Problem
+from trsvd._solve.result import Track
 
 SHAPES = [(90, 60), (60, 90)]
 SPECTRA = {

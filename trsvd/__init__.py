@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from trsvd import operators
 from trsvd._errors import AdjointError, ConvergenceWarning, NotConverged, Status
-from trsvd._lmo_result import LMOResult
-from trsvd._polar_methods import NewtonSchulz, PolarExpress
-from trsvd._select import Selection, select_method
-from trsvd._spectral_function import spectral_function
-from trsvd._svds import svds, svds_above, svds_to_tolerance
+from trsvd._oracles.result import LMOResult
+from trsvd._oracles.spectral_function import spectral_function
+from trsvd._solve.result import Completeness, Info, Subspace, SVDResult
+from trsvd._solve.select import Selection, select_method
+from trsvd._solve.svds import svds, svds_above, svds_to_tolerance
 from trsvd.balls import (
     ColumnBall,
     FrobeniusBall,
@@ -53,8 +53,8 @@ from trsvd.norms import (
     rms_norm,
     spectral_norm,
 )
+from trsvd.polar.methods import NewtonSchulz, PolarExpress
 from trsvd.regularized import f_star_neon, nuclear_neon, regularized_update
-from trsvd.result import Completeness, Info, Subspace, SVDResult
 
 __all__ = [
     "AdjointError",

@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trsvd.result import SVDResult
+    from trsvd._solve.result import SVDResult
 
 __all__ = ["AdjointError", "ConvergenceWarning", "NotConverged", "Status", "warn_caller"]
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trsvd._arrays import Array
+from trsvd._arrays.arrays import Array
 from trsvd._one_call import minimizers
 from trsvd._validate import check_number
 from trsvd.balls import FrobeniusBall, KyFanDualBall, MaxBall

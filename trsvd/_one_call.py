@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from trsvd._admit import admitted
-from trsvd._arrays import Array, Arrays, is_array
-from trsvd._kinds import describe
-from trsvd._lmo_result import LMOResult
+from trsvd._arrays.admit import admitted
+from trsvd._arrays.arrays import Array, Arrays, is_array
+from trsvd._arrays.dtypes import describe
+from trsvd._oracles.result import LMOResult
 from trsvd._validate import check_number
 from trsvd.balls import Ball
 

@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trsvd._arrays import Array
+from trsvd._arrays.arrays import Array
 from trsvd._fanions import f_fanion_lmo, s_fanion_lmo
 from trsvd._one_call import minimizers
-from trsvd._polar_methods import PolarIteration
 from trsvd.balls import (
     ColumnBall,
     FrobeniusBall,
@@ -28,6 +27,7 @@ from trsvd.balls import (
     SpectralBall,
 )
 from trsvd.methods import Method
+from trsvd.polar.methods import PolarIteration
 
 __all__ = [
     "column_lmo",

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from trsvd._arrays import HostArray
-from trsvd._kinds import describe
-from trsvd._lmo_result import LMOResult, LowRankTerm, as_start
-from trsvd._svds import svds_above
+from trsvd._arrays.arrays import HostArray
+from trsvd._arrays.dtypes import describe
+from trsvd._oracles.result import LMOResult, LowRankTerm, as_start
+from trsvd._solve.result import Subspace
+from trsvd._solve.svds import svds_above
 from trsvd._validate import check_number
 from trsvd.balls import Ball, NuclearBall
 from trsvd.methods import Method
 from trsvd.operators import MatrixOperator, as_operator
-from trsvd.result import Subspace
 
 __all__ = ["f_star_neon", "f_star_threshold", "nuclear_neon", "regularized_update"]
 

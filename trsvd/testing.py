@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from trsvd._arrays import Array, Arrays, HostArray, _namespace, is_array
+from trsvd._arrays.arrays import Array, Arrays, HostArray, _namespace, is_array
+from trsvd._solve.result import SVDResult
 from trsvd.operators import as_operator
-from trsvd.result import SVDResult
 
 __all__ = [
     "SPECTRA",

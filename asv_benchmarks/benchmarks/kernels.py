@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from trsvd._arrays import Arrays
-from trsvd._golub_kahan import GolubKahan
-from trsvd._metered import Metered
-from trsvd._orthonormalize import SpareVectors, orthonormalize
+from trsvd._arrays.arrays import Arrays
+from trsvd._krylov.basis import SpareVectors, orthonormalize
+from trsvd._krylov.golub_kahan import GolubKahan
 from trsvd.operators import as_operator
+from trsvd.operators.counting import Metered
 
 from .common import BACKENDS, assert_orthonormal, gaussian
 

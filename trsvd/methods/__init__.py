@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from trsvd.methods._protocol import Method, Run
+from trsvd.methods.base import Method, Run
 from trsvd.methods.direct import Direct
 from trsvd.methods.power import PowerIteration
-from trsvd.methods.randomized import BlockKrylov, RandomizedSVD
+from trsvd.methods.subspace import BlockKrylov, RandomizedSVD
 from trsvd.methods.trlan import ThickRestartLanczos
 
 __all__ = [

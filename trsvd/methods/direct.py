@@ -7,13 +7,13 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from trsvd._arrays import Array, HostArray
-from trsvd._in_memory import formed_gram
-from trsvd._kinds import SINGLE
-from trsvd._metered import Metered
-from trsvd._ritz import Ritz, check_finite, rayleigh_ritz
-from trsvd._squares import FEW, in_single, lost_to_squares, resolved
-from trsvd.methods._protocol import Run
+from trsvd._arrays.arrays import Array, HostArray
+from trsvd._arrays.dtypes import SINGLE
+from trsvd._krylov.rayleigh_ritz import Ritz, check_finite, rayleigh_ritz
+from trsvd._plan.precision import FEW, in_single, lost_to_squares, resolved
+from trsvd.methods.base import Run
+from trsvd.operators.counting import Metered
+from trsvd.operators.gram import formed_gram
 
 __all__ = ["Direct"]
 

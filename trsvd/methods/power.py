@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from trsvd._arrays import Array
-from trsvd._metered import Metered
-from trsvd.methods._protocol import Run
-from trsvd.methods._subspace_run import SubspaceRun
+from trsvd._arrays.arrays import Array
+from trsvd.methods.base import Run
+from trsvd.methods.subspace_run import SubspaceRun
+from trsvd.operators.counting import Metered
 
 __all__ = ["PowerIteration"]
 

@@ -9,21 +9,21 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from trsvd._arrays import Array, HostArray
-from trsvd._golub_kahan import GolubKahan
-from trsvd._impression import is_hopeless, planned_impressions
-from trsvd._in_memory import (
+from trsvd._arrays.arrays import Array, HostArray
+from trsvd._arrays.dtypes import SINGLE
+from trsvd._krylov.golub_kahan import GolubKahan
+from trsvd._krylov.gram_lanczos import GramLanczos
+from trsvd._krylov.rayleigh_ritz import Ritz, rayleigh_ritz
+from trsvd._plan.cost import is_hopeless, planned_impressions
+from trsvd.methods.base import Run, pad_block
+from trsvd.operators.counting import Metered, Turned
+from trsvd.operators.gram import (
     InMemory,
     coarsest_precision,
     in_memory,
     is_worth_forming,
     stays_in_cache,
 )
-from trsvd._kinds import SINGLE
-from trsvd._lanczos import GramLanczos
-from trsvd._metered import Metered, Turned
-from trsvd._ritz import Ritz, rayleigh_ritz
-from trsvd.methods._protocol import Run, pad_block
 
 __all__ = ["ThickRestartLanczos"]
 

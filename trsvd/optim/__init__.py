@@ -6,22 +6,14 @@ PyTorch there are optimizer classes in `trsvd.optim.torch`, which is imported by
 
 from __future__ import annotations
 
-from trsvd.optim._chain import Link, Rule, apply_updates, chain
-from trsvd.optim._dion import DionDescent
-from trsvd.optim._families import FFanionBall, SFanionBall
-from trsvd.optim._general import from_ball, from_oracle
-from trsvd.optim._layout import LAYOUTS, SCALINGS
-from trsvd.optim._links import (
-    Descent,
-    LastOnly,
-    LearningRate,
-    Momentum,
-    ShapeScaling,
-    WeightDecay,
-    WeightNormalization,
-)
-from trsvd.optim._normuon import RowNormalization
-from trsvd.optim._oracles import (
+from trsvd.balls.families import FFanionBall, SFanionBall
+from trsvd.optim.chain import Link, Rule, apply_updates, chain
+from trsvd.optim.diagnostics import CSVWriter, Diagnostics, JSONLinesWriter
+from trsvd.optim.dion import DionDescent
+from trsvd.optim.general import from_ball, from_oracle
+from trsvd.optim.layout import LAYOUTS, SCALINGS
+from trsvd.optim.normuon import RowNormalization
+from trsvd.optim.oracles import (
     BallOracle,
     Direction,
     FStarOracle,
@@ -29,7 +21,6 @@ from trsvd.optim._oracles import (
     RegularizedOracle,
     polar_iterates,
 )
-from trsvd.optim.diagnostics import CSVWriter, Diagnostics, JSONLinesWriter
 from trsvd.optim.rules import (
     dion,
     f_fanion,
@@ -49,6 +40,15 @@ from trsvd.optim.rules import (
     sign_sgd,
 )
 from trsvd.optim.schedules import Constant, Cosine, Piecewise
+from trsvd.optim.transforms import (
+    Descent,
+    LastOnly,
+    LearningRate,
+    Momentum,
+    ShapeScaling,
+    WeightDecay,
+    WeightNormalization,
+)
 
 __all__ = [
     "LAYOUTS",

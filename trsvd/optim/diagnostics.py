@@ -18,10 +18,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from trsvd._arrays import Array, Arrays
-from trsvd._singular_values import singular_values
-from trsvd.optim._oracles import Direction, Oracle
-from trsvd.result import Subspace
+from trsvd._arrays.arrays import Array, Arrays
+from trsvd._solve.result import Subspace
+from trsvd._solve.singular_values import singular_values
+from trsvd.optim.oracles import Direction, Oracle
 
 __all__ = [
     "CSVWriter",

@@ -11,12 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from trsvd._polar_methods import PolarIteration
 from trsvd.balls import FrobeniusBall, KyFanDualBall, MaxBall, NuclearBall, SpectralBall
-from trsvd.methods import Method
-from trsvd.optim._chain import Rule
-from trsvd.optim._dion import DionDescent
-from trsvd.optim._families import (
+from trsvd.balls.families import (
     FFanionBall,
     SFanionBall,
     f_muon_ball,
@@ -24,7 +20,11 @@ from trsvd.optim._families import (
     muon_scaling,
     s_muon_ball,
 )
-from trsvd.optim._general import (
+from trsvd.methods import Method
+from trsvd.optim.chain import Rule
+from trsvd.optim.diagnostics import Diagnostics
+from trsvd.optim.dion import DionDescent
+from trsvd.optim.general import (
     LearningRateLike,
     Rank,
     Scaling,
@@ -32,11 +32,11 @@ from trsvd.optim._general import (
     from_ball,
     from_oracle,
 )
-from trsvd.optim._links import LastOnly, Momentum
-from trsvd.optim._normuon import RowNormalization
-from trsvd.optim._oracles import FStarOracle, RegularizedOracle, row_oracle
-from trsvd.optim.diagnostics import Diagnostics
+from trsvd.optim.normuon import RowNormalization
+from trsvd.optim.oracles import FStarOracle, RegularizedOracle, row_oracle
+from trsvd.optim.transforms import LastOnly, Momentum
 from trsvd.polar import QUINTIC
+from trsvd.polar.methods import PolarIteration
 
 __all__ = [
     "dion",

@@ -1,0 +1,1 @@
+"""Arrays of every library, and the only folder that names one."""

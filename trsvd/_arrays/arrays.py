@@ -1,0 +1,583 @@
+"""The only module that knows array libraries.
+
+Everything above works on an `Arrays`: a namespace, a device and a compute dtype, with the
+few functions that the array API standard lacks or that a library does better in its own way.
+Tall arrays meet only products, sums, slices and plain reductions, so that the same lines run on
+every library; factorizations of small matrices are done on the host, in double precision.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from array_api_compat import (
+    array_namespace,
+    is_array_api_obj,
+    is_cupy_array,
+    is_jax_namespace,
+    is_numpy_array,
+    is_numpy_namespace,
+    is_torch_array,
+    is_torch_namespace,
+    to_device,
+)
+from array_api_compat import device as device_of
+
+from trsvd._arrays.dtypes import COMPUTE, SINGLE_OF, converted, describe, dtype_name, is_sparse
+from trsvd._arrays.factorizations import Factorizations
+from trsvd._arrays.host_blas import compiled_product, product, wide_product
+from trsvd._arrays.memory import check_room
+
+Array = Any
+
+__all__ = ["Array", "Arrays", "HostArray", "is_array", "is_transformed"]
+
+HostArray = np.ndarray[Any, np.dtype[Any]]
+
+
+def is_array(A: object) -> bool:
+    """Whether ``A`` is an array of a library that follows the array API standard."""
+    if type(A) is np.ndarray:
+        return True
+    dense = str(getattr(A, "layout", "torch.strided")) == "torch.strided"
+    return is_array_api_obj(A) and not is_sparse(A) and dense
+
+
+@dataclass(frozen=True)
+class Arrays(Factorizations):
+    """A namespace, a device and a dtype to compute in.
+
+    Parameters
+    ----------
+    xp : module
+        An array API namespace.
+    device : object
+        Where arrays live; whatever ``xp`` calls a device.
+    dtype_name : str
+        ``"float32"``, ``"float64"``, ``"complex64"`` or ``"complex128"``.
+    out_dtype : object
+        The dtype in which vectors are handed back to the user.
+    """
+
+    xp: Any
+    device: Any
+    dtype_name: str
+    out_dtype: Any
+
+    # ---- making one -----------------------------------------------------------------
+
+    @classmethod
+    def of_dtype(cls, xp: Any, device: Any, dtype: Any) -> Arrays:
+        """Arrays of ``xp`` on ``device`` for data of ``dtype``; TypeError if it is not numeric."""
+        given = dtype_name(dtype)
+        if given not in COMPUTE or not hasattr(xp, given):
+            wide = "float32, float64, complex64 or complex128"
+            msg = f"dtype {given} cannot be computed with; convert to {wide} first"
+            raise TypeError(msg)
+        double = _has_double(xp, device)
+        try:
+            return _shared(xp, device, given, double)
+        except TypeError:  # a device that cannot be looked up
+            return _shared.__wrapped__(xp, device, given, double)
+
+    @classmethod
+    def of_array(cls, A: Array) -> Arrays:
+        """Where and in what to compute for the array ``A``."""
+        if type(A) is np.ndarray:
+            return _of_numpy(A.dtype)
+        return cls.of_dtype(array_namespace(A), device_of(A), A.dtype)
+
+    @classmethod
+    def of_sparse(cls, A: Any) -> Arrays:
+        """Where and in what to compute for a sparse matrix."""
+        return cls.of_dtype(array_namespace(A.data), device_of(A.data), A.dtype)
+
+    @classmethod
+    def of_operator(cls, A: Any) -> Arrays:
+        """Where to compute for an operator that only says its dtype.
+
+        A torch dtype means torch arrays (on ``A.device``, or the CPU); an operator of cupyx means
+        cupy; an attribute ``xp`` settles it; anything else is NumPy.
+        """
+        dtype = getattr(A, "dtype", None)
+        if dtype is None:
+            msg = f"operator {describe(A)} has no dtype; give it one, as numpy.dtype('float64')"
+            raise TypeError(msg)
+        xp = getattr(A, "xp", None)
+        if xp is None:
+            name = "numpy"
+            if str(dtype).startswith("torch."):
+                name = "torch"
+            elif type(A).__module__.startswith("cupyx"):
+                name = "cupy"
+            xp = _namespace(name)
+        else:
+            xp = array_namespace(xp.empty(0))
+        device = getattr(A, "device", None)
+        if device is None:
+            device = device_of(xp.empty(0))
+        elif is_torch_namespace(xp):
+            device = xp.device(device)
+        return cls.of_dtype(xp, device, dtype)
+
+    @classmethod
+    def common(cls, parts: list[Arrays]) -> Arrays:
+        """What holds all of ``parts``: one namespace and device, the widest dtype."""
+        first = parts[0]
+        for part in parts[1:]:
+            if part.xp is not first.xp or part.device != first.device:
+                msg = (
+                    f"operands live in {first.xp.__name__} on {first.device} and in "
+                    f"{part.xp.__name__} on {part.device}; bring them to one library and device"
+                )
+                raise TypeError(msg)
+        widest = np.result_type(*[part.host_dtype for part in parts])
+        return cls.of_dtype(first.xp, first.device, widest)
+
+    @cached_property
+    def keeping(self) -> Arrays:
+        """The same, handing out vectors in the compute dtype."""
+        return Arrays.of_dtype(self.xp, self.device, self.dtype)
+
+    @cached_property
+    def in_double(self) -> Arrays:
+        """The same in double precision; NumPy's arrays where the library or the device has none."""
+        if not _has_double(self.xp, self.device):
+            return _of_numpy(self.wide_dtype)
+        return Arrays.of_dtype(self.xp, self.device, getattr(self.xp, self.wide_dtype.name))
+
+    @cached_property
+    def in_single(self) -> Arrays:
+        """The same in single precision."""
+        return replace(self, dtype_name="complex64" if self.is_complex else "float32")
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        out = dtype_name(self.out_dtype)
+        return _unpickle, (self.xp.__name__, self.device, self.dtype_name, out)
+
+    def same_kind(self, other: Arrays) -> bool:
+        """Whether arrays of both can be computed with together, in one precision."""
+        return (self.xp, self.device, self.dtype_name) == (other.xp, other.device, other.dtype_name)
+
+    def __str__(self) -> str:
+        return f"{self.dtype_name} of {self.xp.__name__} on {self.device}"
+
+    def would_lose_imaginary(self, x: Array) -> bool:
+        """Whether ``x`` is complex and the compute dtype is not."""
+        return not self.is_complex and dtype_name(x.dtype).startswith("complex")
+
+    # ---- facts ----------------------------------------------------------------------
+
+    @cached_property
+    def dtype(self) -> Any:
+        """The compute dtype as the namespace spells it."""
+        return getattr(self.xp, self.dtype_name)
+
+    @cached_property
+    def real_dtype(self) -> Any:
+        """The real dtype of the same precision."""
+        return self.xp.float32 if self.dtype_name in {"float32", "complex64"} else self.xp.float64
+
+    def dtype_named(self, name: str) -> Any:
+        """The dtype of that name as the namespace spells it; TypeError where there is none."""
+        missing = name in SINGLE_OF and not _has_double(self.xp, self.device)
+        dtype = None if missing else getattr(self.xp, name, None)
+        if dtype is None:
+            library = self.xp.__name__.removeprefix("array_api_compat.")
+            msg = f"{library} has no {name} on {self.device}; leave dtype out, or give 'float32'"
+            raise TypeError(msg)
+        return dtype
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether the compute dtype is complex."""
+        return self.dtype_name.startswith("complex")
+
+    @cached_property
+    def host_dtype(self) -> Any:
+        """NumPy's name of the compute dtype."""
+        return np.dtype(self.dtype_name)
+
+    @cached_property
+    def wide_dtype(self) -> Any:
+        """Double precision of the same kind, on the host, for small matrices."""
+        return np.dtype("complex128" if self.is_complex else "float64")
+
+    @cached_property
+    def _real_host_dtype(self) -> Any:
+        """NumPy's name of the real dtype of the same precision."""
+        return np.empty(0, self.host_dtype).real.dtype
+
+    @cached_property
+    def eps(self) -> float:
+        """Rounding unit of the compute dtype."""
+        return float(np.finfo(self.host_dtype).eps)
+
+    @cached_property
+    def reads_are_cheap(self) -> bool:
+        """Whether a value can be looked at without waiting for a device."""
+        return self.device.type == "cpu" if is_torch_namespace(self.xp) else self.on_host
+
+    @cached_property
+    def on_host(self) -> bool:
+        """Whether these are NumPy's own arrays."""
+        return bool(is_numpy_namespace(self.xp))
+
+    # ---- to and fro -----------------------------------------------------------------
+
+    def put(self, x: HostArray) -> Array:
+        """Copy a host array to the device, in the compute dtype."""
+        x = np.asarray(x).astype(self.host_dtype, copy=False)
+        if self.on_host:
+            return x
+        # (A copy also where a single column of a reversed array passes for contiguous.)
+        x = np.ascontiguousarray(x) if min(x.strides, default=0) >= 0 else x.copy()
+        return self.xp.asarray(x, device=self.device)
+
+    def indices(self, x: HostArray) -> Array:
+        """Copy places in an array to the device."""
+        return self.xp.asarray(x, device=self.device)
+
+    def get(self, x: Array) -> HostArray:
+        """Copy a device array to the host."""
+        if is_numpy_array(x):
+            return np.asarray(x)
+        if is_torch_array(x):
+            if dtype_name(x.dtype) == "bfloat16":  # NumPy has none
+                x = x.float()
+            return np.asarray(x.detach().cpu().resolve_conj().resolve_neg())
+        if is_cupy_array(x):
+            return np.asarray(x.get())
+        try:
+            return np.asarray(x)
+        except (RuntimeError, TypeError, ValueError):
+            home = device_of(self.xp.empty(0))
+            return np.asarray(to_device(x, home))
+
+    def take(self, x: Array, *, copy: bool | None = None) -> Array:
+        """``x`` as an array of this namespace, device and compute dtype; copies only if it must.
+
+        Or always, with ``copy=True``. An array of another library may be one of the host, or come
+        to it.
+        """
+        if self.on_host:
+            x = converted(self.xp, self.get(x), self.host_dtype)
+            return x.copy() if copy else x
+        if type(x) is np.ndarray:
+            return self.put(x.copy() if copy else x)
+        if is_torch_array(x):
+            x = x.detach().resolve_conj().resolve_neg()
+        return self.xp.asarray(x, dtype=self.dtype, device=self.device, copy=copy)
+
+    def like(self, X: Array) -> Array:
+        """``X``, an array of this namespace, in the compute dtype."""
+        return converted(self.xp, X, self.dtype)
+
+    def matrix(self, A: Array) -> Array:
+        """A user's array as products want it: compute dtype, detached, in a layout BLAS takes."""
+        if type(A) is not np.ndarray or A.dtype != self.host_dtype:
+            A = self.take(A)
+        if is_numpy_array(A):
+            A = np.asarray(A)
+            unit = A.dtype.itemsize
+            if unit not in A.strides or min(A.strides) < unit:
+                A = np.ascontiguousarray(A)
+        return A
+
+    def sparse_matrix(self, A: Any) -> Any:
+        """A user's sparse matrix by compressed rows, in the compute dtype."""
+        if is_torch_array(A):
+            return self.sparse_like(_torch_rows(self.xp, A.detach()))
+        A = A.tocsr()
+        if not A.has_canonical_format:
+            A = A.copy()
+            A.sum_duplicates()
+        return self.sparse_like(A)
+
+    def sparse_like(self, A: Any) -> Any:
+        """A matrix by compressed rows in the compute dtype."""
+        if is_torch_array(A):
+            return A.to(self.dtype)
+        return A.astype(self.host_dtype, copy=False)
+
+    def sparse_entries(self, A: Any) -> Array:
+        """The entries of a matrix by compressed rows that are stored."""
+        return A.values().detach() if is_torch_array(A) else A.data
+
+    def sparse_transpose(self, A: Any) -> Any:
+        """The transpose of a matrix by compressed rows, in a form that is multiplied by fast.
+
+        A copy in torch: by columns a product takes 20 times as long (CPU, 2e5 entries).
+        """
+        return A.transpose(0, 1).to_sparse_csr() if is_torch_array(A) else A.T
+
+    def sparse_to_dense(self, A: Any) -> Array:
+        """A matrix by compressed rows as an array."""
+        return A.to_dense() if is_torch_array(A) else A.toarray()
+
+    def real_in_double(self, x: Array) -> tuple[Any, Array]:
+        """A real array in double precision, and its namespace: NumPy where this one has none."""
+        xp = self.in_double.xp
+        return xp, converted(xp, x if xp is self.xp else self.get(x), xp.float64)
+
+    def hand_out(self, x: Array) -> Array:
+        """``x``, of this namespace or of the host, in the dtype that the user's data had."""
+        x = self.put(x) if type(x) is np.ndarray and not self.on_host else x
+        return converted(self.xp, x, self.out_dtype)
+
+    def hand_out_values(self, S: HostArray) -> Array:
+        """Singular values, from the host, in the real dtype that the user's data had.
+
+        Those of a stack are at most `largest_value`, so that who handed it in knows which were not.
+        """
+        xp, (dtype, largest) = self.xp, self._values
+        if S.ndim == 1 and len(S) and not S[0] <= largest:
+            msg = (
+                f"the largest singular value, {S[0]:.3g}, exceeds the range of "
+                f"{dtype_name(dtype)} ({largest:.3g}); convert A to a wider dtype, or scale it down"
+            )
+            raise ValueError(msg)
+        if not self.on_host:
+            S = xp.asarray(S.astype(self._real_host_dtype), device=self.device)
+        return converted(xp, S, dtype)
+
+    @property
+    def largest_value(self) -> float:
+        """The largest singular value that can be handed out."""
+        return self._values[1]
+
+    @cached_property
+    def _values(self) -> tuple[Any, float]:
+        """The real dtype of what is handed out, and the largest number in it."""
+        name = dtype_name(self.out_dtype)
+        dtype = getattr(self.xp, {"complex64": "float32", "complex128": "float64"}.get(name, name))
+        return dtype, float(self.xp.finfo(dtype).max)
+
+    def gaussian(self, rng: np.random.Generator, rows: int, columns: int) -> Array:
+        """Standard normal block, drawn on the host so that every library starts alike."""
+        block = rng.standard_normal((columns, rows))
+        if self.is_complex:
+            block = block + 1j * rng.standard_normal((columns, rows))
+        return self.put(block).T
+
+    def check_room(self, numbers: int, what: str) -> None:
+        """MemoryError if so many numbers are more than the host has room for.
+
+        Other devices say so themselves, when they are asked for them.
+        """
+        if self.reads_are_cheap:
+            check_room(numbers * self.host_dtype.itemsize, what)
+
+    def zeros(self, rows: int, columns: int) -> Array:
+        """Block of zeros."""
+        return self.xp.zeros((rows, columns), dtype=self.dtype, device=self.device)
+
+    # ---- what the standard lacks ------------------------------------------------------
+
+    def as_asked(self) -> AbstractContextManager[Any]:
+        """Within it products are made in the dtype of their factors.
+
+        torch.autocast makes those of float32 in half precision.
+        """
+        if is_torch_namespace(self.xp):
+            within: AbstractContextManager[Any] = self.xp.autocast(self.device.type, enabled=False)
+            return within
+        return nullcontext()
+
+    def conj(self, X: Array) -> Array:
+        """Complex conjugate; the array itself where it is real."""
+        return self.xp.conj(X) if self.is_complex else X
+
+    def adjoint(self, X: Array) -> Array:
+        """Conjugate transpose of a matrix; a view where the library has views."""
+        return self.conj(X.T)
+
+    def product(self, A: Array, X: Array) -> Array:
+        """``A @ X`` for a narrow X."""
+        return product(A, X) if self.on_host else A @ X
+
+    def product_with_narrower(self, A: Array, X: Array) -> Array:
+        """``A @ X`` for an A of less precision than these arrays, which X has.
+
+        (What a single vector has beyond that of A may get lost.)
+        """
+        one = self.on_host and X.shape[1] == 1
+        Y = compiled_product(A, X.astype(A.dtype), self.host_dtype) if one else None
+        if Y is not None:
+            return Y
+        return self.xp.concat([self.product(self.like(P), X) for P in self.panels(A)], axis=0)
+
+    def added_product(self, C: Array, A: Array, B: Array, beta: float, alpha: float) -> Array:
+        """``beta * C + alpha * A @ B`` of matrices or stacks; one rounding where possible."""
+        if not alpha:  # torch.baddbmm reads memory that was not written to
+            return beta * C
+        if is_torch_namespace(self.xp):
+            add = self.xp.addmm if A.ndim == 2 else self.xp.baddbmm
+            return add(C, A, B, beta=beta, alpha=alpha)
+        return beta * C + alpha * (A @ B)
+
+    def wide_product(self, U: Array, Vh: Array) -> Array:
+        """``U @ Vh`` for a narrow U and a flat Vh."""
+        return wide_product(U, Vh) if self.on_host else U @ Vh
+
+    def adjoint_product(self, A: Array, X: Array) -> Array:
+        """``A^H @ X``; conjugates X, which is narrow, and not A."""
+        return self.conj(self.product(A.T, self.conj(X)))
+
+    def real_inner(self, X: Array, Y: Array) -> float:
+        """``Re <X, Y>`` of two blocks, on the host."""
+        return float(np.real(self.get(self.xp.sum(self.conj(X) * Y))))
+
+    def sparse_product(self, A: Any, X: Array) -> Array:
+        """Product with a sparse matrix; single columns go the faster way of a vector."""
+        if is_torch_array(X):  # a sparse one is not multiplied by what is still to be conjugated
+            return A @ X.resolve_conj()
+        if X.shape[1] == 1:
+            return (A @ X[:, 0])[:, None]
+        return A @ X
+
+    def column_norms(self, X: Array) -> Array:
+        """2-norms of the columns, as a real vector on the device."""
+        if is_numpy_array(X) and X.shape[1] == 1:
+            return np.sqrt(np.vdot(X, X).real.reshape(1)).astype(X.real.dtype, copy=False)
+        if self.on_host and not self.is_complex and X.size <= 1 << 14:
+            return np.sqrt(np.einsum("ij,ij->j", X, X))
+        squares = X * X
+        if self.is_complex:
+            real, imag = self.xp.real(X), self.xp.imag(X)
+            squares = real * real + imag * imag
+        return self.xp.sqrt(self.xp.sum(squares, axis=0))
+
+    def replace(self, bad: Array, fresh: Callable[[], Array], X: Array) -> Array:
+        """``X`` with its ``bad`` columns taken from ``fresh()``; no wait for a device."""
+        if self.reads_are_cheap and not bool(self.xp.any(bad)):
+            return X
+        return self.xp.where(bad[None, :], fresh(), X)
+
+    def peek(self, flag: Array) -> bool | None:
+        """The value of a flag, or None where looking would mean waiting for a device."""
+        return bool(flag) if self.reads_are_cheap else None
+
+    def roll(self, X: Array, shift: int) -> Array:
+        """``X`` with its rows shifted cyclically."""
+        shift %= X.shape[0]
+        return self.xp.concat([X[-shift:, :], X[:-shift, :]], axis=0) if shift else X
+
+    def fix_phases(self, U: Array, V: Array) -> tuple[Array, Array]:
+        """Make the entry of largest modulus of every column of U real and positive.
+
+        Of two matrices, or of two stacks.
+        """
+        xp = self.xp
+        if self.on_host and not self.is_complex:
+            if U.ndim == 2:
+                lead = np.abs(U).argmax(axis=0)
+                entry = U[lead, np.arange(U.shape[1])]
+            else:
+                lead = np.abs(U).argmax(axis=-2, keepdims=True)
+                entry = np.take_along_axis(U, lead, axis=-2)
+            sign = np.copysign(U.dtype.type(1), entry)
+            return U * sign, V * sign
+        lead = xp.argmax(xp.abs(U), axis=-2, keepdims=True)
+        here = xp.arange(U.shape[-2], device=self.device)[:, None] == lead
+        entry = xp.sum(xp.where(here, U, xp.zeros_like(U)), axis=-2, keepdims=True)
+        size = xp.abs(entry)
+        size = xp.where(size == 0, xp.ones_like(size), size)
+        one = xp.ones_like(entry)
+        phase = xp.where(entry == 0, one, xp.conj(entry) / xp.astype(size, entry.dtype))
+        return U * phase, V * phase
+
+
+def _torch_rows(torch: Any, A: Any) -> Any:
+    """A sparse tensor by compressed rows, without duplicates; one with wrong indices is refused.
+
+    torch does not look at indices unless it is told to, and may then write anywhere.
+    """
+    if A.layout == torch.sparse_coo and A.dense_dim():
+        msg = (
+            f"A is a hybrid tensor, with {A.dense_dim()} dense dimension; pass one with two sparse "
+            "dimensions, e.g. A.to_dense().to_sparse()"
+        )
+        raise ValueError(msg)
+    _without_a_warning(torch)
+    try:
+        A = _checked_sparse(torch, A)
+    except RuntimeError as error:
+        msg = f"A breaks the rules of its layout, {A.layout}: {error}; build it from its entries"
+        raise ValueError(msg) from None
+    return A if A.layout == torch.sparse_csr else A.to_sparse_coo().coalesce().to_sparse_csr()
+
+
+def _checked_sparse(torch: Any, A: Any) -> Any:
+    """The same tensor; RuntimeError if indices are out of range, repeated or out of order."""
+    checked = {"size": A.shape, "check_invariants": True}
+    if A.layout == torch.sparse_coo:
+        done = A.is_coalesced()
+        return torch.sparse_coo_tensor(A._indices(), A._values(), is_coalesced=done, **checked)
+    if A.layout in {torch.sparse_csr, torch.sparse_bsr}:
+        parts = A.crow_indices(), A.col_indices(), A.values()
+    else:
+        parts = A.ccol_indices(), A.row_indices(), A.values()
+    return torch.sparse_compressed_tensor(*parts, layout=A.layout, **checked)
+
+
+@cache
+def _without_a_warning(torch: Any) -> None:
+    """Let torch warn that compressed layouts are in beta, which it does once, while none listens.
+
+    Whoever passes another layout has not asked for them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.zeros((1, 1)).to_sparse_csr()
+
+
+@lru_cache(maxsize=256)
+def _shared(xp: Any, device: Any, given: str, double: bool) -> Arrays:
+    """Arrays for data of the dtype of that name; one object, so that its facts are found once."""
+    if str(device) == "meta":
+        msg = "tensors on the device 'meta' have a shape and no entries; pass one that has"
+        raise TypeError(msg)
+    compute = COMPUTE[given] if double else SINGLE_OF.get(COMPUTE[given], COMPUTE[given])
+    is_half = given in {"float16", "bfloat16"}
+    return Arrays(xp, device, compute, getattr(xp, given if is_half else compute))
+
+
+def _has_double(xp: Any, device: Any) -> bool:
+    """False where there is no double precision: by a setting of JAX, or on a device of torch."""
+    if is_jax_namespace(xp):
+        return bool(xp.empty(0, dtype=float).dtype.itemsize == 8)
+    return not is_torch_namespace(xp) or device.type != "mps"
+
+
+@cache
+def _of_numpy(dtype: np.dtype[Any]) -> Arrays:
+    """For arrays of NumPy; what an array lives in is asked for more often than once a call."""
+    xp = _namespace("numpy")
+    return Arrays.of_dtype(xp, device_of(xp.empty(0)), dtype)
+
+
+def _namespace(name: str) -> Any:
+    """The array API namespace of an installed library, by name."""
+    import importlib
+
+    library = importlib.import_module(name)
+    return array_namespace(library.empty(0) if name != "numpy" else np.empty(0))
+
+
+def _unpickle(xp_name: str, device: Any, dtype: str, out: str) -> Arrays:
+    xp = _namespace(xp_name.removeprefix("array_api_compat."))
+    return Arrays(xp, device, dtype, getattr(xp, out))
+
+
+def is_transformed(A: Any) -> bool:
+    """True for a tensor within a transformation of torch.func, where it stands for others."""
+    import torch
+
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(A))

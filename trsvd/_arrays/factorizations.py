@@ -1,0 +1,124 @@
+"""Factorizations of matrices that are small, or that a direct method takes whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.linalg
+
+from trsvd._arrays.host_blas import add_gram, cholesky_inverse, leading_eigenvectors, thin_svd
+from trsvd._arrays.reductions import Reductions, row_panels
+
+__all__ = ["Factorizations"]
+
+Array = Any
+HostArray = np.ndarray[Any, np.dtype[Any]]
+
+
+class Factorizations(Reductions):
+    """What `Arrays` factorizes; it says the namespace, the device and the dtype."""
+
+    device: Any
+
+    if TYPE_CHECKING:
+
+        @property
+        def eps(self) -> float: ...
+
+        @property
+        def in_double(self) -> Any: ...
+
+        @property
+        def in_single(self) -> Any: ...
+
+        def put(self, x: HostArray) -> Array: ...
+
+        def like(self, X: Array) -> Array: ...
+
+        def conj(self, X: Array) -> Array: ...
+
+        def adjoint_product(self, A: Array, X: Array) -> Array: ...
+
+    def cholesky_inverse(self, G: Array) -> tuple[Array, Array] | None:
+        """``L`` and ``L^-1`` of ``G = L L^H``, or None if G is not safely positive definite.
+
+        G is a Gram matrix of unit columns; "safely" means that the columns Q = X L^-H come out
+        orthonormal to a few digits, so that one more pass finishes the work.
+        """
+        if not self.reads_are_cheap:
+            return None
+        host = self.get(G)
+        factors = cholesky_inverse(host)
+        if factors is None or not np.abs(np.diagonal(factors[0])).min() > 30 * self.eps**0.5:
+            return None
+        return self.put(factors[0]), self.put(factors[1])
+
+    def eigh(self, G: Array) -> tuple[Array, Array]:
+        """Eigenvalues, descending, and eigenvectors of a small Hermitian matrix on the device."""
+        try:  # NaN comes out as NaN, as on a GPU: who reads the numbers reports it
+            values, vectors = self.xp.linalg.eigh(G)
+        except (RuntimeError, np.linalg.LinAlgError):
+            values, vectors = self.xp.real(G[:, 0]) * float("nan"), G * float("nan")
+        return self.xp.flip(values, axis=0), self.xp.flip(vectors, axis=1)
+
+    def svd(self, A: Array) -> tuple[Array, HostArray, Array]:
+        """Full thin SVD with the library's own LAPACK; S comes back on the host."""
+        if self.on_host:
+            U, S, Vh = thin_svd(A)
+        else:
+            U, S, Vh = self.xp.linalg.svd(A, full_matrices=False)
+        return U, self.get(S).astype(np.float64), Vh
+
+    def gram(self, A: Array, *, double: bool = True) -> Array:
+        """``A^H A``, formed by row panels of A: on the host its lower triangle, Fortran-ordered.
+
+        In double precision, since half of the digits of small eigenvalues are lost; or in single.
+        """
+        n, wide = A.shape[1], self.in_double if double else self.in_single
+        G = wide.zeros(n, n).T
+        for panel in row_panels(A, least=n):
+            panel = wide.take(panel)
+            G = add_gram(panel, G) if wide.on_host else G + wide.adjoint_product(panel, panel)
+        return G
+
+    def gram_eigh(self, G: Array, k: int) -> Array:
+        """Eigenvectors of `gram`, of the k largest eigenvalues, descending."""
+        if not (self.reads_are_cheap or isinstance(G, np.ndarray)):
+            _, vectors = self.xp.linalg.eigh(G)
+            return self.like(self.xp.flip(vectors[:, -k:], axis=1))
+        return self.put(_leading(self.get(G), k))
+
+    def svds_of_stack(self, A: Array) -> tuple[Array, HostArray, Array]:
+        """`svd` of each matrix of a stack: shapes (b, m, r), (b, r) and (b, r, n)."""
+        if self.on_host:
+            U, S, Vh = (np.stack(parts) for parts in zip(*map(thin_svd, A), strict=True))
+        else:
+            U, S, Vh = self.xp.linalg.svd(A, full_matrices=False)
+        return U, self.get(S).astype(np.float64), Vh
+
+    def gram_eigh_of_stack(self, A: Array, k: int, *, double: bool) -> Array:
+        """`gram_eigh` of the `gram` of each matrix of a stack, of shape (b, n, k)."""
+        xp = self.xp
+        if self.on_host:
+            grams: Any = (self.gram(B, double=double) for B in A)
+        else:
+            wide = self.in_double if double else self.in_single
+            B = wide.take(A)
+            grams = wide.conj(wide.xp.matrix_transpose(B)) @ B
+            if not wide.reads_are_cheap:
+                _, vectors = xp.linalg.eigh(grams)
+                return self.like(xp.flip(vectors[:, :, -k:], axis=2))
+            grams = wide.get(grams)
+        # Each with its columns one after the other, as LAPACK leaves them.
+        rows = self.put(np.stack([_leading(G, k).T for G in grams]))
+        return xp.matrix_transpose(rows)
+
+
+def _leading(G: HostArray, k: int) -> HostArray:
+    """Eigenvectors of the k largest eigenvalues of a Hermitian matrix, descending."""
+    vectors = leading_eigenvectors(G, k)
+    # LAPACK's search by index can miss members of a cluster, or give up on one.
+    if vectors.shape[1] < k:
+        _, vectors = scipy.linalg.eigh(G, check_finite=False, driver="evd")
+    return vectors[:, -k:][:, ::-1]

@@ -1,0 +1,249 @@
+"""BLAS and LAPACK of SciPy, for arrays of the host.
+
+NumPy and SciPy each bring an OpenBLAS with threads of its own. Those that have just worked for one
+go on spinning for a while, and hold up those of the other: going back and forth between them takes
+more time with two threads than with one. So whatever may use threads is done by SciPy's, which has
+the eigensolvers; but where a BLAS has one thread, or rests.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from trsvd._compiled import kernels
+from trsvd._compiled.threads import blas_rests, threads
+
+__all__ = [
+    "add_gram",
+    "cholesky_inverse",
+    "compiled_product",
+    "dot",
+    "eigh",
+    "leading_eigenvectors",
+    "product",
+    "thin_qr",
+    "thin_svd",
+    "tridiagonal_eigh",
+    "wide_product",
+]
+
+# OpenBLAS multiplies so few numbers by one thread: NumPy, which has less around it, may do that.
+_ONE_THREAD = 1 << 18
+_LONG_SUM = 1 << 13
+_LITTLE_WORK = 128  # above, work space has to be asked for
+
+HostArray = np.ndarray[Any, np.dtype[Any]]
+
+
+@cache
+def _blas(name: str, kind: str) -> Any:
+    """A routine of BLAS for a kind of numbers; to look one up takes as long as a small product."""
+    return scipy.linalg.get_blas_funcs(name, dtype=kind)
+
+
+@cache
+def _lapack(name: str, kind: str) -> Any:
+    return scipy.linalg.get_lapack_funcs(name, dtype=kind)
+
+
+def product(A: HostArray, X: HostArray) -> HostArray:
+    """``A @ X``.
+
+    In float64 OpenBLAS is faster where the columns of the result are contiguous, by up to 1.8
+    times with 8 to 64 of them; in float32 where its rows are, or as fast. With one thread nothing
+    holds up anything, and NumPy's, which is newer, takes .5 to 1 of the time in float32. Half
+    precision is no precision of a BLAS.
+    """
+    if _for_numpy(A, X):
+        return dot(A, X)
+    if X.shape[1] == 1:
+        return _with_one_vector(A, X)
+    if A.dtype.char in "fF" and A.shape[1] > _LONG_SUM and A.flags.f_contiguous:
+        return _in_parts(A, X)
+    return _at_once(A, X)
+
+
+def wide_product(A: HostArray, X: HostArray) -> HostArray:
+    """``A @ X``, C-ordered: of factors that make a matrix larger than they are."""
+    return dot(A, X) if _for_numpy(A, X) else _by_rows(A, X)
+
+
+def dot(A: HostArray, X: HostArray) -> HostArray:
+    """``A @ X`` by NumPy, of numbers that are known to be finite.
+
+    NumPy looks at the processor's exceptions afterwards, and OpenBLAS may have raised one without
+    a cause: for rows of five its ``sgemv`` on AVX-512 loads, and does not use, what happens to lie
+    on the stack (0.3.30 and 0.3.31; a signalling NaN there is an invalid value).
+    """
+    if A.dtype.char != "f" or (X.shape[1] != 1 and A.shape[0] != 1):
+        return np.asarray(A.dot(X))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(A.dot(X))
+
+
+def _for_numpy(A: HostArray, X: HostArray) -> bool:
+    """Whether a product is small, or of numbers that a BLAS does not multiply."""
+    small = A.size * X.shape[1] <= _ONE_THREAD
+    return small or A.dtype != X.dtype or A.dtype.char not in "fdFD"
+
+
+def _at_once(A: HostArray, X: HostArray) -> HostArray:
+    return _by_rows(A, X) if A.dtype.char == "f" else _by_columns(A, X)
+
+
+def _by_rows(A: HostArray, X: HostArray) -> HostArray:
+    """``A @ X``, C-ordered."""
+    alone = threads() == 1 or blas_rests()
+    return np.asarray(A @ X) if alone else _by_columns(X.T, A.T).T
+
+
+def _in_parts(A: HostArray, X: HostArray) -> HostArray:
+    """``A @ X`` for long sums, which single precision loses dozens of units in: by parts of them.
+
+    A few numbers in so short parts that NumPy makes them by one thread: for those OpenBLAS may have
+    loops that add up one after the other.
+    """
+    (m, n), w = A.shape, X.shape[1]
+    step = _ONE_THREAD // (m * w)
+    step = min(step, _LONG_SUM) if step >= _LONG_SUM // 8 else 2 * _LONG_SUM
+    total = np.zeros((m, w), np.promote_types(A.dtype, np.float64))
+    for first in range(0, n, step):
+        rows = slice(first, first + step)
+        few = m * w * step <= _ONE_THREAD
+        total += dot(A[:, rows], X[rows]) if few else _at_once(A[:, rows], X[rows])
+    return total.astype(A.dtype)
+
+
+def _with_one_vector(A: HostArray, X: HostArray) -> HostArray:
+    """``A @ X`` without any threads, where the compiled loops are at hand: as fast as with.
+
+    Long sums of float32 are made in float64: one after the other they lose dozens of units.
+    """
+    Y = compiled_product(A, X, np.float64 if A.shape[1] > _LONG_SUM else A.dtype)
+    return dot(A, X) if Y is None else Y.astype(A.dtype, copy=False)
+
+
+def compiled_product(A: HostArray, X: HostArray, dtype: Any) -> HostArray | None:
+    """``A @ X`` for one vector, summed in a dtype; None where there are no loops for these."""
+    compiled = kernels() if A.dtype.char in "fd" else None
+    if compiled is None or not (A.flags.c_contiguous or A.flags.f_contiguous):
+        return None
+    x = np.ascontiguousarray(X[:, 0])
+    y = np.empty(A.shape[0], dtype)
+    if A.flags.c_contiguous:
+        compiled.product(A, x, y)
+    else:
+        compiled.adjoint_product(A.T, x, y)
+    return y[:, None]
+
+
+def _by_columns(A: HostArray, B: HostArray) -> HostArray:
+    """``A @ B``, Fortran-ordered."""
+    multiply = _blas("gemm", A.dtype.char)
+    a, a_turned = _fortran(A)
+    b, b_turned = _fortran(B)
+    return np.asarray(multiply(1.0, a, b, trans_a=a_turned, trans_b=b_turned))
+
+
+def _fortran(A: HostArray) -> tuple[HostArray, bool]:
+    """A or its transpose, Fortran-ordered, and whether it is the transpose."""
+    return (A.T, True) if A.flags.c_contiguous and not A.flags.f_contiguous else (A, False)
+
+
+def add_gram(A: HostArray, G: HostArray) -> HostArray:
+    """``G + A^H A``: its lower triangle, in place where G is Fortran-ordered."""
+    name = "herk" if A.dtype.char in "FD" else "syrk"
+    update = _blas(name, A.dtype.char)
+    a, turned = _fortran(A)
+    if not turned:  # A^H A of A as it is
+        return np.asarray(
+            update(1.0, a, 1.0, G, trans=2 if name == "herk" else 1, lower=1, overwrite_c=1)
+        )
+    if name == "herk":
+        a = a.conj()
+    return np.asarray(update(1.0, a, 1.0, G, trans=0, lower=1, overwrite_c=1))
+
+
+def thin_qr(X: HostArray) -> tuple[HostArray, HostArray]:
+    """Q and R of a matrix with at least as many rows as columns, by Householder reflections."""
+    kind, w = X.dtype.char, X.shape[1]
+    factored, tau, _, _ = _lapack("geqrf", kind)(X)
+    R = np.where(_upper(w), factored[:w], factored.dtype.type(0))
+    Q, _, _ = _lapack("ungqr" if kind in "FD" else "orgqr", kind)(factored, tau, overwrite_a=1)
+    return Q, R
+
+
+@cache
+def _upper(w: int) -> HostArray:
+    """Where an upper triangular matrix has entries."""
+    return np.tri(w, dtype=bool).T
+
+
+def thin_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:
+    """U, S (descending) and Vh of a finite matrix, as narrow as it allows."""
+    if max(B.shape) <= _LITTLE_WORK:
+        U, S, Vh, info = _lapack("gesdd", B.dtype.char)(B, full_matrices=0)
+        if info == 0:
+            return U, S, Vh
+    try:
+        U, S, Vh = scipy.linalg.svd(B, full_matrices=False, check_finite=False)
+    except np.linalg.LinAlgError:
+        U, S, Vh = scipy.linalg.svd(
+            B, full_matrices=False, check_finite=False, lapack_driver="gesvd"
+        )
+    return U, S, Vh
+
+
+def eigh(T: HostArray) -> tuple[HostArray, HostArray]:
+    """Eigenvalues, ascending, and eigenvectors of a finite Hermitian matrix."""
+    if 0 < len(T) <= _LITTLE_WORK:
+        solve = _lapack("heevd" if T.dtype.char in "FD" else "syevd", T.dtype.char)
+        values, vectors, info = solve(T, lower=1)
+        if info == 0:
+            return values, vectors
+    values, vectors = scipy.linalg.eigh(T, driver="evd", check_finite=False)
+    return values, vectors
+
+
+def cholesky_inverse(G: HostArray) -> tuple[HostArray, HostArray] | None:
+    """``L`` and ``L^-1`` of ``G = L L^H``; None where G is not positive definite."""
+    factor, invert = _lapack("potrf", G.dtype.char), _lapack("trtri", G.dtype.char)
+    L, info = factor(G, lower=1, clean=1)
+    if info != 0 or not np.isfinite(L).all():
+        return None
+    inverse, info = invert(L, lower=1)
+    return (L, inverse) if info == 0 else None
+
+
+def leading_eigenvectors(G: HostArray, k: int) -> HostArray:
+    """Eigenvectors of the k largest eigenvalues, ascending; fewer where LAPACK does not find them.
+
+    Of a Hermitian matrix, of which the lower triangle counts.
+    """
+    n = len(G)
+    if n > _LITTLE_WORK:
+        with suppress(np.linalg.LinAlgError):
+            subset = (n - k, n - 1)
+            return np.asarray(scipy.linalg.eigh(G, subset_by_index=subset, check_finite=False)[1])
+        return G[:, :0]
+    solve = _lapack("heevr" if G.dtype.char in "FD" else "syevr", G.dtype.char)
+    _, vectors, found, _, info = solve(G, range="I", il=n - k + 1, iu=n, lower=1)
+    return np.asarray(vectors[:, : found if info == 0 else 0])
+
+
+def tridiagonal_eigh(T: HostArray) -> tuple[HostArray, HostArray] | None:
+    """Eigenvalues, ascending, and eigenvectors of a real matrix of which three diagonals count.
+
+    None where LAPACK (or this SciPy) has no routine for it: by divide and conquer, which takes a
+    tenth of the time of that for full matrices.
+    """
+    solve = getattr(scipy.linalg.lapack, "dstevd", None)
+    if solve is None or len(T) < 2 or np.iscomplexobj(T):
+        return None
+    values, vectors, info = solve(np.diagonal(T), np.diagonal(T, -1))
+    return (values, vectors) if info == 0 else None

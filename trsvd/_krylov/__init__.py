@@ -1,0 +1,1 @@
+"""Kernels of the iterative methods, each with its invariant."""

@@ -1,0 +1,297 @@
+"""When to stop: one vocabulary for every method.
+
+A method reports Ritz values and residual estimates; a `Stop` says how many triplets are wanted and
+whether they are good enough.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from trsvd._arrays.arrays import HostArray
+from trsvd._krylov.rayleigh_ritz import Ritz
+
+__all__ = ["FAILURE_PROBABILITY", "Energy", "Gap", "Residual", "Stop", "Values", "Verdict"]
+
+# Probability with which a random start, or a random check, may miss a singular value.
+FAILURE_PROBABILITY = 1e-3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether to stop, and with how many triplets (or how many are needed to go on)."""
+
+    done: bool
+    k: int
+
+
+class Stop(Protocol):
+    """A stopping rule.
+
+    ``judge(ritz, rank)`` sees Ritz values and residual norms in the units of A, and min(m, n).
+    ``missed(S, k, s)`` says whether a singular value ``s`` that was
+    overlooked would have belonged to the k that were returned.
+    """
+
+    @property
+    def tol(self) -> float:
+        """Relative residual that the returned triplets must meet."""
+        ...
+
+    @property
+    def aim(self) -> float:
+        """Relative accuracy that a method should be able to reach."""
+        ...
+
+    @property
+    def slack(self) -> float:
+        """What a missed value may exceed the last by, relative to the largest."""
+        ...
+
+    def judge(self, ritz: Ritz, rank: int) -> Verdict:
+        """Whether the wanted triplets are there."""
+        ...
+
+    def accepts(self, residuals: HostArray) -> bool:
+        """Whether residuals from products, relative to s_1, are good enough."""
+        ...
+
+    def missed(self, S: HostArray, k: int, s: float) -> bool:
+        """Whether ``s`` should have been among the k found."""
+        ...
+
+
+def _good(S: HostArray, residuals: HostArray, k: int, tol: float) -> bool:
+    return len(S) >= k and (k == 0 or bool((residuals[:k] <= tol * S[0]).all()))
+
+
+class _WithTolerance:
+    """What the rules on residuals share."""
+
+    tol: float
+
+    @property
+    def aim(self) -> float:
+        """Relative accuracy that a method should be able to reach."""
+        return self.tol
+
+    @property
+    def slack(self) -> float:
+        """What a missed value may exceed the last by, relative to the largest."""
+        return max(self.tol, 1e-14)
+
+    def accepts(self, residuals: HostArray) -> bool:
+        """Whether every residual is at most tol."""
+        return bool((residuals <= self.tol).all())
+
+
+@dataclass(frozen=True)
+class Residual(_WithTolerance):
+    """The k leading triplets, each with a residual of at most ``tol * s_1``."""
+
+    k: int
+    tol: float
+
+    def judge(self, ritz: Ritz, rank: int) -> Verdict:
+        """Whether k triplets are good enough."""
+        del rank
+        return Verdict(_good(ritz.S, ritz.residuals, self.k, self.tol), self.k)
+
+    def missed(self, S: HostArray, k: int, s: float) -> bool:
+        """Whether ``s`` is larger than the k-th."""
+        return bool(s > S[k - 1] + self.slack * S[0])
+
+
+@dataclass(frozen=True)
+class Values(_WithTolerance):
+    """Every triplet that a predicate on the singular values wants.
+
+    ``wanted`` maps the descending singular values to a boolean array of the same shape; what
+    follows the first False is not wanted.
+    """
+
+    wanted: Callable[[HostArray], Any]
+    tol: float
+
+    def count(self, S: HostArray) -> int:
+        """How many of the leading values are wanted."""
+        mask = np.asarray(self.wanted(S))
+        if mask.shape != S.shape or mask.dtype != np.bool_:
+            msg = (
+                f"the predicate returned {mask.dtype} of shape {mask.shape} for {len(S)} singular "
+                "values; it must return a boolean array of the same shape"
+            )
+            raise ValueError(msg)
+        return len(S) if mask.all() else int(np.argmin(mask))
+
+    def judge(self, ritz: Ritz, rank: int) -> Verdict:
+        """Whether the wanted ones are good and the next one is certainly not wanted."""
+        S, residuals = ritz.S, ritz.residuals
+        k = self.count(S)
+        if k == len(S):
+            if k < rank:
+                return Verdict(False, k + 1)
+            return Verdict(_good(S, residuals, k, self.tol), k)
+        # Can a value above the threshold be hidden? A Ritz vector with residual r has a component
+        # of at most r / d along singular vectors whose value is larger by d. Except with
+        # probability 1e-3, a random start gives it a component of at least 1e-3 / sqrt(n).
+        certain = FAILURE_PROBABILITY / math.sqrt(rank)
+        raised = S.copy()
+        raised[k] = S[k] + residuals[k] / certain
+        if k:
+            raised[k] = min(raised[k], S[k - 1])
+        settled = residuals[k] <= min(self.tol, certain) * S[0] or self.count(raised) == k
+        return Verdict(settled and _good(S, residuals, k, self.tol), k)
+
+    def missed(self, S: HostArray, k: int, s: float) -> bool:
+        """Whether ``s`` is larger than the last, or would be wanted among the others."""
+        if k and s > S[k - 1] + self.slack * S[0]:
+            return True
+        lowered = s - self.slack * S.max(initial=s)
+        if lowered <= 0:
+            return False
+        merged = np.sort(np.append(S[:k], lowered))[::-1]
+        return self.count(merged) > k
+
+
+@dataclass(frozen=True)
+class Energy(_WithTolerance):
+    """The fewest triplets that leave ``||A - A_k||_F <= eps ||A||_F``."""
+
+    eps: float
+    norm: float
+    tol: float
+
+    def count(self, S: HostArray, rank: int) -> int | None:
+        """The smallest k, or None where the values at hand do not reach it.
+
+        Where all values are known, what is left is summed from the small end: it keeps its digits
+        however small it is.
+        """
+        if self.norm == 0 or S[0] == 0:
+            return 0 if self.norm == 0 or len(S) == rank else None
+        if len(S) == rank:
+            tails = np.cumsum((S[::-1] / S[0]) ** 2)[::-1]
+            left = np.append(tails[1:], 0.0) / tails[0]
+        else:
+            left = 1 - np.cumsum((S / self.norm) ** 2)
+        enough = np.nonzero(left <= self.eps**2)[0]
+        return int(enough[0]) + 1 if len(enough) else None
+
+    def judge(self, ritz: Ritz, rank: int) -> Verdict:
+        """Whether enough of the norm is captured by triplets that are good enough."""
+        S, residuals = ritz.S, ritz.residuals
+        k = self.count(S, rank)
+        if k is None:
+            return Verdict(False, len(S) + 1)
+        return Verdict(_good(S, residuals, k, self.tol), k)
+
+    def missed(self, S: HostArray, k: int, s: float) -> bool:
+        """Whether ``s`` is larger than the last, so that fewer triplets might have done."""
+        return k > 0 and bool(s > S[k - 1] + self.slack * S[0])
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The k leading pairs, good enough for ``sum s_i`` to be attained to a relative ``gap``.
+
+    For orthonormal factors ``-<G, U V^H>`` falls short of the support function ``s_1 + ... + s_k``
+    by the gap: what an optimizer loses to first order. It goes down about twice as fast (in digits)
+    as the residuals, which are not asked for here.
+    """
+
+    k: int
+    gap: float
+    warm: bool = False
+    tol: float = math.inf
+    ceiling: float = math.inf
+
+    @property
+    def aim(self) -> float:
+        """Relative accuracy that a method should be able to reach."""
+        return self.gap
+
+    @property
+    def slack(self) -> float:
+        """What a missed value may exceed the last by, relative to the largest: at most this."""
+        return self.k * self.gap
+
+    def estimate(self, ritz: Ritz) -> float:
+        """The relative gap of what would be extracted now.
+
+        A warm start may be converged and not leading, and so may the values of a Krylov space from
+        a single vector; what is under way beside them tells. There twice their residuals are
+        granted to the Ritz values behind the k-th.
+        """
+        k = min(self.k, len(ritz.S))
+        # A ceiling of the sum that is near settles it. It is known to the gap, and not better.
+        if 1 - float(ritz.S[:k].sum()) / self.ceiling <= self.gap:
+            return self.gap
+        beside = 0.0
+        single = ritz.trail is None or ritz.trail[2] < k
+        if (self.warm or single) and k < len(ritz.S) and ritz.S[0] > 0:
+            S, grow = ritz.S[k:], 2 * ritz.residuals[k:]
+            higher = S + grow if self.warm else np.sqrt(S) * np.sqrt(S + grow)
+            hoped = np.concatenate([ritz.S[:k], higher])
+            beside = 1 - float(ritz.S[:k].sum()) / float(-np.sort(-hoped)[:k].sum())
+        # (What a space from a single vector has not come upon yet leaves no trace: twice.)
+        return (2 if single else 1) * max(self._trend(ritz), beside)
+
+    def _trend(self, ritz: Ritz) -> float:
+        """The gap by how the sum of the values has grown.
+
+        After two expansions by a block of at least k vectors, from the trend: what the last four
+        products attained are corners of the projected matrix, and gains that go down by a factor
+        rho a product leave ``gain * rho / (1 - rho)``; four times that is reported. Without such a
+        trend (a narrow block, a restart, one expansion) it is the sum of the residuals, which is
+        larger. The factor is empirical, no theorem: flat and Gaussian spectra need it.
+        """
+        k = min(self.k, len(ritz.S))
+        attained = float((ritz.S if ritz.latest is None else ritz.latest)[:k].sum())
+        if attained == 0:
+            return 0.0
+        coarse = float(ritz.residuals[:k].sum()) / attained
+        if ritz.trail is None or ritz.trail[2] < k:
+            return coarse
+        B, C, w = ritz.trail
+        j = len(B) - w
+        corners = [B[:j, :j], B[:j, :], B, np.hstack([B, C.conj().T])]
+        values = [np.linalg.svd(X, compute_uv=False) for X in corners]
+        # The values behind the k-th too: while they grow they can still pass it.
+        # Also without the largest values: one that converges fast hides that others do not.
+        left = max(
+            _left(np.array([S[first:count].sum() for S in values]))
+            for count in {k, min(k + 2, w)}
+            for first in range(k)
+        )
+        return min(coarse, 4 * left / attained)
+
+    def judge(self, ritz: Ritz, rank: int) -> Verdict:
+        """Whether the estimated gap is at most the one asked for."""
+        del rank
+        return Verdict(len(ritz.S) >= self.k and self.estimate(ritz) <= self.gap, self.k)
+
+    def accepts(self, residuals: HostArray) -> bool:
+        """Always: residuals are not asked for."""
+        del residuals
+        return True
+
+    def missed(self, S: HostArray, k: int, s: float) -> bool:
+        """Whether ``s``, as many times as there are smaller ones, would add more than the gap."""
+        return bool(np.maximum(s - S[:k], 0.0).sum() > self.gap * float(S[:k].sum()))
+
+
+def _left(sums: HostArray) -> float:
+    """What a growing sequence still has to gain, extrapolated from its last three gains."""
+    gains = [float(gain) for gain in np.maximum(np.diff(sums), 0.0)]
+    if gains[2] == 0:
+        return 0.0
+    if not gains[2] < gains[1] < gains[0]:
+        return math.inf
+    rho = max(gains[1] / gains[0], gains[2] / gains[1])
+    return gains[2] * rho / (1 - rho) if rho < 1 else math.inf

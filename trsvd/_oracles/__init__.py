@@ -1,0 +1,1 @@
+"""Leading pairs to a gap, and the proofs of it."""

@@ -1,0 +1,302 @@
+"""The oracle of the spectral ball: minus the polar factor, by an SVD, a Gram matrix, iterations.
+
+An iteration is not exact, and its result need not lie in the ball. It is divided by a bound of its
+largest singular value, and what it attains is compared with a bound of the nuclear norm; both come
+from what the polynomials do to singular values (`_polar_bounds`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from trsvd._arrays.arrays import Array, Arrays, is_array
+from trsvd._arrays.dtypes import dtype_name, is_sparse
+from trsvd._errors import Status, warn_caller
+from trsvd._oracles.leading_pairs import rounding_of
+from trsvd._oracles.result import DenseTerm, LMOResult
+from trsvd._oracles.spectral_function import WHOLE
+from trsvd._solve.problem import Problem
+from trsvd.balls.base import Options
+from trsvd.methods import METHODS
+from trsvd.polar.bounds import scalar_map
+from trsvd.polar.methods import FAR, HALF, UNITS, PolarIteration, rounding_unit
+from trsvd.polar.polynomials import polynomial_step
+
+__all__ = ["polar_minimizer", "product_dtype"]
+
+# Entries of a panel of rows that inner products are summed over.
+_PANEL = 1 << 21
+
+
+def polar_minimizer(
+    G: Any, options: Options, radius: float, by_svd: Callable[[Options], LMOResult]
+) -> LMOResult:
+    """``-radius U V^H`` for ``G = U S V^H``, or near it, by the method of the options.
+
+    Parameters
+    ----------
+    G : array, sparse matrix or operator of shape (m, n)
+        The matrix.
+    options : Options
+        Of the oracle.
+    radius : float
+        What the spectral ball is multiplied by.
+    by_svd : callable
+        The minimizer by all singular pairs, for options with another method.
+
+    Returns
+    -------
+    LMOResult
+    """
+    method: Any = options.method
+    if isinstance(method, PolarIteration):
+        return _by_iteration(G, method, options, radius, by_svd)
+    if isinstance(method, str):
+        if method == "gram":
+            return _by_gram(G, options, radius, by_svd)
+        if method not in METHODS and method not in WHOLE:
+            msg = (
+                f"method={method!r} is not known; name one of {sorted([*METHODS, *WHOLE])} or pass "
+                "an object, as trsvd.NewtonSchulz()"
+            )
+            raise ValueError(msg)
+    return by_svd(options)
+
+
+class _Dense:
+    """A matrix at least as tall as wide, scaled, and the minimizer that is made from it."""
+
+    def __init__(self, G: Any, options: Options, radius: float) -> None:
+        self.problem = problem = Problem(G, options.rng, None, in_compute_dtype=True)
+        self.arrays, self.radius = problem.arrays, radius
+        self.A = problem.op.scaled_dense()
+        # What is known by its products only took min(m, n) of them to write down.
+        formed = not (is_array(G) or is_sparse(G))
+        self.matvecs = problem.op.matvecs_verify + (problem.rank if formed else 0)
+        self.passes = int(formed)
+
+    def count(self, matvecs: int, passes: int) -> None:
+        """Add products to the books."""
+        self.matvecs += matvecs
+        self.passes += passes
+
+    def result(self, X: Array, upper: float | None) -> LMOResult:
+        """``-radius X``, and its gap to an upper bound of ``||G||_*``; exact where that is None."""
+        problem, arrays = self.problem, self.arrays
+        D = problem.user_op.arrays.hand_out(X)
+        attained = _inner(arrays, self.A, D)
+        gap = rounding_of(arrays)
+        if upper is not None:
+            gap = max(gap, 1 - attained / upper) if upper else 0.0
+        if problem.flipped:
+            D = arrays.adjoint(D)
+        return LMOResult(
+            terms=(DenseTerm(-self.radius, partial(_itself, D)),),
+            support=self.radius * attained * problem.unit,
+            gap=gap,
+            gap_kind="exact" if upper is None else "bound",
+            subspace=None,
+            matvecs=self.matvecs,
+            passes=self.passes,
+            status=Status.CONVERGED,
+        )
+
+    def instead(self, other: LMOResult) -> LMOResult:
+        """Another result, with the products that were made in vain on its bill."""
+        return replace(
+            other, matvecs=self.matvecs + other.matvecs, passes=self.passes + other.passes
+        )
+
+
+# ---- iterations -----------------------------------------------------------------------------
+
+
+def _by_iteration(
+    G: Any,
+    method: PolarIteration,
+    options: Options,
+    radius: float,
+    by_svd: Callable[[Options], LMOResult],
+) -> LMOResult:
+    """The last iterate, divided by a bound of its largest singular value."""
+    if options.tol is not None:
+        msg = (
+            f"tol={options.tol} is a residual of singular triplets, which {method} does not "
+            "compute; ask for a gap, or take another method"
+        )
+        raise ValueError(msg)
+    dense = _Dense(G, options, radius)
+    precision = method.dtype or _precision_of(dense.arrays)
+    found = _iterated(dense, method, precision)
+    result = None if found is None else dense.result(*found)
+    if result is None or not _is_sound(result):
+        return dense.instead(by_svd(replace(options, method=None)))
+    if precision in HALF:
+        result = replace(result, gap_kind="estimate")
+    missed = options.gap is not None and result.gap > options.gap
+    if options.certify and (missed or result.gap_kind == "estimate"):
+        return dense.instead(by_svd(replace(options, method=None)))
+    if missed:
+        result = replace(result, status=Status.MAX_ITERATIONS)
+        msg = (
+            f"{method} came to a gap of {result.gap:.2e} ({result.gap_kind}), where "
+            f"{options.gap:.2e} was asked for; give it more steps, or take trsvd.PolarExpress or "
+            "method='exact'"
+        )
+        warn_caller(msg)
+    return result
+
+
+def _iterated(dense: _Dense, method: PolarIteration, precision: str) -> tuple[Array, float] | None:
+    """The last iterate, brought into the ball, and an upper bound of ``||A||_*``.
+
+    None where what came out is not what the polynomials make of singular values.
+    """
+    arrays, A, shape = dense.arrays, dense.A, dense.problem.shape
+    dtype = product_dtype(arrays, precision, method)
+    half, eps = precision in HALF, UNITS[precision]
+    norm = arrays.frobenius_norm(A)
+    if norm == 0:
+        return A, 0.0
+    norm *= 1 + eps  # rounded to the dtype, the largest singular value is still at most 1
+    polynomials = method.polynomials(precision, shape)
+    with np.errstate(over="ignore", invalid="ignore"):  # looked at next
+        X = _normalized(arrays, A, norm, dtype, narrower=eps > arrays.eps)
+        for polynomial in polynomials:
+            X = polynomial_step(arrays, X, polynomial)
+    dense.count(method.matvecs(shape), sum(map(len, polynomials)))
+    unit = 0.0 if half else rounding_unit(precision, shape)
+    known = scalar_map(polynomials, unit)
+    largest, slack = known.largest, 4 * eps if half else 100 * eps
+    estimate = _norm_estimate(arrays, X)
+    if half:
+        if not math.isfinite(estimate):
+            msg = (
+                f"{method} left the range of its dtype: rounding made it diverge; leave safety and "
+                "cushion to their defaults, or compute in 'float32'"
+            )
+            raise ValueError(msg)
+        # No polynomial tells of rounding that makes an iteration diverge.
+        largest = max(largest * (1 + 2 * eps), estimate * (1 + eps))
+    elif not (estimate <= largest * (1 + rounding_unit(_single(arrays.dtype_name), shape)) <= FAR):
+        return None
+    attained = _inner(arrays, A, X) / norm
+    upper = norm * (1 + slack) * known.sum_at_most(attained, dense.problem.rank)
+    # Divided in the wider of both dtypes. The last roundings are those of that and of what is
+    # handed out.
+    largest *= (1 + unit) * (1 + UNITS[_precision_of(dense.problem.user_op.arrays)])
+    X = arrays.like(X) if eps > arrays.eps else X
+    return arrays.like(X * (1 / largest) if largest > 1 else X), upper
+
+
+def _is_sound(result: LMOResult) -> bool:
+    """Whether an update goes down, by a number, and its gap says anything; NaN is not sound."""
+    attains = 0 < result.support < math.inf and result.gap < 1
+    return attains or (result.support == 0 and result.gap == 0)  # the update of G = 0
+
+
+def _normalized(arrays: Arrays, A: Array, norm: float, dtype: Any, *, narrower: bool) -> Array:
+    """``A / norm`` in a dtype, rounded to that once and to nothing narrower."""
+    if narrower:
+        return arrays.xp.astype(A * (1 / norm), dtype)
+    return arrays.xp.astype(A, dtype, copy=False) * (1 / norm)
+
+
+def _precision_of(arrays: Arrays) -> str:
+    """The precision of what is handed out."""
+    return _single(dtype_name(arrays.out_dtype))
+
+
+def _single(name: str) -> str:
+    """The dtype of a real part."""
+    return {"complex64": "float32", "complex128": "float64"}.get(name, name)
+
+
+def product_dtype(arrays: Arrays, precision: str, method: PolarIteration) -> Any:
+    """The dtype of the products as the library spells it."""
+    name = precision
+    if arrays.is_complex:
+        if precision in HALF:
+            msg = (
+                f"G is complex ({arrays.dtype_name}), and there are no complex numbers in "
+                f"{precision}; leave dtype of {method} out, or give 'float32' or 'float64'"
+            )
+            raise TypeError(msg)
+        name = {"float32": "complex64", "float64": "complex128"}[precision]
+    return arrays.dtype_named(name)
+
+
+def _norm_estimate(arrays: Arrays, X: Array) -> float:
+    """The largest singular value by a few power iterations, from below; NaN or inf show up in it.
+
+    It is for what no polynomial tells of: products with more rounding than was allowed for.
+    """
+    X = arrays.like(X)
+    size = arrays.max_abs(X)
+    if not math.isfinite(size):
+        return math.inf
+    X = X * (1 / (size or 1.0))
+    V = arrays.gaussian(np.random.default_rng(0), X.shape[1], 4)
+    lengths = arrays.column_norms(V)
+    with arrays.as_asked():
+        for _ in range(6):
+            V = arrays.adjoint_product(X, arrays.product(X, V / arrays.like(lengths)))
+            lengths = arrays.column_norms(V) + arrays.eps
+    return size * math.sqrt(float(arrays.get(arrays.xp.max(lengths))))
+
+
+# ---- Gram matrix ----------------------------------------------------------------------------
+
+
+def _by_gram(
+    G: Any, options: Options, radius: float, by_svd: Callable[[Options], LMOResult]
+) -> LMOResult:
+    """``A (A^H A)^(-1/2)`` in double precision, where the squares of the singular values survive.
+
+    The squares are known to about ``eps s_1^2`` of double precision. How far the columns of the
+    result are from orthonormal, which is about as far as it is from the polar factor, is measured,
+    and may be no more than the root of the rounding unit of G's dtype; a Newton-Schulz step then
+    squares it. What ``<G, D>`` loses is of second order as well.
+    """
+    dense = _Dense(G, options, radius)
+    arrays, n = dense.arrays.in_double, dense.problem.rank
+    A = arrays.take(dense.A)
+    squares, V = arrays.eigh(arrays.adjoint_product(A, A))
+    dense.count(n, 1)
+    values = arrays.get(squares).astype(np.float64)
+    # Singular values that count as zero are left out of the minimizer: that takes pairs.
+    zero = max(dense.problem.shape) * dense.arrays.eps
+    if values[-1] > zero**2 * values[0]:
+        X = A @ ((V * arrays.put(values**-0.5)) @ arrays.adjoint(V))
+        identity = arrays.xp.eye(n, dtype=arrays.dtype, device=arrays.device)
+        gram = arrays.adjoint_product(X, X)
+        dense.count(2 * n, 2)
+        if arrays.frobenius_norm(gram - identity) ** 2 <= dense.arrays.eps:
+            dense.count(n, 1)
+            return dense.result(dense.arrays.take(X @ (1.5 * identity - 0.5 * gram)), None)
+    return dense.instead(by_svd(replace(options, method=None)))
+
+
+# ---- helpers --------------------------------------------------------------------------------
+
+
+def _itself(D: Array) -> Array:
+    """What a dense term forms."""
+    return D
+
+
+def _inner(arrays: Arrays, X: Array, Y: Array) -> float:
+    """``Re <X, Y>`` of two arrays of any precision, in double precision, by panels of rows."""
+    wide, (m, n) = arrays.in_double, X.shape
+    rows = max(1, _PANEL // n)
+    total = 0.0
+    for start in range(0, m, rows):
+        stop = min(start + rows, m)
+        total += wide.real_inner(wide.take(X[start:stop, :]), wide.take(Y[start:stop, :]))
+    return total

@@ -1,0 +1,309 @@
+"""The command ``trsvd race``: speed against every installed peer."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trsvd._race import run as race
+from trsvd._race.display import (
+    COLUMNS,
+    around_table,
+    details,
+    entries,
+    line,
+    markdown,
+    plot,
+    replace_table,
+    summary_lines,
+)
+from trsvd.cli.arguments import UsageError, check_directory, positive
+from trsvd.reports import check_plot
+
+__all__ = ["add"]
+
+_ABOUT = """\
+Race trsvd against every installed peer. In each cell (a matrix, a dtype, a k, an accuracy) every
+competitor is given its best setting for the accuracy, found outside of the clock; then they take
+turns, and every answer is checked against the truth in double precision. What counts is trsvd
+called without a method; a peer that misses the accuracy, or is not among the top k, does not count.
+"""
+
+_END = """\
+The ratio is the median over the rounds of trsvd's time over that of the fastest accurate peer, the
+interval one of at least 95 % (with six rounds or more) from order statistics. "of ceiling" is the
+least time that the products could take on this machine (at the measured rate of a large product of
+matrices, or reading the matrix once for every two passes) over the time taken. A peer slower than
+five times the fastest is dropped from a cell after one run.
+
+With --json results are kept as they come; the same command goes on where it was cut short, and
+refuses a file that was measured on something else.
+
+examples:
+  trsvd race --list
+  trsvd race --quick
+  trsvd race --cells f32/gaussian-500x500 'f64/*/k5/*' --json race.json
+  trsvd race --threads 1,2 --json race.json --plot race.png
+  trsvd race --report --json race.json --markdown docs/performance.md
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "race",
+        help="race against every installed peer, to the same accuracy",
+        description=_ABOUT,
+        epilog=_END,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=_run)
+    what = parser.add_argument_group("what to run")
+    what.add_argument(
+        "--cells",
+        nargs="+",
+        metavar="PATTERN",
+        help="cells by name: a part of it, or with * and ? all of it (default: all cells)",
+    )
+    what.add_argument("--list", action="store_true", help="list the cells and end")
+    what.add_argument(
+        "--quick",
+        action="store_true",
+        help="tiny cells for accuracy alone; exit code 1 if trsvd misses it in one",
+    )
+    what.add_argument("--report", action="store_true", help="run nothing; report what --json has")
+    what.add_argument(
+        "--threads",
+        type=_threads,
+        metavar="1,2",
+        help="numbers of threads, each in a process of its own (default: 1; of --report: all)",
+    )
+    what.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="real matrices: .npy, .npz (scipy.sparse), and spectra.npz with their singular values",
+    )
+    what.add_argument(
+        "--cache",
+        type=Path,
+        default=race.default_cache(),
+        metavar="DIR",
+        help="where matrices with known singular values are kept (default: %(default)s)",
+    )
+    how = parser.add_argument_group("how long")
+    how.add_argument("--repeats", type=positive, metavar="R", help="rounds, at least (default: 7)")
+    how.add_argument(
+        "--seconds",
+        type=_seconds,
+        metavar="S",
+        help="more rounds, up to 5 R, until a cell has taken so long (default: 5)",
+    )
+    how.add_argument(
+        "--timeout", type=_seconds, metavar="S", help="longest single call (default: 300)"
+    )
+    out = parser.add_argument_group("files to write")
+    out.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="results; gone on from if it exists (FILE.gz is compressed)",
+    )
+    out.add_argument("--fresh", action="store_true", help="begin the file of --json anew")
+    out.add_argument(
+        "--renew",
+        action="store_true",
+        help="run cells again that were measured with other sources of trsvd, each peer with the "
+        "setting that was best then",
+    )
+    out.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE.md",
+        help="put the table into a file, between its marks",
+    )
+    out.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE.png",
+        help="ratios with intervals (needs matplotlib: the extra 'plot')",
+    )
+    out.add_argument("--details", action="store_true", help="show every competitor of each cell")
+
+
+def _threads(text: str) -> list[int]:
+    return list(dict.fromkeys(positive(part.strip()) for part in text.split(",")))
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        msg = f"{text!r} is not a number of seconds"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """``trsvd race``."""
+    if arguments.report:
+        return _report(arguments)
+    cells = _cells(arguments)
+    if arguments.list:
+        print("\n".join(cell.name for cell in cells))
+        return 0
+    _check_outputs(arguments)
+    results = _results(arguments)
+    made = 0
+    for made, record in enumerate(_records(cells, results, arguments), 1):
+        _show(record, arguments, head=made == 1)
+    records = _chosen(results, {cell.name for cell in cells}, _numbers(arguments))
+    if not records:
+        print("no cell could be run: see above", file=sys.stderr)
+        return 1
+    if not made:
+        print("nothing was left to run; --report shows what is there", file=sys.stderr)
+    _finish(results, records, arguments)
+    missed = [record["name"] for record in records if not record["reached"]]
+    if arguments.quick and missed and not made:
+        print(f"missed before: {', '.join(missed)}", file=sys.stderr)
+    return int(arguments.quick and bool(missed))
+
+
+def _numbers(arguments: argparse.Namespace) -> list[int]:
+    """Of threads."""
+    return arguments.threads or [1]
+
+
+def _chosen(
+    results: race.Results, names: set[str], threads: list[int] | None
+) -> list[dict[str, Any]]:
+    return [
+        one
+        for one in results.cells
+        if one["name"] in names and (threads is None or one["threads"] in threads)
+    ]
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    """What a file has, whatever cells those are and wherever they were measured."""
+    _check_outputs(arguments)
+    if arguments.json is None:
+        msg = "--report needs --json, the file to report"
+        raise UsageError(msg)
+    results = _opened(lambda: race.Results.read(arguments.json))
+    stored = [race.Cell(**record["cell"]) for record in results.cells]
+    names = {cell.name for cell in race.matching(stored, arguments.cells)}
+    records = _chosen(results, names, arguments.threads)
+    if not records:
+        msg = f"{arguments.json} has no such cells; without --cells and --threads all are shown"
+        raise UsageError(msg)
+    for place, record in enumerate(records):
+        _show(record, arguments, head=place == 0)
+    _finish(results, records, arguments)
+    return 0
+
+
+def _cells(arguments: argparse.Namespace) -> list[race.Cell]:
+    try:
+        known = race.quick_cells() if arguments.quick else race.all_cells(arguments.data)
+    except (OSError, ValueError, KeyError) as error:
+        msg = f"--data {arguments.data}: {error}"
+        raise UsageError(msg) from error
+    cells = race.matching(known, arguments.cells)
+    if not cells:
+        msg = f"--cells {' '.join(arguments.cells)}: no cell is called so; --list shows their names"
+        raise UsageError(msg)
+    return cells
+
+
+def _results(arguments: argparse.Namespace) -> race.Results:
+    here, path = race.header(), arguments.json
+    if arguments.fresh:
+        return race.Results(path, here)
+    return _opened(lambda: race.Results.open(path, here))
+
+
+def _opened(read: Callable[[], race.Results]) -> race.Results:
+    try:
+        return read()
+    except race.Mismatch as error:
+        raise UsageError(str(error)) from error
+
+
+def _records(cells: list[race.Cell], results: race.Results, arguments: argparse.Namespace) -> Any:
+    given = {name: getattr(arguments, name) for name in ("repeats", "seconds", "timeout")}
+    effort = {name: value for name, value in given.items() if value is not None}
+    if arguments.quick:
+        effort = {"repeats": 1, "seconds": 0.0, "seeds": 1, "for_time": False, **effort}
+    try:
+        yield from race.run(
+            cells,
+            results,
+            threads=_numbers(arguments),
+            effort=race.Effort(**effort),
+            places=race.Places(arguments.cache, arguments.data),
+            renew=arguments.renew,
+            progress=_progress,
+        )
+    except (race.Mismatch, race.Unwritable) as error:
+        raise UsageError(str(error)) from error
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text[:110]}", end="\r", file=sys.stderr, flush=True)
+    elif "left out" in text or text.split(", ", 1)[-1][:1].isdigit():
+        print(text, file=sys.stderr, flush=True)
+
+
+def _show(record: dict[str, Any], arguments: argparse.Namespace, *, head: bool) -> None:
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    if arguments.quick:
+        ours = next(one for one in record["competitors"] if one["role"] == "trsvd")
+        error = "-" if ours["error"] is None else f"{ours['error']:.1e}"
+        verdict = "accurate" if record["reached"] else "missed"
+        print(f"{record['name']}: {verdict}, error {error}", flush=True)
+        return
+    if head:
+        print(line(COLUMNS))
+    print(line(entries(record)), flush=True)
+    if arguments.details:
+        print("\n".join(details(record)), flush=True)
+
+
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    """Find out what cannot work before anything runs."""
+    for path in filter(None, (arguments.json, arguments.markdown, arguments.plot)):
+        check_directory(path)
+    if arguments.fresh and arguments.renew:
+        msg = "--fresh begins the file anew, --renew goes on with it: give one of them"
+        raise UsageError(msg)
+    try:
+        if arguments.plot:
+            check_plot(arguments.plot)
+        if arguments.markdown:
+            around_table(arguments.markdown)
+    except (ImportError, OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _finish(
+    results: race.Results, records: list[dict[str, Any]], arguments: argparse.Namespace
+) -> None:
+    """The summary, and the files."""
+    for summary in race.summarize(records) if not arguments.quick else ():
+        print("\n" + "\n".join(summary_lines(summary)), flush=True)
+    try:
+        if arguments.markdown:
+            replace_table(arguments.markdown, markdown(results.head, records))
+        if arguments.plot:
+            plot(records, arguments.plot)
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error

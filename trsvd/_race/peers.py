@@ -1,0 +1,354 @@
+"""The peers of the race, and among which settings the best of each is looked for.
+
+A peer has variants, of which the fastest counts, and one option that buys accuracy, of which the
+cheapest sufficient value counts. Both are found outside of the clock.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trsvd._race.accuracy import Task
+from trsvd._race.cells import Cell
+from trsvd._race.matrices import Subject
+from trsvd._race.solvers import (
+    arpack,
+    dion,
+    fbpca,
+    gram,
+    lobpcg,
+    newton_schulz,
+    numpy_svd,
+    primme,
+    propack,
+    scipy_svd,
+    sklearn_randomized,
+    torch_lowrank,
+    torch_svd,
+)
+
+__all__ = ["PEERS", "REFERENCES", "Ladder", "Peer"]
+
+Options = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """An option that buys accuracy: its values from the cheapest on, and where to begin."""
+
+    option: str
+    values: tuple[float, ...]
+    hint: int
+
+
+NO_LADDER = Ladder("", (0,), 0)
+
+
+def _one_variant(cell: Cell, one: Subject) -> list[Options]:
+    del cell, one
+    return [{}]
+
+
+def _always(k: int, rank: int) -> bool:
+    del k, rank
+    return True
+
+
+def _no_ladder(cell: Cell, one: Subject) -> Ladder:
+    del cell, one
+    return NO_LADDER
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A competitor.
+
+    Parameters
+    ----------
+    name : str
+        As the table calls it.
+    solve : callable
+        See the module; with ``forms_update`` it returns ``(D, U, Vh)``.
+    module : str
+        What must be installed.
+    role : {"peer", "reference", "own", "trsvd"}
+        A reference solves something else; its time is shown.
+    measures : tuple of str
+        In which cells it runs.
+    library : str
+        Of the arrays that it takes.
+    dense, batched : bool
+        Whether it needs a dense matrix; whether it takes a stack of them.
+    full : bool
+        Whether it computes all triplets, at least ``4 m n min(m, n)`` operations.
+    forms_update : bool
+        Whether it is an oracle by itself.
+    fits : callable
+        Whether it can find k triplets of a matrix with so large a smaller side.
+    variants, ladder : callable
+        Of the cell and the matrix; see the module.
+    """
+
+    name: str
+    solve: Callable[..., Any]
+    module: str = "scipy"
+    role: str = "peer"
+    measures: tuple[str, ...] = ("residual", "gap", "err1")
+    library: str = "numpy"
+    dense: bool = False
+    batched: bool = False
+    full: bool = False
+    forms_update: bool = False
+    fits: Callable[[int, int], bool] = _always
+    variants: Callable[[Cell, Subject], list[Options]] = _one_variant
+    ladder: Callable[[Cell, Subject], Ladder] = _no_ladder
+
+    def installed(self) -> bool:
+        """Whether its package is here."""
+        return importlib.util.find_spec(self.module) is not None
+
+    def suits(self, cell: Cell, one: Subject) -> bool:
+        """Whether it can take part at all."""
+        if cell.measure not in self.measures or (self.dense and one.sparse):
+            return False
+        return self.fits(cell.k, one.rank)
+
+    def runner(self, task: Task) -> Callable[[int, Options], Any]:
+        """``run(seed, options)`` for the matrices of a task, which are brought to its library."""
+        cell, start = task.cell, right_vectors(task)
+        matrices = [self._put(subject.A) for subject in task.subjects]
+        stack = self._put(np.stack([s.A for s in task.subjects])) if cell.batch else None
+        form = cell.measure == "gap" and not self.forms_update
+
+        def single(A: Any, seed: int, options: Options) -> Any:
+            answer = self.solve(A, cell.k, seed, start, **options)
+            return _with_update(answer) if form else answer
+
+        def run(seed: int, options: Options) -> Any:
+            if not cell.batch:
+                return single(matrices[0], seed, options)
+            if self.batched:
+                return single(stack, seed, options)
+            return [single(A, seed, options) for A in matrices]
+
+        return run
+
+    def _put(self, A: Any) -> Any:
+        if self.library == "numpy":
+            return A
+        return importlib.import_module(self.library).asarray(A)
+
+
+def right_vectors(task: Task) -> Any:
+    """Leading right vectors of the matrix before this one, as columns; None where cold."""
+    return None if task.start is None else np.ascontiguousarray(task.start.Vh.T)
+
+
+def _with_update(answer: Any) -> Any:
+    U, _, Vh = answer
+    return -(U @ Vh), U, Vh
+
+
+# ---- settings -------------------------------------------------------------------------------
+
+
+_TOLERANCES = tuple(10 ** (-i / 4) for i in range(57))
+"""From 1 to 1e-14, a factor of 1.8 a step."""
+
+_COUNTS = (*range(9), *(round(10 * 1.2**i) for i in range(23)))
+"""Up to 550, a fifth more a step."""
+
+
+def tolerances(share: Callable[[float], float] = float) -> Callable[[Cell, Subject], Ladder]:
+    """Tolerances, beginning at a function of the target."""
+
+    def ladder(cell: Cell, one: Subject) -> Ladder:
+        del one
+        # The gap and the paper's error go down faster than residuals do.
+        target = cell.target if cell.measure == "residual" else cell.target**0.5
+        hint = round(-4 * math.log10(min(1.0, share(target))))
+        return Ladder("tol", _TOLERANCES, min(hint, len(_TOLERANCES) - 1))
+
+    return ladder
+
+
+def counts(option: str, *, least: int = 0, hint: int = 3) -> Callable[[Cell, Subject], Ladder]:
+    """Numbers of iterations."""
+
+    def ladder(cell: Cell, one: Subject) -> Ladder:
+        del cell, one
+        values = tuple(count for count in _COUNTS if count >= least)
+        return Ladder(option, values, hint)
+
+    return ladder
+
+
+def _variants(*options: Options) -> Callable[[Cell, Subject], list[Options]]:
+    return lambda cell, one: list(options)
+
+
+def _gram_variants(cell: Cell, one: Subject) -> list[Options]:
+    options: list[Options] = [{}]
+    if not one.sparse:
+        options += [{"blas": "scipy"}]
+    if 8 * cell.k >= one.rank or one.rank <= 100:
+        options += [{"driver": "evd"}]
+    return options
+
+
+def _gram_ladder(cell: Cell, one: Subject) -> Ladder:
+    del one
+    return Ladder("wide", (False, True), 0) if cell.dtype == "float32" else NO_LADDER
+
+
+def _arpack_variants(cell: Cell, one: Subject) -> list[Options]:
+    # Its own choice, max(2 k + 1, 20), and a smaller and a larger basis.
+    sizes = {min(size, one.rank - 1) for size in (cell.k + 8, 3 * cell.k + 20)}
+    return [{}, *({"ncv": size} for size in sorted(sizes))]
+
+
+def _primme_variants(cell: Cell, one: Subject) -> list[Options]:
+    least = {"methodStage1": "PRIMME_DEFAULT_MIN_MATVECS"}
+    normal = {"method": "primme_svds_normalequations"}
+    sizes = {min(size, one.rank - 1) for size in (cell.k + 8, 4 * cell.k + 20)}
+    options: list[Options] = [{}, least, normal]
+    options += [{**normal, "ncv": size} for size in sorted(sizes)]
+    if cell.k >= 4:
+        options.append({"maxBlockSize": 4})
+    return options
+
+
+def _oversampled(cell: Cell, one: Subject) -> list[int]:
+    """Ten, as usual, and as many as k."""
+    return sorted({min(more, one.rank - cell.k) for more in (10, max(10, cell.k))})
+
+
+def _sklearn_variants(cell: Cell, one: Subject) -> list[Options]:
+    return [
+        {"n_oversamples": more, "power_iteration_normalizer": normalizer}
+        for normalizer in ("LU", "QR")
+        for more in _oversampled(cell, one)
+    ]
+
+
+def _more_variants(cell: Cell, one: Subject) -> list[Options]:
+    return [{"more": more} for more in _oversampled(cell, one)]
+
+
+PEERS: Sequence[Peer] = (
+    Peer(
+        "gram",
+        gram,
+        fits=lambda k, rank: rank <= 8192,
+        variants=_gram_variants,
+        ladder=_gram_ladder,
+    ),
+    Peer(
+        "primme", primme, "primme", variants=_primme_variants, ladder=tolerances(lambda t: 0.7 * t)
+    ),
+    Peer(
+        "propack",
+        propack,
+        variants=_variants({"transposed": False}, {"transposed": True}),
+        ladder=tolerances(math.sqrt),
+    ),
+    Peer(
+        "arpack",
+        arpack,
+        fits=lambda k, rank: k < rank,
+        variants=_arpack_variants,
+        ladder=tolerances(math.sqrt),
+    ),
+    Peer(
+        "randomized_svd",
+        sklearn_randomized,
+        "sklearn",
+        variants=_sklearn_variants,
+        ladder=counts("n_iter"),
+    ),
+    Peer(
+        "svd_lowrank",
+        torch_lowrank,
+        "torch",
+        library="torch",
+        dense=True,
+        batched=True,
+        variants=_more_variants,
+        ladder=counts("niter"),
+    ),
+    Peer("fbpca", fbpca, "fbpca", variants=_more_variants, ladder=counts("n_iter")),
+    Peer(
+        "lobpcg",
+        lobpcg,
+        fits=lambda k, rank: 5 * k < rank,
+        ladder=counts("maxiter", least=1, hint=8),
+    ),
+    Peer(
+        "dion",
+        dion,
+        measures=("gap",),
+        dense=True,
+        forms_update=True,
+        variants=_variants(
+            {"rotated": True, "more": 0},
+            {"rotated": True, "more": 10},
+            {"rotated": False, "more": 0},
+        ),
+        ladder=counts("steps", least=1, hint=0),
+    ),
+    Peer(
+        "scipy.svd",
+        scipy_svd,
+        dense=True,
+        full=True,
+        variants=_variants({}, {"transposed": True}),
+    ),
+    Peer(
+        "numpy.svd",
+        numpy_svd,
+        dense=True,
+        full=True,
+        batched=True,
+        variants=_variants({}, {"transposed": True}),
+    ),
+    Peer(
+        "torch.svd",
+        torch_svd,
+        "torch",
+        library="torch",
+        dense=True,
+        full=True,
+        batched=True,
+        variants=_variants({}, {"transposed": True}),
+    ),
+)
+"""Those that are usually fast come first: what takes five times as long is not tuned at length."""
+
+REFERENCES: Sequence[Peer] = (
+    Peer(
+        "newton-schulz",
+        newton_schulz,
+        role="reference",
+        measures=("gap",),
+        dense=True,
+        forms_update=True,
+    ),
+    Peer(
+        "newton-schulz torch",
+        newton_schulz,
+        "torch",
+        role="reference",
+        measures=("gap",),
+        library="torch",
+        dense=True,
+        forms_update=True,
+    ),
+)
+"""Muon's iteration approximates the whole polar factor: another oracle, to compare times with."""

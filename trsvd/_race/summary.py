@@ -1,0 +1,195 @@
+"""What the cells of a race come to, together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from trsvd._race.statistics import geometric_mean
+
+__all__ = ["Group", "Summary", "seconds_of", "summarize"]
+
+_SHORT = 2e-3
+_MORE = 2e-4
+"""Against a peer that takes less than the first, so many seconds more are no loss."""
+
+_SURE = 0.9
+"""An interval of five rounds; one of fewer tells nothing."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cells of one matrix; its oracles are a group of their own, and so are all real matrices.
+
+    Parameters
+    ----------
+    name : str
+        Of the matrix.
+    cells : int
+        How many have a peer.
+    ratio : float
+        Geometric mean of the ratios trsvd / fastest peer.
+    ceiling : float
+        Geometric mean of the fractions of the ceiling; NaN where none is known.
+    floor : float
+        Geometric mean of what the ratios would be if trsvd made its products at the ceiling, and
+        nothing else; NaN where that is not known.
+    unverified : float
+        Geometric mean of what the ratios are without the check for missed values, which no peer
+        makes; NaN where that was not measured.
+    """
+
+    name: str
+    cells: int
+    ratio: float
+    ceiling: float
+    floor: float
+    unverified: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The cells of one number of threads.
+
+    Parameters
+    ----------
+    threads : int
+        How many.
+    cells : int
+        How many there are.
+    missed : tuple of str
+        Those in which trsvd missed the accuracy.
+    unopposed : tuple of str
+        Those in which no peer met it.
+    overall, memory_bound : float
+        Geometric means of the ratios trsvd / fastest peer; NaN of none.
+    counted, counted_bound : int
+        Cells in each.
+    unverified : float
+        Geometric mean of the ratios without the check for missed values; NaN of none.
+    counted_unverified : int
+        Cells in which that was measured.
+    worst : tuple of (str, float) or None
+        The largest ratio.
+    lost : tuple of str
+        Cells in which trsvd is slower beyond an interval of at least 90 %.
+    pick : float
+        Geometric mean of trsvd's time over that of the best of its own methods.
+    references : dict
+        Geometric mean of the ratios to Newton-Schulz, of cold and of warm oracles.
+    groups : tuple of Group
+        The cells by their matrices.
+    """
+
+    threads: int
+    cells: int
+    missed: tuple[str, ...]
+    unopposed: tuple[str, ...]
+    overall: float
+    memory_bound: float
+    counted: int
+    counted_bound: int
+    unverified: float
+    counted_unverified: int
+    worst: tuple[str, float] | None
+    lost: tuple[str, ...]
+    pick: float
+    references: dict[str, float]
+    groups: tuple[Group, ...]
+
+
+def seconds_of(cell: dict[str, Any], name: str) -> float:
+    """Median seconds of a competitor in a cell."""
+    return next(float(one["seconds"]) for one in cell["competitors"] if one["name"] == name)
+
+
+def summarize(cells: Iterable[dict[str, Any]]) -> list[Summary]:
+    """Summaries of results, one for each number of threads.
+
+    Parameters
+    ----------
+    cells : iterable of dict
+        As in `Results`.
+
+    Returns
+    -------
+    list of Summary
+    """
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for cell in cells:
+        groups.setdefault(cell["threads"], []).append(cell)
+    return [_summary(threads, groups[threads]) for threads in sorted(groups)]
+
+
+def _summary(threads: int, cells: list[dict[str, Any]]) -> Summary:
+    ratios = {cell["name"]: cell["peer"]["value"] for cell in cells if "peer" in cell}
+    bound = {
+        cell["name"]: ratios[cell["name"]]
+        for cell in cells
+        if cell["name"] in ratios and cell["cell"]["memory_bound"]
+    }
+    unverified = _unverified(cells)
+    name = max(ratios, key=lambda key: ratios[key], default=None)
+    return Summary(
+        threads=threads,
+        cells=len(cells),
+        missed=tuple(cell["name"] for cell in cells if not cell["reached"]),
+        unopposed=tuple(c["name"] for c in cells if c["reached"] and "peer" not in c),
+        overall=geometric_mean(list(ratios.values())),
+        memory_bound=geometric_mean(list(bound.values())),
+        counted=len(ratios),
+        counted_bound=len(bound),
+        unverified=geometric_mean(unverified),
+        counted_unverified=len(unverified),
+        worst=None if name is None else (name, ratios[name]),
+        lost=tuple(cell["name"] for cell in cells if "peer" in cell and _is_lost(cell)),
+        pick=geometric_mean([cell["pick"]["ratio"] for cell in cells if "pick" in cell]),
+        references=_references(cells),
+        groups=_groups(cells),
+    )
+
+
+def _groups(cells: list[dict[str, Any]]) -> tuple[Group, ...]:
+    members: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        if "peer" in cell:
+            name = cell["cell"]["matrix"]
+            name = "real matrices" if name.startswith("data-") else name
+            if cell["cell"]["measure"] == "gap":
+                name = f"{name}, oracles"
+            members.setdefault(name, []).append(cell)
+    return tuple(_group(name, members[name]) for name in sorted(members))
+
+
+def _group(name: str, cells: list[dict[str, Any]]) -> Group:
+    known = [cell for cell in cells if "ceiling" in cell]
+    return Group(
+        name,
+        len(cells),
+        geometric_mean([cell["peer"]["value"] for cell in cells]),
+        geometric_mean([cell["ceiling"] for cell in known]),
+        geometric_mean([cell["peer"]["value"] * cell["ceiling"] for cell in known]),
+        geometric_mean(_unverified(cells)),
+    )
+
+
+def _unverified(cells: list[dict[str, Any]]) -> list[float]:
+    return [cell["unverified"] for cell in cells if "unverified" in cell]
+
+
+def _is_lost(cell: dict[str, Any]) -> bool:
+    """Slower than the fastest peer beyond the interval, and by more than a short call may be."""
+    if cell["peer"]["low"] <= 1 or cell["peer"]["confidence"] < _SURE:
+        return False
+    ours, theirs = seconds_of(cell, "trsvd"), seconds_of(cell, cell["peer"]["name"])
+    return not (theirs < _SHORT and ours - theirs <= _MORE)
+
+
+def _references(cells: list[dict[str, Any]]) -> dict[str, float]:
+    kinds: dict[str, list[float]] = {}
+    for cell in cells:
+        if "reference" in cell and not cell["cell"]["batch"]:
+            kind = "warm" if cell["cell"]["warm"] else "cold"
+            kinds.setdefault(kind, []).append(cell["reference"]["value"])
+    return {kind: geometric_mean(values) for kind, values in kinds.items()}

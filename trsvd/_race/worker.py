@@ -1,0 +1,144 @@
+"""The process that races: cells come in, events go out, one JSON object a line.
+
+It is started once a number of threads, with the variables of the BLAS libraries set, by
+`trsvd._race.run`; a call that never returns, or a peer that ends the process, costs one cell's run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trsvd._race.accuracy import Task
+from trsvd._race.cells import Cell
+from trsvd._race.matrices import (
+    Places,
+    Subject,
+    Unavailable,
+    exact_triplets,
+    many_subjects,
+    subject,
+)
+from trsvd._race.own import DEFAULT, OWN, with_start
+from trsvd._race.peers import PEERS, REFERENCES
+from trsvd._race.timing import Ceilings
+from trsvd._race.trials import Effort, Outcome, race_cell
+
+__all__ = ["ROLES", "main", "sources"]
+
+Emit = Callable[..., None]
+
+_OTHERS = (*OWN, *PEERS, *REFERENCES)
+ROLES = {peer.name: peer.role for peer in (DEFAULT, *_OTHERS)}
+"""What each competitor is, by its name."""
+
+
+def sources() -> str:
+    """A digest of trsvd's modules but those of the race: what was measured."""
+    folder, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        if "race" not in path.stem:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def main() -> None:
+    """Run the job that is on standard input."""
+    # What a peer prints must not come between the events.
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def emit(event: str, **content: Any) -> None:
+        channel.write(json.dumps({"event": event, **content}) + "\n")
+        channel.flush()
+
+    job = json.loads(sys.stdin.read())
+    emit("ready", pools=_pools(), sources=sources())
+    places = Places(Path(job["cache"]), Path(job["data"]) if job["data"] else None)
+    runner = _Runner(places, Effort(**job["effort"]), emit)
+    for entry in job["cells"]:
+        runner.run(Cell(**entry["cell"]), entry["known"], entry["elsewhere"])
+    emit("end")
+
+
+def _pools() -> list[str]:
+    """What the BLAS libraries in this process say of themselves; [] where nothing can ask them."""
+    modules = ["numpy", "scipy.linalg"] + [peer.module for peer in PEERS if peer.installed()]
+    for module in dict.fromkeys(modules):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    try:
+        found = importlib.import_module("threadpoolctl").threadpool_info()
+    except ImportError:
+        return []
+    keys = ("internal_api", "version", "architecture", "num_threads")
+    lines = {" ".join(str(pool[key]) for key in keys if pool.get(key)) for pool in found}
+    return sorted(lines)
+
+
+def _outcomes(entries: dict[str, Any]) -> dict[str, Outcome]:
+    return {name: Outcome(**entry) for name, entry in entries.items()}
+
+
+@dataclass
+class _Runner:
+    places: Places
+    effort: Effort
+    emit: Emit
+    ceilings: Ceilings = field(default_factory=Ceilings)
+    last: tuple[tuple[str, str], Subject] | None = None
+
+    def run(self, cell: Cell, known: dict[str, Any], elsewhere: dict[str, Any]) -> None:
+        """One cell; one that cannot be had is passed over with its reason."""
+        self.emit("cell", name=cell.name)
+        try:
+            task = self.task(cell)
+        except Exception as error:  # no matrix is worth the cells of the others
+            why = (
+                str(error) if isinstance(error, Unavailable) else f"{type(error).__name__}: {error}"
+            )
+            self.emit("unavailable", name=cell.name, why=why)
+            return
+        record = race_cell(
+            task,
+            DEFAULT,
+            _OTHERS,
+            self.ceilings,
+            self.effort,
+            known=_outcomes(known),
+            elsewhere=_outcomes(elsewhere),
+            announce=lambda name, limit: self.emit("call", competitor=name, limit=limit),
+            tuned=lambda outcome: self.emit("tuned", outcome=outcome.as_dict()),
+        )
+        m, n = task.one.size
+        single, _ = self.ceilings.reading(task.one)
+        rates = {
+            "operations": self.ceilings.gemm(cell.dtype),
+            "bytes": task.one.entries * task.one.A.dtype.itemsize / single,
+        }
+        about = {"size": [m, n], "entries": task.one.entries, "rates": rates}
+        self.emit("result", name=cell.name, record={**about, **record})
+
+    def task(self, cell: Cell) -> Task:
+        """The matrix of a cell, and what is known of it."""
+        if cell.batch:
+            return Task(cell, many_subjects(cell.matrix, cell.dtype, cell.batch))
+        key = cell.matrix, cell.dtype
+        if self.last is None or self.last[0] != key:
+            self.last = None
+            self.last = key, subject(cell.matrix, cell.dtype, self.places)
+        one = self.last[1]
+        exact = exact_triplets(one, cell.k, self.places) if cell.measure == "err1" else None
+        return Task(cell, [one], exact, with_start(cell, one))
+
+
+if __name__ == "__main__":
+    main()

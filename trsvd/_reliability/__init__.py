@@ -1,0 +1,1 @@
+"""Hard cases for every method and peer."""

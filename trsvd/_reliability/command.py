@@ -1,0 +1,117 @@
+"""The command ``trsvd reliability``: the hard cases, before trsvd and its peers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from trsvd._race.display import replace_table
+from trsvd._reliability import run as reliability
+from trsvd._reliability.cases import CASES
+from trsvd._reliability.competitors import contestants
+from trsvd._reliability.judge import Outcome
+from trsvd.cli.arguments import UsageError, check_directory, seed
+
+__all__ = ["add"]
+
+_ABOUT = """\
+Put hard cases (multiple values, rank below k, breakdowns, extreme scales, starts that lead astray,
+matrices that peers were reported to fail on) before trsvd's methods and oracles, and before every
+installed peer. Each answer is compared with the truth in double precision: it is right, or it says
+that it is not, or it is silently wrong. Exit code 1 if an answer of trsvd is silently wrong.
+"""
+
+_END = """\
+examples:
+  trsvd reliability --list
+  trsvd reliability --who 'trlan*' 'kyfan*' --cases 'copies at' --reasons
+  trsvd reliability --markdown docs/reliability.md
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "reliability",
+        help="hard cases: right, says that it is not, or silently wrong; trsvd and its peers",
+        description=_ABOUT,
+        epilog=_END,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=_run)
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        metavar="PATTERN",
+        help="cases by name: a part of it, or with * and ? all of it (default: all)",
+    )
+    parser.add_argument(
+        "--who", nargs="+", metavar="PATTERN", help="methods, oracles and peers (default: all)"
+    )
+    parser.add_argument("--list", action="store_true", help="list cases and contestants, and end")
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="SEED", help="of all random numbers (default: 0)"
+    )
+    parser.add_argument(
+        "--reasons", action="store_true", help="show every answer that is not right, and why"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every answer as JSON")
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE.md",
+        help="put the tables into a file, between its marks",
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """``trsvd reliability``."""
+    known = [one.name for one in contestants()]
+    names = reliability.chosen(arguments.who, known)
+    cases = reliability.chosen(arguments.cases, list(CASES))
+    if not names or not cases:
+        given = f"--cases {' '.join(arguments.cases or [])}" if names else "--who"
+        msg = f"{given}: nothing is called so; --list shows the names"
+        raise UsageError(msg)
+    if arguments.list:
+        print("\n".join([*cases, "", *names]))
+        return 0
+    for path in filter(None, (arguments.json, arguments.markdown)):
+        check_directory(path)
+    records = list(
+        reliability.run(patterns=cases, names=names, seed=arguments.seed, progress=_progress)
+    )
+    _show(reliability.summary(records))
+    if arguments.reasons:
+        for one in records:
+            if one.outcome is not Outcome.RIGHT:
+                print(f"{one.case}, {one.dtype}, {one.who}: {one.outcome.value}: {one.reason}")
+    if arguments.json:
+        text = json.dumps({"seed": arguments.seed, "answers": reliability.to_dicts(records)})
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+    if arguments.markdown:
+        try:
+            text = reliability.markdown(records, arguments.seed)
+            replace_table(arguments.markdown, text, of="reliability")
+        except (OSError, ValueError) as error:
+            raise UsageError(str(error)) from error
+    wrong = {Outcome.WRONG, Outcome.NAN}
+    return int(any(one.outcome in wrong for one in records if one.kind != "peer"))
+
+
+def _progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _show(rows: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            text.ljust(width) if place < 2 else text.rjust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+    sys.stdout.flush()

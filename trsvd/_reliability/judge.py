@@ -1,0 +1,341 @@
+"""What an answer is: right, or it says that it is not, or silently wrong.
+
+The judgement knows the truth; of the answer it takes what a caller would: the arrays, and what the
+solver said of them. Everything is compared after one scaling by a power of two, in double
+precision.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trsvd._arrays.arrays import HostArray
+from trsvd._oracles.result import LMOResult
+from trsvd._reliability.cases import Truth
+from trsvd._solve.result import Completeness, SVDResult
+
+__all__ = [
+    "Finding",
+    "Outcome",
+    "Standard",
+    "judge_result",
+    "judge_triplets",
+    "judge_update",
+    "value_bound",
+]
+
+
+class Outcome(enum.Enum):
+    """What became of a case."""
+
+    RIGHT = "right"
+    SAYS = "says that it is not"
+    CERTIFICATE = "within what the certificate leaves open"
+    NAN = "NaN or inf, without a word"
+    WRONG = "silently wrong"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An outcome, and why."""
+
+    outcome: Outcome
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What triplets that claim to be right are held to.
+
+    Parameters
+    ----------
+    tol : float
+        Relative residual.
+    eps : float
+        Rounding unit of the dtype that they were computed in.
+    orthonormality : float
+        Largest entry allowed in ``Q^H Q - I``.
+    least : float
+        Smallest positive number of the dtype.
+    """
+
+    tol: float
+    eps: float
+    orthonormality: float
+    least: float
+
+    @classmethod
+    def promised(cls, dtype: Any, shape: tuple[int, int], tol: float | None = None) -> Standard:
+        """What trsvd promises: its tolerance, and vectors orthonormal to rounding.
+
+        Inner products of length max(m, n) round at max(m, n) eps; vectors pass two such sums.
+        """
+        info = np.finfo(dtype)
+        eps = float(info.eps)
+        tol = eps**0.75 if tol is None else tol
+        return cls(tol, eps, 4 * max(*shape, 16) * eps, float(info.smallest_subnormal))
+
+    @classmethod
+    def half_of_the_digits(cls, dtype: Any, promised: float = 0.0) -> Standard:
+        """What nobody would call rounding any more: half of the digits wrong.
+
+        Or twice the tolerance that somebody promises, in rounding units, where that is more.
+        """
+        info = np.finfo(dtype)
+        eps = float(info.eps)
+        level = max(eps**0.5, 2 * promised * eps)
+        return cls(level, eps, level, float(info.smallest_subnormal))
+
+
+def value_bound(k: int, tol: float, shape: tuple[int, int], eps: float) -> float:
+    """How far k values with residuals of ``tol`` may be from k exact ones, relative to s_1.
+
+    Kahan: k values agree with k exact ones to the norm of the residual blocks, at most
+    ``sqrt(2 k) tol``; the rounding of LAPACK's values and of the products adds ``max(m, n) eps``.
+    """
+    return float((2 * k) ** 0.5 * tol + max(*shape, 16) * eps)
+
+
+# ---- triplets -------------------------------------------------------------------------------
+
+
+def judge_result(truth: Truth, result: SVDResult, host: Any, k: int, tol: float | None) -> Finding:
+    """What a result of trsvd is.
+
+    Not converged, it must still be what it says: orthonormal vectors, true residuals, values that
+    exceed the exact ones by no more than those allow.
+
+    Parameters
+    ----------
+    truth : Truth
+        About the matrix.
+    result : SVDResult
+        The answer.
+    host : callable
+        Brings an array of its library to the host.
+    k : int
+        Number of triplets that were asked for.
+    tol : float or None
+        The tolerance that was asked for.
+    """
+    U, S, Vh = (host(part) for part in result)
+    standard = Standard.promised(U.dtype, truth.B.shape, tol)
+    if not (np.isfinite(U).all() and np.isfinite(S).all() and np.isfinite(Vh).all()):
+        return Finding(Outcome.NAN)
+    answer = _Triplets.scaled(truth, U, S, Vh, standard)
+    fault = answer.malformed(k) or answer.not_orthonormal() or answer.dishonest(result.residuals)
+    if fault:
+        return Finding(Outcome.WRONG, fault)
+    if not result.converged:
+        above = answer.above_the_truth()
+        return Finding(Outcome.WRONG, above) if above else Finding(Outcome.SAYS, result.status.name)
+    fault = answer.residual_fault()
+    if fault:
+        return Finding(Outcome.WRONG, fault)
+    missed = answer.not_the_top()
+    if not missed:
+        return Finding(Outcome.RIGHT)
+    if answer.is_covered(result.completeness):
+        return Finding(Outcome.CERTIFICATE, f"{missed}; {result.completeness}")
+    return Finding(Outcome.WRONG, f"{missed}; {result.completeness}")
+
+
+def judge_triplets(
+    truth: Truth, U: HostArray, S: HostArray, Vh: HostArray, k: int, standard: Standard
+) -> Finding:
+    """What triplets are that came without a warning; in any order.
+
+    Parameters
+    ----------
+    truth : Truth
+        About the matrix.
+    U, S, Vh : numpy.ndarray
+        The answer.
+    k : int
+        Number of triplets that were asked for.
+    standard : Standard
+        What they are held to.
+    """
+    if not (np.isfinite(U).all() and np.isfinite(S).all() and np.isfinite(Vh).all()):
+        return Finding(Outcome.NAN)
+    if len(S) < k:
+        return Finding(Outcome.SAYS, f"returns {len(S)} triplets of {k}")
+    order = np.argsort(-S, kind="stable")
+    answer = _Triplets.scaled(truth, U[:, order], S[order], Vh[order], standard)
+    fault = (
+        answer.malformed(k)
+        or answer.not_orthonormal()
+        or answer.residual_fault()
+        or answer.not_the_top()
+    )
+    return Finding(Outcome.WRONG, fault) if fault else Finding(Outcome.RIGHT)
+
+
+@dataclass(frozen=True)
+class _Triplets:
+    """Triplets in double precision, scaled as the truth is."""
+
+    truth: Truth
+    U: HostArray
+    S: HostArray
+    V: HostArray
+    standard: Standard
+
+    @classmethod
+    def scaled(
+        cls, truth: Truth, U: HostArray, S: HostArray, Vh: HostArray, standard: Standard
+    ) -> _Triplets:
+        wide = truth.B.dtype if truth.B.dtype.kind == "c" else np.promote_types(U.dtype, np.float64)
+        return cls(
+            truth,
+            U.astype(wide),
+            np.ldexp(S.astype(np.float64), -truth.exponent),
+            Vh.astype(wide).conj().T,
+            standard,
+        )
+
+    @property
+    def unit(self) -> float:
+        """What errors are relative to."""
+        return float(self.truth.s[0]) or 1.0
+
+    @property
+    def rounding(self) -> float:
+        """Of products in the dtype, and of values that it has to hold."""
+        m, n = self.truth.B.shape
+        least = math.ldexp(self.standard.least, -self.truth.exponent)
+        return float(2 * max(m + n, 32) * self.standard.eps + least * max(m, n) ** 0.5 / self.unit)
+
+    @property
+    def bound(self) -> float:
+        """Of the values' errors, relative."""
+        least = math.ldexp(self.standard.least, -self.truth.exponent) / self.unit
+        return (
+            value_bound(len(self.S), self.standard.tol, self.truth.B.shape, self.standard.eps)
+            + least
+        )
+
+    @property
+    def residuals(self) -> HostArray:
+        left = np.linalg.norm(self.truth.B @ self.V - self.U * self.S, axis=0)
+        right = np.linalg.norm(self.truth.B.conj().T @ self.U - self.V * self.S, axis=0)
+        return np.maximum(left, right) / self.unit  # type: ignore[no-any-return]
+
+    def malformed(self, k: int) -> str:
+        m, n = self.truth.B.shape
+        shapes = (self.U.shape, self.S.shape, self.V.shape)
+        if shapes != ((m, k), (k,), (n, k)):
+            return f"U, S, V of shapes {shapes} for k = {k}"
+        level = self.standard.tol * self.unit  # (peers give -0.0 and the like)
+        descending = np.all(self.S[:-1] >= self.S[1:]) and np.all(-level <= self.S)
+        return "" if descending else "values not descending, or negative"
+
+    def not_orthonormal(self) -> str:
+        loss = max(
+            float(np.abs(Q.conj().T @ Q - np.eye(Q.shape[1])).max(initial=0.0))
+            for Q in (self.U, self.V)
+        )
+        return f"vectors not orthonormal: {loss:.1e}" if loss > self.standard.orthonormality else ""
+
+    def residual_fault(self) -> str:
+        worst = float(self.residuals.max(initial=0.0))
+        good = worst <= self.standard.tol + self.rounding
+        return "" if good else f"a residual of {worst:.1e} s_1"
+
+    def dishonest(self, claimed: HostArray) -> str:
+        """Whether the residuals that a result reports are not those that it has."""
+        # Reported ones are relative to the largest value found, which may be below s_1.
+        largest = float(self.S[0]) if len(self.S) and self.S[0] > 0 else self.unit
+        truly = self.residuals * self.unit / largest
+        error = float(np.abs(truly - claimed).max(initial=0.0))
+        allowed = self.rounding * self.unit / largest
+        return "" if error <= allowed else f"reported residuals are off by {error:.1e}"
+
+    def above_the_truth(self) -> str:
+        """Whether a value exceeds the exact one by more than the residuals allow (Kahan)."""
+        k, shape = len(self.S), self.truth.B.shape
+        worst = float(self.residuals.max(initial=0.0))
+        excess = float((self.S - self.truth.s[:k]).max(initial=0.0)) / self.unit
+        good = excess <= value_bound(k, worst, shape, self.standard.eps) + self.rounding
+        return "" if good else f"a value exceeds the exact one by {excess:.1e} s_1"
+
+    def not_the_top(self) -> str:
+        """Whether these are not the k largest: by the values, and by what they leave of A.
+
+        Eckart and Young: nothing of rank k leaves less than s_{k+1} in the spectral norm. With
+        residuals of tol it leaves that to ``(1 + 2 sqrt(2)) sqrt(2 k) tol``, to first order.
+        """
+        k, s = len(self.S), self.truth.s
+        error = float(np.abs(self.S - s[:k]).max(initial=0.0)) / self.unit
+        if error > self.bound:
+            return f"a value is off by {error:.1e} s_1"
+        following = float(s[k]) if k < len(s) else 0.0
+        rest = float(np.linalg.norm(self.truth.B - (self.U * self.S) @ self.V.conj().T, 2))
+        over = (rest - following) / self.unit
+        if over > 4 * self.bound + 4 * self.rounding:
+            return f"A less the triplets exceeds s_{k + 1} by {over:.1e} s_1"
+        return ""
+
+    def is_covered(self, completeness: Completeness) -> bool:
+        """Whether all that is missing is at most what the certificate leaves open."""
+        if completeness.kind != "probable":
+            return False
+        k, s = len(self.S), self.truth.s
+        bound = self.bound * self.unit
+        limit = float(self.S[-1]) + completeness.slack * float(self.S[0])
+        reach = (1 + completeness.eta) * limit + bound
+        return bool(np.all(s[:k] <= np.maximum(self.S + bound, reach)))
+
+
+# ---- updates of oracles ---------------------------------------------------------------------
+
+
+def judge_update(
+    truth: Truth, result: LMOResult, D: HostArray, k: int, asked: float | None
+) -> Finding:
+    """What an update of the oracle of the dual Ky Fan k-norm ball is.
+
+    It must lie in the ball, and fall short of the support function by no more than the gap that is
+    reported, or that was asked for where that is more.
+
+    Parameters
+    ----------
+    truth : Truth
+        About G.
+    result : LMOResult
+        The answer.
+    D : numpy.ndarray of shape (m, n)
+        Its update, on the host.
+    k : int
+        Of the norm; min(m, n) for the spectral ball.
+    asked : float or None
+        The gap asked for.
+    """
+    if not np.isfinite(D).all():
+        return Finding(Outcome.NAN)
+    eps = float(np.finfo(D.dtype).eps)
+    wide = D.astype(np.promote_types(D.dtype, np.float64))
+    rounding = 8 * max(*D.shape, 16) * eps
+    values = np.linalg.svd(wide, compute_uv=False)
+    k = min(k, len(values))
+    gauge = max(float(values[0]), float(values.sum()) / k)
+    if gauge > 1 + rounding:
+        return Finding(Outcome.WRONG, f"outside of the ball: gauge {gauge:.6g}")
+    support = float(truth.s[:k].sum())
+    attained = -float(np.vdot(truth.B, wide).real)
+    gap = 1 - attained / support if support else 0.0
+    said = max(result.gap, asked or 0.0)
+    if gap > said + rounding:
+        reason = f"a gap of {gap:.1e}, and {said:.1e} ({result.gap_kind}) is what it says"
+        # (An estimate that is not met is no proof of anything, but it was given as a gap.)
+        if result.status.converged:
+            return Finding(Outcome.WRONG, reason)
+        return Finding(Outcome.SAYS, f"{result.status.name}: {reason}")
+    if not result.status.converged:
+        return Finding(Outcome.SAYS, result.status.name)
+    return Finding(Outcome.RIGHT)

@@ -1,0 +1,1 @@
+"""One truncated SVD, from the arguments to the result."""

@@ -1,0 +1,479 @@
+"""The one loop that drives every method: step, look, stop, check."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, Literal
+
+import numpy as np
+
+from trsvd._arrays.arrays import Array, HostArray
+from trsvd._arrays.dtypes import describe, dtype_name
+from trsvd._compiled.threads import one_blas_thread
+from trsvd._errors import NotConverged, Status, warn_caller
+from trsvd._krylov.rayleigh_ritz import (
+    Ritz,
+    orthogonality_loss,
+    rayleigh_ritz,
+    residual_blocks,
+    residual_norms,
+)
+from trsvd._krylov.stopping import Energy, Gap, Residual, Values
+from trsvd._solve.problem import Problem, State
+from trsvd._solve.result import Completeness, Info, SVDResult
+from trsvd._solve.second_look import second_look
+from trsvd._solve.spectrum_check import check_fits, check_spectrum
+from trsvd._solve.verify import check_completeness
+from trsvd._validate import check_cap
+from trsvd.methods import Direct, Method, Run
+
+__all__ = ["Callback", "GaveWay", "OnFailure", "Request", "Verify", "solve"]
+
+# Handed to a method that draws no random numbers, so that none is made for each call.
+_NOT_USED = np.random.default_rng(0)
+
+# U^H U and V^H V may differ from I by this many rounding units, times sqrt(max(m, n)).
+_SKEW = 16
+
+Callback = Callable[[Info], bool | None]
+OnFailure = Literal["return", "raise"]
+Verify = bool | float | Literal["exact"]
+AnyStop = Residual | Values | Energy | Gap
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a run is to be carried out: the arguments that `svds` and its relatives share."""
+
+    start: Any
+    max_matvecs: int | None
+    callback: Any
+    on_failure: str
+    verify: Any
+    gives_way: bool = False  # somebody else takes over from a run that will not do: `GaveWay`
+
+    def __post_init__(self) -> None:
+        if self.eta is None:
+            known = isinstance(self.verify, bool) or self.verify == "exact"
+        else:
+            known = 0 < self.eta < math.inf
+        if not known:
+            msg = (
+                f"verify={self.verify!r}; it is True, False, 'exact', or the share of s_k by which "
+                "a missed value may exceed it: a positive number"
+            )
+            raise ValueError(msg)
+        if self.on_failure not in ("return", "raise"):
+            msg = f"on_failure={self.on_failure!r}; it is 'return' or 'raise'"
+            raise ValueError(msg)
+        if self.callback is not None and not callable(self.callback):
+            msg = f"callback is {describe(self.callback)}; pass a function of one argument"
+            raise TypeError(msg)
+
+    @property
+    def eta(self) -> float | None:
+        """What the check for missed values is to certify; None leaves it to the check."""
+        if isinstance(self.verify, bool) or not isinstance(self.verify, Real):
+            return None
+        return float(self.verify)
+
+
+class GaveWay(Exception):
+    """A run ended without an answer, for which somebody else was to take over."""
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Triplets (as the operator scales them) and their residuals, relative to s_1."""
+
+    triplets: tuple[Array, HostArray, Array]
+    residuals: HostArray
+
+
+# Largest residual, in rounding units of s_1, that is called the rounding floor.
+_FLOOR = 1000
+
+
+class _Decline:
+    """Residuals relative to s_1, and whether they still go down."""
+
+    def __init__(self, eps: float) -> None:
+        self.eps, self.best, self.waited = eps, math.inf, 0
+
+    def verdict(self, worst: float, rounding: float = 0.0) -> Status | None:
+        """How a run ends whose residuals, and rounding errors of products, are these."""
+        if worst < 0.99 * self.best:
+            self.best, self.waited = worst, 0
+            return None
+        self.waited += 1
+        if self.waited >= 20 and worst < 30 * self.eps:
+            return Status.ROUNDING_FLOOR
+        if self.waited >= 20 and worst < rounding:
+            return Status.CANCELLATION
+        return Status.STAGNATED if self.waited >= 500 else None
+
+
+class _Driver:
+    """The one loop: steps, looks, stops."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        run: Run,
+        stop: AnyStop,
+        k: int,
+        limit: int,
+        cap: int,
+        request: Request,
+    ) -> None:
+        self.problem, self.run, self.stop = problem, run, stop
+        self.request, callback = request, request.callback
+        capped = request.max_matvecs is not None and cap < _usual_cap(problem.rank, k)
+        run.single_steps = callback is not None or capped
+        self.k, self.limit, self.cap, self.callback = k, limit, cap, callback
+        self.target = k
+        self.truncated = self.tightened = False
+        self.strict: AnyStop = stop
+        self.decline = _Decline(problem.eps)
+
+    def iterate(self) -> Status | None:
+        """Step until the stop is satisfied (None) or something else ends the run."""
+        run, op = self.run, self.problem.op
+        if run.available and self._satisfied(run.report(now=True)):
+            return None
+        while not run.finished:
+            if op.matvecs + run.next_cost + run.extract_cost > self.cap:
+                return Status.MAX_MATVECS
+            run.step(op)
+            if run.hopeless and self.request.gives_way:
+                return Status.STAGNATED
+            if self.callback is not None and run.available >= self.k and self._call_back():
+                return Status.CALLBACK
+            ritz = run.report()
+            if ritz is None:
+                continue
+            if self._satisfied(ritz):
+                return None
+            status = self._floor(ritz)
+            if status is not None:
+                return status
+        return None if self._satisfied(run.report(now=True)) else Status.MAX_ITERATIONS
+
+    def _satisfied(self, ritz: Ritz | None) -> bool:
+        if ritz is None:
+            return False
+        if isinstance(self.stop, Values):  # until extraction tells what is below the resolution
+            ritz = replace(ritz, S=np.maximum(ritz.S, self.run.resolution * ritz.S[:1]))
+        unit = self.problem.unit
+        verdict = self.strict.judge(ritz.times(unit), self.problem.rank)
+        self.k, self.truncated = min(verdict.k, self.limit), False
+        # MAX_K needs one value more than max_k: only then it is known that the next one is wanted.
+        known = len(ritz.S) > self.limit
+        if verdict.k > self.limit and known:
+            residuals = ritz.residuals[: self.limit]
+            self.truncated = bool(np.all(residuals <= self.strict.tol * ritz.S[0]))
+            if self.truncated or self.target >= self.limit:
+                return self.truncated
+        elif verdict.done:
+            return True
+        if verdict.k > self.target:
+            most = self.limit if known else self.limit + 1
+            self.target = min(most, max(verdict.k, self.target + self.target // 2))
+            self.run.retarget(self.target)
+        return False
+
+    def _floor(self, ritz: Ritz) -> Status | None:
+        if ritz.S[0] == 0 or len(ritz.S) < self.target:
+            return None
+        top = float(ritz.S[0])
+        worst = float(ritz.residuals[: max(self.k, 1)].max()) / top
+        return self.decline.verdict(worst, self.problem.op.rounding / top)
+
+    def _call_back(self) -> bool:
+        problem, run, k = self.problem, self.run, self.k
+        assert self.callback is not None
+
+        def triplets() -> tuple[Array, Array, Array]:
+            problem.op.verifying = True
+            now = run.extract(problem.op, k)
+            problem.op.verifying = False
+            return problem.hand_out(now)
+
+        op = problem.op
+        answer = self.callback(Info(run.iterations, op.matvecs, op.passes, triplets))
+        # A comparison of arrays gives a truth value of their library, which is meant too.
+        is_truth = isinstance(answer, bool) or dtype_name(getattr(answer, "dtype", "O")) == "bool"
+        return is_truth and bool(answer)
+
+    def tighten(self) -> bool:
+        """Go on after values were missed, once: what is larger may lie ahead in the same space.
+
+        With a loose tolerance residuals are small before the leading values have come up.
+        """
+        if self.tightened or self.run.finished or not isinstance(self.strict, Residual):
+            return False
+        self.strict, self.tightened = replace(self.strict, tol=0.1 * self.strict.tol), True
+        self.run.aim_at(self.strict.tol)
+        return True
+
+    @property
+    def at_the_floor(self) -> bool:
+        """Whether residuals that are too large now stay so."""
+        return self.run.exact or self.strict.tol < 0.1 * self.problem.eps
+
+    def verdict(self, outcome: _Outcome, ended: Status | None) -> Status | None:
+        """How the run ended, by the residuals from products; None to go on.
+
+        The recurrence estimates residuals; where it was too good, more is asked of it until it is
+        at the rounding level itself.
+        """
+        fixed, good = isinstance(self.stop, Residual), self.stop.accepts(outcome.residuals)
+        if good and (ended is None or (fixed and ended is not Status.CALLBACK)):
+            return Status.MAX_K if self.truncated else Status.CONVERGED
+        if ended is not None:
+            return self._floor_of(outcome) if ended is Status.ROUNDING_FLOOR else ended
+        if self.run.escalate():
+            self.decline = _Decline(self.problem.eps)  # another way, which may begin anew
+            return None
+        if self.at_the_floor:
+            return self._floor_of(outcome)
+        if self.run.finished or isinstance(self.strict, Gap):
+            return Status.MAX_ITERATIONS
+        self.strict = replace(self.strict, tol=self.strict.tol * 0.1)
+        self.run.aim_at(self.strict.tol)
+        return None
+
+    def _floor_of(self, outcome: _Outcome) -> Status:
+        """Why residuals from products stay as they are."""
+        worst, top = outcome.residuals.max(initial=0.0), float(outcome.triplets[1].max(initial=0.0))
+        if not worst > _FLOOR * self.problem.eps:
+            return Status.ROUNDING_FLOOR
+        return Status.CANCELLATION if worst * top <= self.problem.op.rounding else Status.STAGNATED
+
+
+def solve(
+    problem: Problem, method: Method, stop: AnyStop, request: Request, k: int, limit: int
+) -> SVDResult:
+    """Drive the method until its answer is right, or until it can be said why it is not.
+
+    Parameters
+    ----------
+    problem : Problem
+        The matrix.
+    method : Method
+        What to compute with.
+    stop : Stop
+        What is wanted.
+    request : Request
+        The arguments that all public functions share.
+    k, limit : int
+        How many triplets to aim at first, and at most.
+    """
+    exactly = isinstance(request.verify, str)
+    if exactly:
+        check_fits(problem.op.shape)
+    with problem.arrays.as_asked():
+        driver = _begun(problem, method, stop, request, k, limit)
+        # (The full spectrum is work for a BLAS.)
+        alone = driver.run.shares_products(problem.op) and not exactly
+        with one_blas_thread() if alone else nullcontext():
+            return _answer(driver, method, exactly=exactly)
+
+
+def _begun(
+    problem: Problem, method: Method, stop: AnyStop, request: Request, k: int, limit: int
+) -> _Driver:
+    op, rank = problem.op, problem.rank
+    cap = _usual_cap(rank, k)
+    if request.max_matvecs is not None:
+        cap = check_cap(request.max_matvecs)
+    elif request.gives_way:  # beyond, whoever takes over has long been done
+        cap = min(cap, op.matvecs + 4 * rank + 20 * k)
+    run = _begin(problem, method, k, stop.aim, request.start, cap)
+    return _Driver(problem, run, stop, k, limit, cap, request)
+
+
+def _answer(driver: _Driver, method: Method, *, exactly: bool) -> SVDResult:
+    problem, stop, request, cap = driver.problem, driver.stop, driver.request, driver.cap
+    op = problem.op
+    completeness = Completeness("unchecked")
+    width, before, latest = 1, None, None
+    while True:
+        ended = driver.iterate()
+        as_good_as_can_be = ended is Status.ROUNDING_FLOOR and isinstance(stop, Residual)
+        if ended is not None and request.gives_way and not as_good_as_can_be:
+            raise GaveWay
+        outcome = _examine(problem, driver, ended)
+        if outcome is None:
+            if request.gives_way:
+                raise GaveWay
+            if latest is not None:
+                outcome, status = latest, Status.MAX_MATVECS
+                break
+            if before is None:
+                msg = (
+                    f"max_matvecs={cap} is too small: {op.matvecs} products gave "
+                    f"{driver.run.available} of {driver.k} triplets; {method} makes "
+                    f"{driver.run.next_cost} products at a time"
+                )
+                raise ValueError(msg)
+            outcome, status = before, Status.INCOMPLETE
+            break
+        verdict = driver.verdict(outcome, ended)
+        if verdict is None:
+            latest = outcome
+            continue
+        status = verdict
+        if status not in (Status.CONVERGED, Status.MAX_K) or not request.verify:
+            break
+        op.verifying = True
+        # Cut off at max_k, these have to be the leading ones, whatever else would be wanted.
+        asked = Residual(driver.k, stop.tol) if driver.truncated else stop
+        if exactly:
+            completeness, missed = check_spectrum(
+                op, driver.run, outcome.triplets, asked, problem.unit
+            )
+        else:
+            completeness, missed = check_completeness(
+                op,
+                driver.run,
+                outcome.triplets,
+                asked,
+                problem.unit,
+                lambda: problem.rng,
+                width,
+                request.eta,
+            )
+        op.verifying = False
+        if missed is None:
+            break
+        if driver.tighten():
+            latest = outcome
+            continue
+        before, latest, width = outcome, None, min(2 * width, max(1, driver.k))
+        driver = _restarted(driver, method, outcome, missed)
+    return _finish(driver, method, outcome, status, completeness, request.on_failure)
+
+
+def _usual_cap(rank: int, k: int) -> int:
+    """Products that no run should need."""
+    return max(200 * rank, 1000 * k)
+
+
+def _begin(problem: Problem, method: Method, k: int, tol: float, start: Any, cap: int) -> Run:
+    if problem.state is None:
+        block = problem.start_block(start, cap)
+        rng = _NOT_USED if isinstance(method, Direct) else problem.rng
+        return method.init(problem.op, k, tol=tol, start=block, rng=rng)
+    if start is not None:
+        msg = "start and state are both given; state= goes on with A, start= begins anew"
+        raise ValueError(msg)
+    run = problem.state.run.copy()
+    if problem.rng_given:
+        run.rng = problem.rng
+    run.retarget(k)
+    run.aim_at(tol)
+    return run
+
+
+def _restarted(driver: _Driver, method: Method, outcome: _Outcome, missed: Array) -> _Driver:
+    """Begin anew from what was found and what was missed."""
+    problem, stop = driver.problem, driver.stop
+    block = problem.arrays.xp.concat([outcome.triplets[2], missed], axis=1)
+    block = block[:, : min(problem.rank, int(block.shape[1]))]
+    k = driver.target
+    if not isinstance(stop, Residual):
+        k = min(driver.limit, max(1, driver.k + int(missed.shape[1])))
+    run = method.init(problem.op, k, tol=stop.aim, start=block, rng=problem.rng)
+    run.iterations += driver.run.iterations
+    return _Driver(problem, run, stop, k, driver.limit, driver.cap, driver.request)
+
+
+def _examine(problem: Problem, driver: _Driver, ended: Status | None) -> _Outcome | None:
+    """The triplets as they stand, with residuals from products; None if there are too few."""
+    run, op, k = driver.run, problem.op, driver.k
+    if not isinstance(driver.stop, (Residual, Gap)) and run.available:
+        # How many are wanted is not known yet; these are the ones that there are.
+        k = min(k, run.available)
+    if run.available < k or (k and op.matvecs + run.extract_cost > driver.cap):
+        return None
+    if k == 0:
+        none = (problem.arrays.zeros(rows, 0) for rows in op.shape)
+        return _Outcome((next(none), np.zeros(0), next(none)), np.zeros(0))
+    U, S, V = run.extract(op, k)
+    op.verifying, exact_side = True, run.exact_side
+    if not orthogonality_loss(op.arrays, U, V) <= _SKEW * problem.eps * math.sqrt(max(op.shape)):
+        U, S, V = rayleigh_ritz(op, V, problem.rng, k, skew=True)
+        exact_side = "left"
+    if isinstance(driver.stop, Gap):
+        op.verifying = False
+        return _Outcome((U, S, V), np.full(k, np.nan))
+    blocks = residual_blocks(op, U, S, V, exact=exact_side)
+    residuals = residual_norms(op.arrays, blocks)
+    # (A run that was cut off is handed out as it stands.)
+    last = ended is Status.ROUNDING_FLOOR or (ended is None and driver.at_the_floor)
+    better = second_look(op, (U, S, V), blocks, residuals, driver.stop.tol, last=last)
+    if better is not None:
+        (U, S, V), residuals = better
+    op.verifying = False
+    if isinstance(driver.stop, Values):  # which was judged by values before extraction
+        driver.k = k = driver.stop.count(S * problem.unit)
+        driver.truncated = driver.truncated and k >= driver.limit
+        (U, S, V), residuals = (U[:, :k], S[:k], V[:, :k]), residuals[:k]
+    if not np.isfinite(residuals).all():
+        msg = (
+            "a product with A (or its adjoint) returned NaN or inf when the triplets were checked; "
+            "find it in A, or scale A down"
+        )
+        raise ValueError(msg)
+    return _Outcome((U, S, V), residuals / S[0] if k and S[0] > 0 else residuals)
+
+
+def _finish(
+    driver: _Driver,
+    method: Method,
+    outcome: _Outcome,
+    status: Status,
+    completeness: Completeness,
+    on_failure: str,
+) -> SVDResult:
+    """Hand out the result in the user's terms, and warn or raise where it misses the tolerance."""
+    problem, op = driver.problem, driver.problem.op
+    driver.run.release()
+    U, S, Vh = problem.hand_out(outcome.triplets)
+    result = SVDResult(
+        U=U,
+        S=S,
+        Vh=Vh,
+        residuals=outcome.residuals,
+        converged=status.converged,
+        status=status,
+        matvecs=op.matvecs,
+        matvecs_verify=op.matvecs_verify,
+        passes=op.passes,
+        iterations=driver.run.iterations,
+        method=method,
+        state=State(driver.run, method, problem.shape, problem.arrays, op.scale_exponent),
+        completeness=completeness,
+    )
+    if not result.converged:
+        cause = ""
+        if status is Status.CANCELLATION:
+            top = float(outcome.triplets[1][0])
+            share = op.rounding / top if top else math.inf
+            cause = f"rounding errors of products up to {share:.2e} of s_1, "
+        text, stop = status.value, driver.stop
+        if isinstance(stop, Gap):
+            text = text.replace("every residual reached tol", "the gap was reached")
+            asked = f"a relative gap of {stop.gap:.2e} was asked for"
+        else:
+            asked = f"largest residual {result.residuals.max(initial=0.0):.2e}, tol {stop.tol:.2e}"
+        msg = f"{text} ({cause}{asked}, {result.matvecs} products by {method})"
+        if on_failure == "raise":
+            raise NotConverged(msg, result)
+        warn_caller(msg)
+    return result

@@ -1,0 +1,242 @@
+"""A user's matrix as the methods see it, and what comes back in the user's terms."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from trsvd._arrays.admit import admitted
+from trsvd._arrays.arrays import Array, Arrays, HostArray, is_array
+from trsvd._arrays.dtypes import describe, is_numeric, split_power
+from trsvd._plan.precision import are_moderate
+from trsvd._solve.result import Subspace, SVDResult
+from trsvd._solve.select import select_method
+from trsvd._validate import check_rng, is_seed, named_method
+from trsvd.methods import Method, Run
+from trsvd.operators import AdjointOperator, as_operator
+from trsvd.operators.base import MatrixOperator
+from trsvd.operators.counting import Metered
+from trsvd.operators.probe import Probed, probe
+
+__all__ = ["Problem", "State", "check_start", "size_of_start"]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands: handed back as ``state=`` with the same matrix."""
+
+    run: Run
+    method: Method
+    shape: tuple[int, int]
+    arrays: Arrays
+    scale_exponent: int
+
+
+def check_start(start: Any, arrays: Arrays | None) -> None:
+    """TypeError unless a start is vectors, real ones for a real matrix.
+
+    Parameters
+    ----------
+    start : Subspace, SVDResult or array
+        Right vectors, or what has them.
+    arrays : Arrays, optional
+        What the matrix lives in; where it is None, only the kind of the start is looked at.
+    """
+    vectors = start.Vh if isinstance(start, (SVDResult, Subspace)) else start
+    masked = isinstance(vectors, np.ma.MaskedArray)
+    if masked or not (is_array(vectors) and is_numeric(admitted(vectors).dtype)):
+        msg = f"start is {describe(start)}; pass an array of shape (n, p), a Subspace or a result"
+        raise TypeError(msg)
+    if arrays is not None and arrays.would_lose_imaginary(vectors):
+        msg = (
+            f"start is complex and the matrix is real ({arrays.dtype_name}); real right vectors "
+            "belong to a real matrix: pass the real part"
+        )
+        raise TypeError(msg)
+
+
+def size_of_start(arrays: Arrays, block: Array) -> float:
+    """The largest entry of start vectors, in modulus; ValueError unless all are finite."""
+    size = arrays.max_abs(block)
+    if not math.isfinite(size):
+        msg = "start contains NaN or inf; pass finite vectors, or start=None"
+        raise ValueError(msg)
+    return size
+
+
+def _probed(op: MatrixOperator, rng: np.random.Generator) -> Probed:
+    """Probe an operator; where products with unit vectors are denormal, by longer vectors too.
+
+    Denormal numbers have few digits: a product with a unit vector may round to zero.
+    """
+    probed = probe(op, rng)
+    finfo = np.finfo(op.arrays.host_dtype)
+    if max(probed.size, probed.rounding) >= float(finfo.tiny) / float(finfo.eps):
+        return probed
+    exponent = -int(finfo.minexp) + int(finfo.nmant)
+    raised = Metered(op, None)
+    raised.set_scale(exponent)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            again = probe(raised, rng)
+    except ValueError:  # parts that are not small cancel
+        return probed
+    return Probed(
+        size=math.ldexp(again.size, -exponent),
+        rounding=math.ldexp(again.rounding, -exponent),
+        noise=math.ldexp(again.noise, -exponent),
+        matvecs=probed.matvecs + again.matvecs,
+    )
+
+
+class Problem:
+    """A user's matrix as the methods work on it: at least as tall as wide, scaled, counted."""
+
+    def __init__(self, A: Any, rng: Any, state: Any, *, in_compute_dtype: bool = False) -> None:
+        self.user_op = as_operator(A)
+        self.rng_given = rng is not None
+        self._seed: int | None = rng if is_seed(rng) else None
+        if self.rng_given and self._seed is None:
+            self.rng = check_rng(rng)
+        self.arrays = self.user_op.arrays
+        self.in_compute_dtype = in_compute_dtype
+        if in_compute_dtype:  # nothing is rounded to half precision on the way out
+            self.arrays = self.arrays.keeping
+        self.eps = self.arrays.eps
+        self.shape = self.user_op.shape
+        self.flipped = self.shape[0] < self.shape[1]
+        self.rank = min(self.shape)
+        op = AdjointOperator(self.user_op) if self.flipped else self.user_op
+        norm = op.rough_norm()
+        entries = self.shape[0] * self.shape[1]
+        if norm is None or not are_moderate(norm, entries):
+            norm, size = None, op.max_abs()
+        else:
+            size = norm / math.sqrt(entries)
+        probed = None
+        if size is None:
+            probed = _probed(op, self.rng)
+            size = probed.size
+        elif not math.isfinite(size):
+            msg = (
+                f"the matrix contains NaN or inf (its largest entry is {size}), and such a matrix "
+                "has no SVD; find where they come from, remove or replace them"
+            )
+            raise ValueError(msg)
+        self.op = Metered(op, size)
+        self.op.norm_hint = norm
+        if probed is not None:
+            self.op.matvecs_verify = probed.matvecs
+            self.op.rounding = math.ldexp(probed.rounding, self.op.scale_exponent)
+            self.op.noise = math.ldexp(probed.noise, self.op.scale_exponent)
+        self.state = self._checked_state(state)
+
+    @cached_property
+    def rng(self) -> np.random.Generator:
+        """Where random numbers come from; made when it is asked for."""
+        return np.random.default_rng(self._seed)
+
+    def _checked_state(self, state: Any) -> State | None:
+        if state is None:
+            return None
+        if isinstance(state, SVDResult):
+            state = state.state
+        if not isinstance(state, State):
+            msg = f"state is a {type(state).__name__}; pass result.state of an earlier call"
+            raise TypeError(msg)
+        if state.shape != self.shape or not state.arrays.same_kind(self.arrays):
+            msg = (
+                f"state belongs to a matrix of shape {state.shape} in {state.arrays}, A has "
+                f"shape {self.shape} in {self.arrays}; state= goes on with the same "
+                "matrix, start= begins near an earlier result with another"
+            )
+            raise ValueError(msg)
+        self.op.set_scale(state.scale_exponent)
+        return state
+
+    @property
+    def unit(self) -> float:
+        """What a singular value of the scaled operator is multiplied by to be one of A."""
+        return math.ldexp(1.0, -self.op.scale_exponent)
+
+    def method_for(
+        self, method: str | Method | None, k: int, tol: float, max_matvecs: int | None
+    ) -> Method:
+        if self.state is not None:
+            if method is not None and named_method(method) != self.state.method:
+                msg = (
+                    f"state was made by {self.state.method}; it cannot go on as "
+                    f"{named_method(method)}: leave method out, or start anew with start=result"
+                )
+                raise ValueError(msg)
+            return self.state.method
+        if method is None:
+            return select_method(self.user_op, k, tol, max_matvecs=max_matvecs).method
+        return named_method(method)
+
+    def hand_out(self, triplets: tuple[Array, HostArray, Array]) -> tuple[Array, Array, Array]:
+        """U, S and Vh of A itself, in the user's dtype, with the phases fixed.
+
+        Where vectors stay in the compute dtype, S stays on the host in double precision, and as the
+        operator is scaled: times `unit` large ones may be inf, and small ones denormal, or zero.
+        """
+        arrays = self.arrays
+        U, S, V = triplets
+        if self.flipped:
+            U, V = V, U
+        if len(S):
+            U, V = arrays.fix_phases(U, V)
+        values: Array = S
+        if not self.in_compute_dtype:
+            if self.op.scale_exponent:
+                with np.errstate(over="ignore"):  # looked at next
+                    S = np.ldexp(S, -self.op.scale_exponent)
+            values = arrays.hand_out_values(S)
+        return arrays.hand_out(U), values, arrays.hand_out(arrays.adjoint(V))
+
+    def start_block(self, start: Any, cap: int) -> Array | None:
+        """The user's start as right vectors of the operator that the methods see.
+
+        For a wide A right vectors become left ones by a product, which has to stay under the cap.
+        """
+        if start is None:
+            return None
+        arrays, (m, n) = self.arrays, self.shape
+        check_start(start, arrays)
+        if isinstance(start, (SVDResult, Subspace)):
+            rows = start.U if self.flipped else arrays.adjoint(arrays.take(start.Vh))
+            block = arrays.take(rows)
+            if (start.U.shape[0], start.Vh.shape[1]) != (m, n):
+                msg = (
+                    f"start is a result for shape {(start.U.shape[0], start.Vh.shape[1])}, A has "
+                    f"shape {(m, n)}; a warm start needs the same shape"
+                )
+                raise ValueError(msg)
+            if block.shape[1] == 0:
+                return None
+        else:
+            if start.ndim not in {1, 2} or start.shape[0] != n or 0 in tuple(start.shape):
+                msg = (
+                    f"start has shape {tuple(start.shape)}; right vectors for A of shape {(m, n)} "
+                    f"have shape ({n}, p), or ({n},) for one"
+                )
+                raise ValueError(msg)
+            block = arrays.take(start if start.ndim == 2 else start[:, None])
+        size = size_of_start(arrays, block)
+        if size:
+            before, after = split_power(-math.frexp(size)[1])
+            block = block * before * after
+        width = min(self.rank, int(block.shape[1]))
+        if self.flipped and is_array(start):
+            if width > cap:
+                msg = (
+                    f"max_matvecs={cap} is too small: a start of {width} right vectors takes as "
+                    "many products to begin with on a matrix with more columns than rows"
+                )
+                raise ValueError(msg)
+            return self.op.rmatmat(block[:, :width])
+        return block[:, :width]

@@ -1,0 +1,223 @@
+"""The choice of a method, which can be asked why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trsvd._arrays.arrays import is_array
+from trsvd._arrays.dtypes import is_sparse
+from trsvd._compiled import kernels
+from trsvd._validate import check_cap, check_k, check_tol
+from trsvd.methods import Direct, Method, ThickRestartLanczos
+from trsvd.operators.base import MatrixOperator, as_operator
+from trsvd.operators.gram import is_worth_forming, stays_in_cache
+
+__all__ = ["SMALL", "Selection", "compiled_lanczos", "select_method", "suits_direct"]
+
+# Up to this min(m, n) a dense factorization takes about as long as a few dozen Lanczos steps.
+SMALL = 500
+_DENSE_BYTES = 1 << 31
+# Up to this min(m, n) compiled steps were measured against the Gram matrix and its eigenvectors.
+_GRAM_UP_TO = 4096
+# Largest k, as a share of min(m, n)^2 / max(m, n), that Lanczos is faster for; and where float32
+# does not stay in cache, to a loose tolerance (a run that will not do gives way early).
+_SHARE, _SHARE_LOOSE = 0.2, 0.35
+# And, as a share of min(m, n), where it has a Gram matrix that is worth forming.
+_SHARE_FORMED = 0.11
+_TIGHT, _LOOSE = 1e-6, 1e-3  # tolerances
+_COMPILED_SPARSE = "; compiled Lanczos steps on the Gram operator keep no basis on the longer side"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A method, and why it was chosen.
+
+    Attributes
+    ----------
+    method : Method
+        With its options.
+    reason : str
+        One sentence.
+    """
+
+    method: Method
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.method}: {self.reason}"
+
+
+def select_method(
+    A: Any, k: int, tol: float | None = None, *, max_matvecs: int | None = None
+) -> Selection:
+    """The method that `svds` uses when it is given none, and why.
+
+    Parameters
+    ----------
+    A : array, sparse matrix or operator of shape (m, n)
+        As for `svds`; not looked into, only its kind, shape and dtype count.
+    k : int
+        Number of triplets.
+    tol : float, optional
+        Relative residual asked for.
+    max_matvecs : int, optional
+        Cap on the products; a direct method counts min(m, n).
+
+    Returns
+    -------
+    Selection
+        ``method`` and ``reason``.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> print(trsvd.select_method(np.zeros((100, 50)), 5))
+    Direct(route='auto'): min(m, n) = 50 is small: a dense factorization costs least
+    """
+    op = as_operator(A)
+    m, n = op.shape
+    rank = min(m, n)
+    k = check_k(k, rank)
+    max_matvecs = None if max_matvecs is None else check_cap(max_matvecs)
+    entries = op.max_abs.__func__ is not MatrixOperator.max_abs  # type: ignore[attr-defined]
+    dense = is_array(getattr(op, "_A", None))
+    bytes_dense = m * n * op.arrays.host_dtype.itemsize
+    affordable = max_matvecs is None or max_matvecs >= rank
+    iterative = ThickRestartLanczos()
+    if not affordable:
+        return Selection(iterative, f"max_matvecs = {max_matvecs} is less than min(m, n) = {rank}")
+    tol = check_tol(tol, op.arrays.eps)
+    if bytes_dense > _DENSE_BYTES and not dense:
+        compiled = _has_compiled_steps(op, tol)
+        return Selection(
+            ThickRestartLanczos(gram=compiled, block_size=_block_size(op, k, tol)),
+            "as a dense array the matrix would take over 2 GiB"
+            + (_COMPILED_SPARSE if compiled else ""),
+        )
+    if rank <= 64 or (dense and rank <= SMALL and not _compiled_pays(op, k, tol)):
+        return Selection(
+            Direct(), f"min(m, n) = {rank} is small: a dense factorization costs least"
+        )
+    if dense and max(m, n) >= 8 * rank and rank <= 2048:
+        return Selection(
+            Direct(),
+            f"max(m, n) / min(m, n) = {max(m, n) / rank:.3g}: the Gram matrix of the smaller side "
+            "costs one pass",
+        )
+    share = k / rank
+    lanczos = compiled_lanczos(op, k, tol) if dense else None
+    if lanczos is not None and is_worth_forming(op, k, tol):
+        return Selection(
+            lanczos,
+            f"k = {k} of a {m} x {n} matrix, rows in memory: compiled Lanczos steps with the Gram "
+            "matrix of the smaller side cost least",
+        )
+    if lanczos is not None:
+        return Selection(
+            lanczos,
+            f"k = {k} of min(m, n) = {rank}, rows in memory: compiled Lanczos steps on the Gram "
+            "operator cost least",
+        )
+    if dense and rank <= _GRAM_UP_TO and _has_compiled_steps(op, tol):
+        return Selection(
+            Direct(),
+            f"k = {k} of a {m} x {n} matrix: compiled Lanczos steps would take longer than the "
+            "Gram matrix of the smaller side",
+        )
+    if share > ((0.02 if rank <= 2048 else 0.05) if dense else 0.25):
+        return Selection(
+            Direct(),
+            f"k is {share:.0%} of min(m, n): Lanczos would take about as many products as there "
+            "are columns",
+        )
+    kind = "dense" if dense else "sparse" if entries else "known by its products"
+    if kind == "sparse" and _has_compiled_steps(op, tol):
+        return Selection(
+            ThickRestartLanczos(gram=True, block_size=_block_size(op, k, tol)),
+            f"k = {k} of min(m, n) = {rank}, sparse{_COMPILED_SPARSE}",
+        )
+    return Selection(
+        iterative,
+        f"k = {k} of min(m, n) = {rank}, {kind}: Lanczos takes the fewest products",
+    )
+
+
+def suits_direct(op: MatrixOperator) -> bool:
+    """Whether the matrix is an array, of a size that a dense factorization suits."""
+    return is_array(getattr(op, "_A", None)) and min(op.shape) <= _GRAM_UP_TO
+
+
+def compiled_lanczos(
+    op: MatrixOperator, k: int, tol: float, share: float | None = None
+) -> ThickRestartLanczos | None:
+    """Lanczos on the Gram operator, where compiled steps on a dense matrix cost least.
+
+    Parameters
+    ----------
+    op : MatrixOperator
+        A dense matrix.
+    k : int
+        Number of triplets.
+    tol : float
+        Relative accuracy asked for.
+    share : float, optional
+        Largest k, as a share of ``min(m, n)^2 / max(m, n)``, that it pays for, if it is known.
+    """
+    if not _compiled_pays(op, k, tol, share):
+        return None
+    return ThickRestartLanczos(gram=True, block_size=_block_size(op, k, tol))
+
+
+def _compiled_pays(op: MatrixOperator, k: int, tol: float, share: float | None = None) -> bool:
+    """Whether Lanczos on the Gram operator, in compiled code, costs less than the Gram matrix.
+
+    By measurements (one thread; 64 to 4096 rows and columns; s_i = 1/i, gradients and weights): the
+    Gram matrix costs ``m n^2`` whatever k is, Lanczos about ``k m n``; where a spectrum turns out
+    to be flat it gives way. Squares keep half of the digits.
+    """
+    rows = op.rows_in_memory()
+    if rows is None or not _has_compiled_steps(op, tol):
+        return False
+    long, rank = max(op.shape), min(op.shape)
+    if rank < 192 or long >= 8 * rank:
+        return False
+    if is_worth_forming(op, k, tol) and k <= _SHARE_FORMED * rank:
+        return True
+    if share is None:
+        few = tol < _LOOSE or rows[0].dtype.itemsize > 4 or stays_in_cache(rows[0])
+        share = _SHARE if few else _SHARE_LOOSE
+    return k <= max(share * rank**2 / long, 1)
+
+
+def _block_size(op: MatrixOperator, k: int, tol: float) -> int:
+    """Vectors to multiply at a time: more, the longer a pass waits for the memory.
+
+    Beyond the second level of a cache four cost twice as much as one, eight three times; they take
+    half of the passes, or a third (of 3 to 64 MiB, with k of 8 to 64, all is done in 0.5 to 0.85 of
+    the time of one by one with four, and with eight where k = 128). In it one at a time its
+    eigenproblem stays tridiagonal, which counts where a pass takes less than that.
+
+    Sparse rows take as long to be found as to be multiplied by several vectors: sixteen cost 3.5
+    times as much as one. They make 1.2 to 2 times as many products, the more the tighter the
+    tolerance, and pay where many triplets are wanted of single precision, and a product takes
+    longer than to make it orthogonal to k vectors.
+    """
+    rows = op.rows_in_memory()
+    if rows is None or k < 3 or not _has_compiled_steps(op, tol):
+        return 1
+    if is_sparse(rows[0]):
+        if k < 32 or tol < _TIGHT or rows[0].size < k * min(op.shape):
+            return 1
+        return 8 if k < 64 and tol >= _LOOSE else 16
+    if stays_in_cache(rows[0]) or is_worth_forming(op, k, tol):
+        return 1
+    return 2 if k < 6 else 4 if k < 96 else 8
+
+
+def _has_compiled_steps(op: MatrixOperator, tol: float) -> bool:
+    """Whether there are compiled Lanczos steps on the Gram operator, and half of the digits do."""
+    eps = float(np.finfo(np.float64).eps)
+    return kernels() is not None and op.rows_in_memory() is not None and tol >= 1000 * eps

@@ -1,0 +1,182 @@
+"""The check for missed singular values.
+
+Converged residuals say that the triplets belong to A; that nothing larger was missed is shown by
+what is left of ``||A||_F``, or by iterating a random vector in the complement of the triplets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from trsvd._arrays.arrays import Array, HostArray
+from trsvd._krylov.basis import SpareVectors, level_of, orthonormalize
+from trsvd._krylov.golub_kahan import GolubKahan
+from trsvd._krylov.rayleigh_ritz import small_eigh
+from trsvd._krylov.stopping import FAILURE_PROBABILITY, Residual, Stop
+from trsvd._solve.result import Completeness
+from trsvd.methods import Run
+from trsvd.operators.counting import Metered
+from trsvd.operators.gram import InMemory, coarsest_precision, for_one_vector
+
+__all__ = ["FINE_ETA", "check_completeness", "certified_eta", "steps_for"]
+
+_ETA = 0.1
+# Where only a number is returned, which has no certificate.
+FINE_ETA = 1e-3
+_LEAST_STEPS = 8
+
+
+def certified_eta(n: int, steps: int, delta: float) -> float:
+    """What ``steps`` Lanczos steps from a random vector of length n certify.
+
+    A singular value of at least ``(1 + eta) s`` shows up as a Ritz value of at least ``s`` but
+    with probability ``delta``: Kuczynski and Wozniakowski, doi:10.1137/0613066, theorem 4.1.
+    """
+    root = math.log(1.648 * math.sqrt(n) / delta) / (2 * steps - 1)
+    return 1 / math.sqrt(1 - root**2) - 1 if root < 1 else math.inf
+
+
+def steps_for(n: int, eta: float, delta: float) -> int:
+    """Steps that certify ``eta``; the inverse of `certified_eta`."""
+    root = math.sqrt(1 - 1 / (1 + eta) ** 2)
+    return math.ceil((math.log(1.648 * math.sqrt(n) / delta) / root + 1) / 2)
+
+
+def check_completeness(
+    op: Metered,
+    run: Run,
+    triplets: tuple[Array, HostArray, Array],
+    stop: Stop,
+    unit: float,
+    source: Callable[[], np.random.Generator],
+    width: int,
+    asked: float | None = None,
+) -> tuple[Completeness, Array | None]:
+    """What is known about missed values, and right vectors towards those that were found missing.
+
+    Parameters
+    ----------
+    op : Metered
+        The operator, m x n with m >= n; products are counted as verification.
+    run : Run
+        What computed the triplets.
+    triplets : tuple
+        U, S (host, as op scales it) and V.
+    stop : Stop
+        Decides what counts as missed, in units of A.
+    unit : float
+        What S is to be multiplied by to be in units of A.
+    source : callable
+        Gives the generator of the random vectors; asked only where some are drawn, since to make
+        one takes as long as many a small problem.
+    width : int
+        How many of them are iterated together.
+    asked : float, optional
+        The eta to certify, whatever that costs; by default `_ETA`, or what a tenth of the products
+        so far allows.
+    """
+    U, S, V = triplets
+    k, n = len(S), op.shape[1]
+    if run.exact or k == n:
+        return Completeness("exact"), None
+    leading = isinstance(stop, Residual)  # the claim is about k values, not about a threshold
+
+    def is_settled(s: float) -> bool:
+        return s < S[-1] if leading else not stop.missed(S * unit, k, s * unit)
+
+    if _rest_is_small(op, S, is_settled):
+        return Completeness("norm", slack=0.0 if leading else stop.slack), None
+    # A random vector has a component of about 1 / sqrt(n) along each singular vector: a looser
+    # residual than that can be met before the leading one has grown.
+    if leading and run.meets_all_copies and stop.tol <= FAILURE_PROBABILITY / math.sqrt(n):
+        return Completeness("random start", slack=stop.slack), None
+    # The theorem on the largest value is one on the run itself, where it is all that is wanted.
+    if leading and k == 1 and run.random_steps >= _LEAST_STEPS:
+        eta = certified_eta(n, run.random_steps, FAILURE_PROBABILITY)
+        if asked is None or eta <= asked:
+            return Completeness("probable", eta, FAILURE_PROBABILITY), None
+    # A stream of its own: with the seed of an earlier call the run may have met these vectors.
+    rng = np.random.default_rng([int(source().integers(1 << 62)), k])
+    width = min(width, n - k)
+    steps = steps_for(n, asked or _ETA, FAILURE_PROBABILITY)
+    if asked is None:
+        steps = min(steps, max(_LEAST_STEPS, op.matvecs // 20))
+    view = _compiled_view(op, S, stop.tol) if width == 1 and k + steps < n else None
+    if view is not None:
+        values, vectors = _compiled_complement(view, U if view.turned else V, S, rng, steps)
+        exhausted = False
+    else:
+        start = op.arrays.gaussian(rng, n, width)
+        capacity = min(n, k + width * steps)
+        complement = GolubKahan(op, start, capacity=capacity, rng=rng, locked=triplets)
+        for _ in range(steps):
+            if not (complement.exhausted or complement.full):
+                complement.expand(op)
+        values, vectors = complement.ritz_complement(width)
+        exhausted = complement.exhausted
+    missing = [i for i, s in enumerate(values) if stop.missed(S * unit, k, float(s) * unit)]
+    if missing:
+        vectors = op.arrays.like(vectors[:, : len(missing)])
+        if view is not None and view.turned:
+            vectors = op.rmatmat(vectors)
+        return Completeness("unchecked"), vectors
+    if exhausted:
+        return Completeness("exact", slack=stop.slack), None
+    eta = certified_eta(n, steps, FAILURE_PROBABILITY)
+    return Completeness("probable", eta, FAILURE_PROBABILITY, stop.slack), None
+
+
+def _compiled_complement(
+    view: InMemory, known: Array, S: HostArray, rng: np.random.Generator, steps: int
+) -> tuple[HostArray, HostArray]:
+    """The leading Ritz value and vector of steps in the complement of ``known`` vectors.
+
+    Where nothing is left of a product, the random vector has no more to show: fewer steps do.
+    """
+    arrays, k, n = view.arrays, len(S), view.shape[1]
+    V = np.empty((k + steps + 1, n), arrays.host_dtype)
+    V[:k] = known.T
+    x = arrays.gaussian(rng, n, 1)
+    spare, floor = SpareVectors(arrays, rng, n, 1), level_of(arrays, x)
+    V[k] = orthonormalize(arrays, x, V[:k].T, floor=floor, spare=spare)[0][:, 0]
+    H, C = np.zeros((steps, len(V))), np.zeros((2, steps))
+    made = view.lanczos(V, k, 1, H, C, 4 * arrays.eps, float(S[0]) ** 2)
+    if made < steps:  # one more was begun, and has its coefficients
+        made += 1
+        view.op.count(2, 2)
+    # The lower triangle counts.
+    values, Q = small_eigh(H[:made, k : k + made], tridiagonal=True)
+    return np.sqrt(np.maximum(values[:1], 0)), V[k : k + made].T @ Q[:, :1].astype(V.dtype)
+
+
+def _rest_is_small(op: Metered, S: HostArray, is_settled: Callable[[float], bool]) -> bool:
+    """True if no singular value that what is left of the norm has room for would be missed."""
+    found, hint = float(np.sum(S**2)), op.norm_hint
+
+    def settles(energy: float) -> bool:
+        return is_settled(math.sqrt(max(energy - found, 0.0)))
+
+    if hint is not None:  # to four digits, which is mostly enough, and costs nothing
+        if not settles(0.9998 * hint**2):
+            return False
+        if settles(1.0002 * hint**2):
+            return True
+    norm = op.frobenius_norm()
+    return norm is not None and settles((1 + 10 * op.arrays.eps) * norm**2)
+
+
+def _compiled_view(op: Metered, S: HostArray, tol: float) -> InMemory | None:
+    """For compiled steps, in the lowest precision in which s_k is far above lost digits.
+
+    Values squared and back are known to ``sqrt(eps) s_1``.
+    """
+    coarsest = coarsest_precision(op, len(S), tol)
+    if not len(S) or coarsest is None:
+        return None
+    for precision in dict.fromkeys((coarsest, "float64")):
+        if S[-1] > 20 * float(np.finfo(precision).eps) ** 0.5 * S[0]:
+            return for_one_vector(op, precision)
+    return None

@@ -1,0 +1,41 @@
+"""Norm balls: support function, gauge and linear minimization oracle of each.
+
+Three questions are asked of a ball B::
+
+    support(G) = max { <G, X> : X in B }          the dual norm of G
+    gauge(X)   = min { t >= 0 : X in t B }        the norm of X
+    lmo(G)     = argmin { <G, X> : X in B }       the update, so that <G, lmo(G)> = -support(G)
+
+with ``<A, B> = Re tr(A^H B)``. Balls are scaled and added, as sets: the support functions and the
+minimizers add up, ``lmo(a B1 + b B2) = a lmo_1 + b lmo_2``. F-Fanion-k, for one, is
+``0.5 * KyFanDualBall(k) + 0.5 * FrobeniusBall()``. Formulas: A. Kravatskiy et al., The Ky Fan Norms
+and Beyond, arXiv:2512.09678.
+"""
+
+from __future__ import annotations
+
+from trsvd.balls.base import Ball, SumBall
+from trsvd.balls.entrywise import ColumnBall, FrobeniusBall, MaxBall, RowBall
+from trsvd.balls.spectral import (
+    KyFanBall,
+    KyFanDualBall,
+    NuclearBall,
+    RMSBall,
+    SchattenBall,
+    SpectralBall,
+)
+
+__all__ = [
+    "Ball",
+    "ColumnBall",
+    "FrobeniusBall",
+    "KyFanBall",
+    "KyFanDualBall",
+    "MaxBall",
+    "NuclearBall",
+    "RMSBall",
+    "RowBall",
+    "SchattenBall",
+    "SpectralBall",
+    "SumBall",
+]

@@ -1,0 +1,375 @@
+"""What a ball is: three verbs, and an algebra of scaling and adding."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from trsvd._arrays.admit import admitted
+from trsvd._arrays.arrays import Arrays, is_array
+from trsvd._arrays.dtypes import describe, dtype_name
+from trsvd._errors import Status, warn_caller
+from trsvd._oracles.result import LMOResult, as_start
+from trsvd._solve.problem import check_start
+from trsvd._solve.result import Subspace, SVDResult
+from trsvd._solve.singular_values import singular_values
+from trsvd._validate import check_number, check_rng, check_tol, is_seed
+from trsvd.balls.sum_gauge import sum_gauge
+from trsvd.methods import Method
+from trsvd.operators import as_operator
+from trsvd.polar.methods import PolarIteration
+
+__all__ = ["Ball", "Options", "SumBall"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `Ball.lmo`, together."""
+
+    gap: float | None
+    tol: float | None
+    start: Any
+    method: str | Method | PolarIteration | None
+    rng: int | np.random.Generator | None
+    certify: bool | str
+
+    def __post_init__(self) -> None:
+        if self.gap is not None and self.tol is not None:
+            msg = f"gap={self.gap} and tol={self.tol} are both given; ask for one of them"
+            raise ValueError(msg)
+        if self.gap is not None and not 0 < check_number("gap", self.gap) < 1:
+            msg = f"gap={self.gap}; a relative gap is a number between 0 and 1"
+            raise ValueError(msg)
+        if self.certify not in (True, False, "probable"):
+            msg = f"certify={self.certify!r}; it is True, False or 'probable'"
+            raise ValueError(msg)
+        check_tol(self.tol, 0.0)
+        if not (self.rng is None or is_seed(self.rng) or isinstance(self.rng, np.random.Generator)):
+            check_rng(self.rng)
+        if self.start is not None:
+            check_start(self.start, None)
+
+    def as_arguments(self) -> dict[str, Any]:
+        """As keyword arguments."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+
+
+class Ball(ABC):
+    """The unit ball of a norm on m x n matrices."""
+
+    @abstractmethod
+    def support(self, G: Any) -> float:
+        """The support function: ``max <G, X>`` over the ball; the dual norm of G."""
+
+    @abstractmethod
+    def gauge(self, X: Any) -> float:
+        """The gauge: the norm of X of which this is the unit ball."""
+
+    def lmo(
+        self,
+        G: Any,
+        *,
+        gap: float | None = None,
+        tol: float | None = None,
+        start: Any = None,
+        method: str | Method | PolarIteration | None = None,
+        rng: int | np.random.Generator | None = None,
+        certify: bool | Literal["probable"] = False,
+    ) -> LMOResult:
+        """A minimizer of ``<G, X>`` over the ball: the update direction, already negative.
+
+        Parameters
+        ----------
+        G : array, sparse matrix or operator of shape (m, n)
+            Entrywise balls (Frobenius, max, column, row) need an array.
+        gap : float, optional
+            Relative gap to stop at, between 0 and 1: ``<G, D>`` need only come so near to the
+            minimum. Where it is None, ``tol`` counts.
+        tol : float, optional
+            Relative residual of the singular triplets, as for `trsvd.svds`.
+        start : LMOResult, Subspace, SVDResult or array of shape (n, p), optional
+            Warm start: the result of a matrix near this one, or its ``subspace``.
+        method : str, Method, NewtonSchulz or PolarExpress, optional
+            As for `trsvd.svds`; the iterations are for the spectral ball.
+        rng : int or numpy.random.Generator, optional
+            Where random numbers come from.
+        certify : bool or "probable", default False
+            Whether the gap reported must be a bound or exact, rather than an estimate; or at least
+            one that holds but with a stated probability, which takes fewer products where the
+            spectrum has a gap behind the k-th value.
+
+        Returns
+        -------
+        LMOResult
+            The update (factored where it has low rank), its gap, and what to start from next time.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `trsvd.svds`; a G with NaN or inf is an error, G = 0 gives 0.
+        """
+        G = admitted(G)
+        start = _start_for(G, start)
+        return _judged(G, self._minimize(G, Options(gap, tol, start, method, rng, certify)), gap)
+
+    def lmo_many(
+        self,
+        Gs: Any,
+        *,
+        gap: float | None = None,
+        tol: float | None = None,
+        start: Sequence[Any] | None = None,
+        method: str | Method | PolarIteration | None = None,
+        rng: int | np.random.Generator | None = None,
+        certify: bool | Literal["probable"] = False,
+    ) -> list[LMOResult]:
+        """`lmo` of many matrices; those of one shape together where the library gains by it.
+
+        Parameters
+        ----------
+        Gs : sequence of (m, n) arrays, or array of shape (..., m, n)
+            Matrices of any shapes; the leading dimensions of an array are taken in order.
+        gap, tol, method, rng, certify
+            As for `lmo`, for every matrix. (A seed is one for each of them.)
+        start : sequence, optional
+            A warm start for each matrix (or None): the results of matrices near them, as a list.
+
+        Returns
+        -------
+        list of LMOResult
+            One for each matrix, in order, each with its own gap and status.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `lmo`, and if ``start`` is no sequence, or not as long as ``Gs``.
+
+        Notes
+        -----
+        Matrices of one shape are multiplied in batches: by their Gram matrices, or with warm
+        starts and ``gap`` by a warm step of all of them. What needs more than the others is gone
+        on with by itself. NumPy's are taken in a loop, but for cold ones with no more than 64 rows
+        or columns.
+        """
+        matrices = _matrices_of(Gs)
+        options = Options(gap, tol, None, method, rng, certify)
+        starts = [
+            _start_for(G, one)
+            for G, one in zip(matrices, _starts_of(start, len(matrices)), strict=True)
+        ]
+        try:
+            found = self._minimize_all(matrices, starts, options)
+        except ValueError:
+            bad = _first_not_finite(matrices)
+            if bad is None:
+                raise
+            msg = (
+                f"matrix {bad} of the batch contains NaN or inf; find where it comes from before "
+                "making a step along it"
+            )
+            raise ValueError(msg) from None
+        return [_judged(G, result, gap) for G, result in zip(matrices, found, strict=True)]
+
+    @abstractmethod
+    def _minimize(self, G: Any, options: Options) -> LMOResult:
+        """`lmo`, with its options together."""
+
+    def _minimize_all(
+        self, matrices: list[Any], starts: list[Any], options: Options
+    ) -> list[LMOResult]:
+        """`_minimize` of each matrix."""
+        return [
+            self._minimize(G, replace(options, start=start))
+            for G, start in zip(matrices, starts, strict=True)
+        ]
+
+    def contains(self, X: Any, *, rtol: float | None = None) -> bool:
+        """Whether X lies in the ball.
+
+        Parameters
+        ----------
+        X : array, sparse matrix or operator of shape (m, n)
+            Any matrix.
+        rtol : float, optional
+            By how much the gauge may exceed 1; ``sqrt(eps)`` of X's dtype by default.
+
+        Returns
+        -------
+        bool
+        """
+        if rtol is None:
+            arrays = as_operator(X).arrays
+            rtol = float(arrays.xp.finfo(arrays.out_dtype).eps) ** 0.5
+        return self.gauge(X) <= 1 + rtol
+
+    def __rmul__(self, factor: float) -> SumBall:
+        return SumBall(((_positive(factor), self),))
+
+    __mul__ = __rmul__
+
+    def __add__(self, other: Ball) -> SumBall:
+        if not isinstance(other, Ball):
+            return NotImplemented
+        return SumBall((*_parts(self), *_parts(other)))
+
+
+def _judged(G: Any, result: LMOResult, gap: float | None) -> LMOResult:
+    """The result, with a status and a warning where its gap is larger than the one asked for."""
+    if gap is None or result.gap <= gap or not result.status.converged:
+        return result
+    msg = (
+        f"the gap is {result.gap:.2e}, {result.gap_kind}, and {gap:.2e} was asked for: rounding in "
+        f"{as_operator(G).arrays.dtype_name} and values that count as zero do not allow less"
+    )
+    warn_caller(msg)
+    return replace(result, status=Status.ROUNDING_FLOOR)
+
+
+def _matrices_of(Gs: Any) -> list[Any]:
+    """The matrices of a sequence, or of an array with leading dimensions."""
+    if isinstance(Gs, (list, tuple)):
+        return [admitted(G) for G in Gs]
+    Gs = admitted(Gs)
+    if not is_array(Gs) or Gs.ndim < 3:
+        msg = (
+            f"{describe(Gs)} is not a batch; pass a list of matrices, or an array of shape "
+            "(..., m, n) with at least three dimensions"
+        )
+        raise TypeError(msg)
+    if 0 in tuple(Gs.shape[-2:]):
+        msg = f"G has shape {tuple(Gs.shape)}; a batch needs matrices with rows and columns"
+        raise ValueError(msg)
+    count = math.prod(Gs.shape[:-2])
+    flat = Arrays.of_array(Gs).xp.reshape(Gs, (count, *Gs.shape[-2:]))
+    return [flat[i, :, :] for i in range(count)]
+
+
+def _starts_of(start: Any, count: int) -> list[Any]:
+    """The warm starts of a batch."""
+    if start is None:
+        return [None] * count
+    single = isinstance(start, (str, bytes, LMOResult, Subspace, SVDResult))
+    if single or not (isinstance(start, Sequence) or is_array(start)):
+        msg = (
+            f"start is {describe(start)}; pass a list with a warm start (or None) for each of the "
+            f"{count} matrices"
+        )
+        raise TypeError(msg)
+    starts = list(start)
+    if len(starts) != count:
+        msg = f"start has {len(starts)} entries for {count} matrices; give one for each"
+        raise ValueError(msg)
+    return starts
+
+
+def _start_for(G: Any, start: Any) -> Any:
+    """A warm start as the solvers take it; TypeError if it cannot be one of G."""
+    start = as_start(start)
+    if start is not None:
+        vectors = start.Vh if isinstance(start, (Subspace, SVDResult)) else start
+        # What G lives in is only looked up where it matters.
+        is_complex = dtype_name(getattr(vectors, "dtype", "bool")).startswith("complex")
+        check_start(start, as_operator(G).arrays if is_complex else None)
+    return start
+
+
+def _first_not_finite(matrices: list[Any]) -> int | None:
+    """Index of the first matrix with NaN or inf, of those whose entries are at hand."""
+    for index, G in enumerate(matrices):
+        with suppress(TypeError, ValueError):
+            size = as_operator(G).max_abs()
+            if size is not None and not math.isfinite(size):
+                return index
+    return None
+
+
+def _parts(ball: Ball) -> tuple[tuple[float, Ball], ...]:
+    return ball.parts if isinstance(ball, SumBall) else ((1.0, ball),)
+
+
+def _merged(parts: Iterable[tuple[float, Ball]]) -> list[tuple[float, Ball]]:
+    """The same sum with each ball once: ``a B + b B = (a + b) B``."""
+    merged: list[tuple[float, Ball]] = []
+    for radius, ball in parts:
+        place = next((i for i, (_, other) in enumerate(merged) if other == ball), len(merged))
+        before = sum(other for other, _ in merged[place : place + 1])
+        merged[place : place + 1] = [(before + radius, ball)]
+    return merged
+
+
+def _positive(factor: float) -> float:
+    factor = check_number("the factor of a ball", factor)
+    if not (math.isfinite(factor) and factor >= 0):
+        msg = f"a ball cannot be scaled by {factor}; use a finite number of at least 0"
+        raise ValueError(msg)
+    return factor
+
+
+@dataclass(frozen=True)
+class SumBall(Ball):
+    """The Minkowski sum ``a_1 B_1 + a_2 B_2 + ...``; made by ``*`` and ``+``.
+
+    Parameters
+    ----------
+    parts : tuple of (float, Ball)
+        Radii, of at least 0, and balls.
+    """
+
+    parts: tuple[tuple[float, Ball], ...]
+
+    def __rmul__(self, factor: float) -> SumBall:
+        factor = _positive(factor)
+        return SumBall(tuple((factor * radius, ball) for radius, ball in self.parts))
+
+    __mul__ = __rmul__
+
+    def support(self, G: Any) -> float:
+        """Sum of the parts' support functions."""
+        return sum(radius * ball.support(G) for radius, ball in self._present)
+
+    @property
+    def _present(self) -> tuple[tuple[float, Ball], ...]:
+        """The parts that are more than the point 0; the first of all where none is."""
+        return tuple(part for part in self.parts if part[0] > 0) or self.parts[:1]
+
+    def gauge(self, X: Any) -> float:
+        """``min { max_i gauge_i(X_i) / a_i : sum_i X_i = X }``.
+
+        Equal balls are added up. What remains must be Ky Fan balls, their duals, nuclear, spectral
+        and RMS balls (and the Schatten balls that are one of these), any number of them, or one of
+        them and the Frobenius ball: that is a problem on the singular values of X. With balls of
+        entries, rows or columns there is no such reduction.
+
+        Raises
+        ------
+        NotImplementedError
+            Where it cannot be computed.
+        """
+        parts = _merged(part for part in self.parts if part[0] > 0)
+        if not parts:  # the point 0
+            return math.inf if singular_values(X)[0] > 0 else 0.0
+        if len(parts) == 1:
+            return parts[0][1].gauge(X) / parts[0][0]
+        return sum_gauge(parts, as_operator(X).shape, singular_values(X))
+
+    def _minimize(self, G: Any, options: Options) -> LMOResult:
+        """Sum of the parts' minimizers; see `Ball.lmo`."""
+        return LMOResult.total(
+            [ball._minimize(G, options).times(radius) for radius, ball in self._present]
+        )
+
+    def _minimize_all(
+        self, matrices: list[Any], starts: list[Any], options: Options
+    ) -> list[LMOResult]:
+        """As `_minimize`, part by part."""
+        parts = [
+            [result.times(radius) for result in ball._minimize_all(matrices, starts, options)]
+            for radius, ball in self._present
+        ]
+        return [LMOResult.total(list(row)) for row in zip(*parts, strict=True)]

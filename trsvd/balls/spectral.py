@@ -1,0 +1,420 @@
+"""Balls of singular values: Ky Fan, its dual, and their special cases."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from trsvd._arrays.admit import admitted
+from trsvd._arrays.arrays import HostArray, is_array
+from trsvd._arrays.dtypes import describe, is_sparse, split_power
+from trsvd._oracles.batched import all_leading_pairs
+from trsvd._oracles.leading_pairs import LeadingPairs, leading_pairs
+from trsvd._oracles.polar import polar_minimizer
+from trsvd._oracles.result import LMOResult, LowRankTerm
+from trsvd._oracles.spectral_function import whole_method
+from trsvd._solve.singular_values import leading_values, singular_values
+from trsvd._validate import check_number
+from trsvd.balls.base import Ball, Options
+from trsvd.operators import as_operator
+from trsvd.operators.counting import Metered
+from trsvd.polar.methods import PolarIteration
+
+__all__ = [
+    "KyFanBall",
+    "KyFanDualBall",
+    "NuclearBall",
+    "RMSBall",
+    "SchattenBall",
+    "SpectralBall",
+]
+
+
+# Smaller singular values have too few digits: denormal numbers are multiples of the least one.
+_LEAST = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
+
+
+def _check_k(k: int) -> None:
+    try:
+        value = operator.index(k)
+    except TypeError:
+        msg = f"k={k!r} is not an integer"
+        raise TypeError(msg) from None
+    if isinstance(k, bool) or value < 1:
+        msg = f"k={k}; a Ky Fan norm takes an integer of at least 1"
+        raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class KyFanDualBall(Ball):
+    """The unit ball of the dual of the Ky Fan k-norm, on which Fanion-k is built.
+
+    ``gauge(X) = max(s_1, sum_i s_i / k)``, ``support(G) = s_1 + ... + s_k`` (the Ky Fan k-norm),
+    ``lmo(G) = -U_k V_k^H``. k = 1 is the nuclear ball (Neon), k >= min(m, n) the spectral one
+    (Muon).
+
+    Parameters
+    ----------
+    k : int
+        At least 1.
+
+    Notes
+    -----
+    Where G has rank q < k the minimizer of least rank, ``-U_q V_q^H``, is returned: no update along
+    directions in which G is zero (``s_i <= max(m, n) eps s_1``).
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> G = np.diag([3.0, 2.0, 1.0])
+    >>> ball = trsvd.KyFanDualBall(2)
+    >>> round(ball.support(G), 12)
+    5.0
+    >>> ball.lmo(G).update.round(12) + 0.0
+    array([[-1.,  0.,  0.],
+           [ 0., -1.,  0.],
+           [ 0.,  0.,  0.]])
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        _check_k(self.k)
+
+    def support(self, G: Any) -> float:
+        """``s_1 + ... + s_k``."""
+        return float(leading_values(G, self.k).sum())
+
+    def gauge(self, X: Any) -> float:
+        """``max(s_1, sum_i s_i / k)``."""
+        S = singular_values(X)
+        return float(max(S[0], S.sum() / min(self.k, len(S))))
+
+    def _minimize(self, G: Any, options: Options) -> LMOResult:
+        """``-U_k V_k^H``; see `Ball.lmo`."""
+        k = min(self.k, *_shape(G))
+        if isinstance(options.method, PolarIteration):
+            if k < min(_shape(G)):
+                msg = (
+                    f"{options.method} computes the polar factor, all min(m, n) = "
+                    f"{min(_shape(G))} pairs, and k is {k}; name a method of trsvd.svds, or None"
+                )
+                raise ValueError(msg)
+            return _polar(G, options, 1.0)
+        return _result(leading_pairs(G, k, **options.as_arguments()), -1.0)
+
+    def _minimize_all(
+        self, matrices: list[Any], starts: list[Any], options: Options
+    ) -> list[LMOResult]:
+        """As `_minimize`, in batches of one shape."""
+        if isinstance(options.method, PolarIteration):
+            return super()._minimize_all(matrices, starts, options)
+        for G in matrices:
+            _shape(G)
+        given = options.as_arguments()
+        del given["start"]
+        return [
+            _result(pairs, -1.0) for pairs in all_leading_pairs(matrices, self.k, starts, given)
+        ]
+
+
+def NuclearBall() -> KyFanDualBall:  # noqa: N802 - an alias that reads as the ball it makes
+    """The unit ball of the nuclear norm: `KyFanDualBall` with k = 1; Neon is built on it.
+
+    Returns
+    -------
+    KyFanDualBall
+    """
+    return KyFanDualBall(1)
+
+
+@dataclass(frozen=True)
+class KyFanBall(Ball):
+    """The unit ball of the Ky Fan k-norm.
+
+    ``gauge(X) = s_1 + ... + s_k``, ``support(G) = max(s_1, sum_i s_i / k)``; ``lmo(G)`` is
+    ``-u_1 v_1^H`` where ``s_1 >= sum_i s_i / k`` and ``-U V^H / k`` otherwise.
+
+    Parameters
+    ----------
+    k : int
+        At least 1; min(m, n) and more is the nuclear ball.
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        _check_k(self.k)
+
+    def support(self, G: Any) -> float:
+        """``max(s_1, sum_i s_i / k)``."""
+        return KyFanDualBall(self.k).gauge(G)
+
+    def gauge(self, X: Any) -> float:
+        """``s_1 + ... + s_k``."""
+        return KyFanDualBall(self.k).support(X)
+
+    def _minimize(self, G: Any, options: Options) -> LMOResult:
+        """``-u_1 v_1^H`` or ``-U V^H / k``; see `Ball.lmo`.
+
+        Which of the two it is takes the sum of all singular values: the whole spectrum is computed.
+        """
+        k = min(self.k, *_shape(G))
+
+        def minimize(scaled: Any) -> LMOResult:
+            full = _whole(scaled, options)
+            if len(full.S) and full.S[0] < full.S.sum() / k:
+                return _result(full, -1.0 / k)
+            return _result(_first(full), -1.0)
+
+        return _in_range(G, minimize)
+
+
+@dataclass(frozen=True)
+class SpectralBall(Ball):
+    """The unit ball of the spectral norm, on which Muon is built.
+
+    ``gauge(X) = s_1``, ``support(G) = sum_i s_i``, ``lmo(G) = -U V^H`` (minus the polar factor).
+
+    Notes
+    -----
+    ``method=`` of its oracle, besides the methods of `trsvd.svds`:
+
+    - ``"exact"`` (the default) and ``"svd"``: the full SVD.
+    - ``"gram"``: ``G (G^H G)^(-1/2)`` by the eigenvalues of the Gram matrix of the smaller side, in
+      double precision; the full SVD follows where small singular values do not survive the
+      squaring.
+    - `NewtonSchulz` or `PolarExpress`: products only, in a precision of choice. What comes out is
+      divided by a bound of its largest singular value, so that it lies in the ball. The gap is a
+      bound (it holds for every matrix of which the oracle knows as much); an estimate where the
+      products are in half precision. A ``gap`` that it does not reach leads to a
+      `ConvergenceWarning`, with ``certify=True`` to the full SVD.
+
+    With the others ``gap`` changes nothing, the whole spectrum is computed; ``start`` changes
+    nothing with any.
+    """
+
+    def support(self, G: Any) -> float:
+        """``sum_i s_i``."""
+        return float(singular_values(G).sum())
+
+    def gauge(self, X: Any) -> float:
+        """``s_1``."""
+        return float(leading_values(X, 1)[0])
+
+    def _minimize(self, G: Any, options: Options) -> LMOResult:
+        """``-U V^H``; see `Ball.lmo`."""
+        return _polar(G, options, 1.0)
+
+
+@dataclass(frozen=True)
+class RMSBall(Ball):
+    """The unit ball of the RMS-to-RMS operator norm: Muon with its shape scaling.
+
+    ``gauge(X) = sqrt(n / m) s_1``, ``support(G) = sqrt(m / n) sum_i s_i``,
+    ``lmo(G) = -sqrt(m / n) U V^H``. Its oracle takes the methods of `SpectralBall`.
+    """
+
+    def support(self, G: Any) -> float:
+        """``sqrt(m / n) sum_i s_i``."""
+        m, n = _shape(G)
+        return math.sqrt(m / n) * SpectralBall().support(G)
+
+    def gauge(self, X: Any) -> float:
+        """``sqrt(n / m) s_1``."""
+        m, n = _shape(X)
+        return math.sqrt(n / m) * SpectralBall().gauge(X)
+
+    def _minimize(self, G: Any, options: Options) -> LMOResult:
+        """``-sqrt(m / n) U V^H``; see `Ball.lmo`."""
+        m, n = _shape(G)
+        return _polar(G, options, math.sqrt(m / n))
+
+
+@dataclass(frozen=True)
+class SchattenBall(Ball):
+    """The unit ball of the Schatten p-norm, between the nuclear and the spectral one.
+
+    ``gauge(X) = (sum_i s_i^p)^(1/p)``, ``support(G) = (sum_i s_i^q)^(1/q)`` with
+    ``1/p + 1/q = 1``, ``lmo(G) = -U W V^H`` with the weights ``w_i = (s_i / ||s||_q)^(q - 1)``.
+    p = 1 is the nuclear ball, p = 2 the Frobenius ball, p = inf the spectral one.
+
+    Parameters
+    ----------
+    p : float
+        At least 1; ``math.inf`` too.
+
+    Notes
+    -----
+    For 1 < p < inf all pairs take part: they are computed by an SVD, or by a method that is named,
+    and ``gap`` and ``start`` change nothing. For p = 1 and inf the options are those of
+    `NuclearBall` and `SpectralBall`.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> ball = trsvd.SchattenBall(3)
+    >>> ball.lmo(np.diag([4.0, 1.0])).update.round(4) + 0.0
+    array([[-0.9615,  0.    ],
+           [ 0.    , -0.4807]])
+    >>> round(ball.support(np.diag([4.0, 1.0])), 6) == round(9 ** (2 / 3), 6)
+    True
+    """
+
+    p: float
+
+    def __post_init__(self) -> None:
+        p = check_number("p", self.p)
+        if not p >= 1:
+            msg = f"p={p}; a Schatten norm takes a number of at least 1, math.inf included"
+            raise ValueError(msg)
+        object.__setattr__(self, "p", p)
+
+    def support(self, G: Any) -> float:
+        """``(sum_i s_i^q)^(1/q)``."""
+        # p / (p - 1), written so that inf is 1.
+        q = math.inf if self.p == 1 else 1 + 1 / (self.p - 1)
+        return _schatten(singular_values(G), q)
+
+    def gauge(self, X: Any) -> float:
+        """``(sum_i s_i^p)^(1/p)``."""
+        return _schatten(singular_values(X), self.p)
+
+    def _minimize(self, G: Any, options: Options) -> LMOResult:
+        """``-U W V^H``; see `Ball.lmo`."""
+        if self.p == 1:
+            return NuclearBall()._minimize(G, options)
+        if self.p == math.inf:
+            return SpectralBall()._minimize(G, options)
+        _shape(G)
+        return _in_range(G, lambda scaled: self._minimize_scaled(scaled, options))
+
+    def _minimize_scaled(self, G: Any, options: Options) -> LMOResult:
+        """`_minimize` of a matrix whose singular values are in the range of its dtype."""
+        pairs = _whole(G, options)
+        if not len(pairs.S):
+            return _result(pairs, -1.0)
+        # ||s||_q^(q - 1) is the p-norm of these powers: the weights have norm 1 as they are made.
+        powers = (pairs.S / pairs.S[0]) ** (1 / (self.p - 1))
+        weights = powers / _schatten(powers, self.p)
+        weighted = replace(
+            pairs,
+            U=pairs.U * pairs.arrays.put(weights)[None, :],
+            attained=float(np.sum(weights * pairs.S)),
+        )
+        return _result(weighted, -1.0)
+
+
+def _schatten(S: HostArray, p: float) -> float:
+    """The p-norm of non-negative numbers, whatever their size."""
+    largest = float(S.max())
+    if p == math.inf or largest == 0:
+        return largest
+    return float(largest * np.sum((S / largest) ** p) ** (1 / p))
+
+
+def _shape(G: Any) -> tuple[int, int]:
+    shape = getattr(admitted(G), "shape", None)
+    if shape is None or len(shape) != 2:
+        msg = f"{describe(G)} is not a matrix; a ball takes an array or operator with 2 dimensions"
+        raise ValueError(msg)
+    if 0 in tuple(shape):
+        msg = f"G has shape {tuple(shape)}; a ball takes a matrix with rows and columns"
+        raise ValueError(msg)
+    return int(shape[0]), int(shape[1])
+
+
+def _polar(G: Any, options: Options, radius: float) -> LMOResult:
+    """``-radius U V^H`` by the method that is asked for."""
+    _shape(G)
+
+    def minimize(scaled: Any) -> LMOResult:
+        return polar_minimizer(
+            scaled, options, radius, lambda given: _result(_whole(scaled, given), -radius)
+        )
+
+    return _in_range(G, minimize)
+
+
+def _in_range(G: Any, minimize: Callable[[Any], LMOResult]) -> LMOResult:
+    """The minimizer of G, by that of a multiple where singular values leave the range of the dtype.
+
+    Large ones may overflow, and denormal ones have few digits. The update is the same; the support
+    is that of G, inf where float64 does not hold it.
+    """
+    exponent = _excess_exponent(G)
+    result = minimize(_times_power(G, -exponent))
+    tiny = 0 < result.support < _LEAST
+    if tiny:
+        exponent = math.frexp(result.support)[1]
+        result = minimize(_times_power(G, -exponent))
+    if not exponent:
+        return result
+    before, after = split_power(exponent)
+    return replace(result, support=result.support * before * after)
+
+
+def _times_power(G: Any, exponent: int) -> Any:
+    """``2**exponent * G``."""
+    if not exponent:
+        return G
+    if is_array(G) or is_sparse(G):
+        before, after = split_power(exponent)
+        return G * before * after
+    scaled = Metered(as_operator(G), None)
+    scaled.set_scale(exponent)
+    return scaled
+
+
+def _excess_exponent(G: Any) -> int:
+    """A power of two to divide G by, so that ``sqrt(m n) max abs(g_ij)`` is in range; or 0."""
+    if not (is_array(G) or is_sparse(G)):
+        return 0
+    op = as_operator(G)
+    if op.rough_norm() is not None:  # of moderate size
+        return 0
+    size = op.max_abs()
+    if not size or not math.isfinite(size):
+        return 0
+    # Real and imaginary parts each; and a factor of 2 for rounding.
+    factor = 4 * math.sqrt(math.prod(op.shape))
+    _, top = math.frexp(float(op.xp.finfo(op.arrays.dtype).max))
+    return max(0, math.frexp(size)[1] + math.frexp(factor)[1] - top)
+
+
+def _whole(G: Any, options: Options) -> LeadingPairs:
+    """All pairs of G, by a dense factorization unless a method is named."""
+    whole = replace(options, gap=None, start=None, method=whole_method(options.method))
+    return leading_pairs(G, min(_shape(G)), **whole.as_arguments())
+
+
+def _first(pairs: LeadingPairs) -> LeadingPairs:
+    """The first of all pairs, if there is one."""
+    q = min(1, len(pairs.S))
+    return replace(
+        pairs,
+        U=pairs.U[:, :q],
+        S=pairs.S[:q],
+        Vh=pairs.Vh[:q, :],
+        attained=float(pairs.S[:q].sum()),
+    )
+
+
+def _result(pairs: LeadingPairs, scale: float) -> LMOResult:
+    """The update ``scale * U Vh``."""
+    return LMOResult(
+        terms=(LowRankTerm(scale, pairs.U, pairs.Vh, pairs.arrays),),
+        support=-scale * pairs.attained,
+        gap=pairs.gap,
+        gap_kind=pairs.gap_kind,
+        subspace=pairs.subspace,
+        matvecs=pairs.matvecs,
+        passes=pairs.passes,
+        status=pairs.status,
+        failure_probability=pairs.failure_probability,
+    )

@@ -1,0 +1,169 @@
+"""scikit-learn's ``TruncatedSVD`` with trsvd inside."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.sparse
+import sklearn.decomposition
+import sklearn.utils
+import sklearn.utils.extmath
+import sklearn.utils.sparsefuncs
+import sklearn.utils.validation
+from sklearn.utils._param_validation import StrOptions
+
+from trsvd._arrays.arrays import HostArray
+from trsvd._errors import NotConverged, warn_caller
+from trsvd._solve.result import SVDResult
+from trsvd.compat.arguments import check_svds, explain, generator, raise_tol
+from trsvd.compat.scipy import NoConvergence
+from trsvd.compat.sklearn import leading
+
+__all__ = ["TruncatedSVD"]
+
+# Packages between a user's line and `TruncatedSVD.fit_transform`.
+_THROUGH = ("sklearn", "joblib")
+
+
+class TruncatedSVD(sklearn.decomposition.TruncatedSVD):  # type: ignore[misc]
+    """``sklearn.decomposition.TruncatedSVD``, fitted by trsvd.
+
+    Attributes and the other methods are inherited.
+
+    Parameters
+    ----------
+    n_components : int, default 2
+        Number k of components, ``1 <= k <= min(X.shape)``; less than that with ``"arpack"``.
+    algorithm : {"randomized", "arpack"}
+        ``"randomized"`` computes what `randomized_svd` does, ``"arpack"`` what `svds` does.
+    n_iter : int or "auto", default "auto"
+        Number of power iterations. ``"auto"`` leaves the method to `trsvd.svds`, which iterates
+        until every residual is at most ``tol``. Not used by ``"arpack"``. (scikit-learn makes 5
+        iterations by default.)
+    n_oversamples : int, default 10
+        Columns of the sketch beyond k, for power iterations.
+    power_iteration_normalizer : {"auto", "QR", "LU", "none"}
+        Of no effect: the sketch is kept orthonormal.
+    random_state : int, numpy.random.RandomState, optional
+        Source of random numbers.
+    tol : float, default 0.0
+        Largest residual of a component, relative to ``s_1``, with ``"randomized"``; 0 stands for
+        1e-3. With ``"arpack"`` that of SciPy's ``svds``, whose square the residuals meet; 0 stands
+        for ``eps**0.75``.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a residual exceeds the tolerance with ``"randomized"``.
+
+    Raises
+    ------
+    NoConvergence
+        If a residual exceeds the tolerance with ``"arpack"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd.compat import TruncatedSVD
+    >>> TruncatedSVD(n_components=2, random_state=0).fit(np.diag([3.0, 1.0, 2.0])).singular_values_
+    array([3., 2.])
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **sklearn.decomposition.TruncatedSVD._parameter_constraints,
+        "n_iter": [
+            *sklearn.decomposition.TruncatedSVD._parameter_constraints["n_iter"],
+            StrOptions({"auto"}),
+        ],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 2,
+        *,
+        algorithm: str = "randomized",
+        n_iter: int | str = "auto",
+        n_oversamples: int = 10,
+        power_iteration_normalizer: str = "auto",
+        random_state: Any = None,
+        tol: float = 0.0,
+    ) -> None:
+        super().__init__(
+            n_components,
+            algorithm=algorithm,
+            n_iter=n_iter,
+            n_oversamples=n_oversamples,
+            power_iteration_normalizer=power_iteration_normalizer,
+            random_state=random_state,
+            tol=tol,
+        )
+
+    def fit_transform(self, X: Any, y: Any = None) -> HostArray:
+        """Fit to X, and return ``X V``.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The data.
+        y : None
+            Not used.
+
+        Returns
+        -------
+        numpy.ndarray of shape (n_samples, n_components)
+            The data, reduced.
+        """
+        del y
+        self._validate_params()
+        X = _checked(self, X)
+        rng = generator("random_state", sklearn.utils.check_random_state(self.random_state))
+        if self.algorithm == "arpack":
+            U, S, Vh = _to_scipys_tol(X, self.n_components, self.tol, rng)
+        else:
+            tol = self.tol or 1e-3
+            try:
+                U, S, Vh = leading(X, self.n_components, self.n_oversamples, self.n_iter, tol, rng)
+            except NotConverged as error:
+                warn_caller(str(error), through=_THROUGH)
+                U, S, Vh = error.result
+        # Signs by the components, as the original has them.
+        _, self.components_ = sklearn.utils.extmath.svd_flip(U, Vh, u_based_decision=False)
+        self.singular_values_ = S
+        reduced = sklearn.utils.extmath.safe_sparse_dot(X, self.components_.T)
+        self.explained_variance_ = np.var(reduced, axis=0)
+        self.explained_variance_ratio_ = self.explained_variance_ / _total_variance(X)
+        return np.asarray(reduced)
+
+
+def _to_scipys_tol(X: Any, k: int, tol: float, rng: np.random.Generator | None) -> SVDResult:
+    """The leading triplets to the tolerance of SciPy's ``svds``, by `trsvd.svds`'s own choice."""
+    m, n = X.shape
+    if k >= min(m, n):
+        msg = (
+            f"n_components={k} must be less than n_samples={m} and n_features={n} with "
+            "algorithm='arpack'; algorithm='randomized' computes up to the smaller of them"
+        )
+        raise ValueError(msg)
+    asked = check_svds(X, k, None, tol, "LM", None, None, True, "arpack", rng, None)
+    try:
+        return asked.triplets(asked.op, verify=True)
+    except NotConverged as error:
+        wanted = f"tol={tol:g} asks for {asked.tol:.2e}"
+        advice = raise_tol(error)
+        msg = explain(error, wanted, limit="the limit of products", more=advice, otherwise=advice)
+        raise NoConvergence(msg, error.result) from None
+
+
+def _checked(estimator: TruncatedSVD, X: Any) -> Any:
+    """X as scikit-learn wants data to be; its name for that has changed in 1.6."""
+    options = {"accept_sparse": ["csr", "csc"], "ensure_min_features": 2}
+    if hasattr(sklearn.utils.validation, "validate_data"):
+        return sklearn.utils.validation.validate_data(estimator, X, **options)
+    return estimator._validate_data(X, **options)
+
+
+def _total_variance(X: Any) -> float:
+    if scipy.sparse.issparse(X):
+        return float(sklearn.utils.sparsefuncs.mean_variance_axis(X, axis=0)[1].sum())
+    return float(np.var(X, axis=0).sum())

@@ -1,0 +1,177 @@
+"""Randomized SVD and randomized block Krylov."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from trsvd._arrays.arrays import Array, HostArray
+from trsvd._krylov.golub_kahan import GolubKahan
+from trsvd._krylov.rayleigh_ritz import Ritz
+from trsvd.methods.base import Run, pad_block
+from trsvd.methods.subspace_run import SubspaceRun
+from trsvd.operators.counting import Metered
+
+__all__ = ["BlockKrylov", "RandomizedSVD"]
+
+
+def _refuse_negative(name: str, value: int | None, least: int = 0) -> None:
+    if value is not None and value < least:
+        msg = f"{name}={value}; it must be at least {least}"
+        raise ValueError(msg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomizedSVD:
+    """Randomized SVD (RSVD): a random sketch of the range, sharpened by power iterations.
+
+    Parameters
+    ----------
+    oversampling : int, default 10
+        Columns of the sketch beyond k.
+    power_iterations : int, optional
+        Exactly so many products with ``A A^H``, orthonormalized in between; None iterates until
+        the tolerance is met.
+
+    Notes
+    -----
+    Cost: ``2 (k + oversampling) (power_iterations + 1)`` products. Memory:
+    ``3 (k + oversampling) (m + n)`` numbers. The accuracy depends on how fast the singular values
+    decay: without decay a fixed small number of iterations leaves residuals of the order of s_k.
+
+    References
+    ----------
+    N. Halko, P. G. Martinsson, J. A. Tropp, Finding structure with randomness,
+    doi:10.1137/090771806.
+    """
+
+    name: ClassVar[str] = "rsvd"
+    oversampling: int = 10
+    power_iterations: int | None = None
+
+    def __post_init__(self) -> None:
+        _refuse_negative("oversampling", self.oversampling)
+        _refuse_negative("power_iterations", self.power_iterations)
+
+    def init(
+        self, op: Metered, k: int, *, tol: float, start: Array | None, rng: np.random.Generator
+    ) -> Run:
+        """Start a run."""
+        del tol
+        return SubspaceRun(
+            op,
+            k,
+            width=min(k + self.oversampling, op.shape[1]),
+            start=start,
+            rng=rng,
+            ends_with_adjoint=True,
+            limit=self.power_iterations,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockKrylov:
+    """Randomized block Krylov: Rayleigh-Ritz in everything that the power iterations computed.
+
+    Block Golub-Kahan from a random block at least k wide, without restarts.
+
+    Parameters
+    ----------
+    oversampling : int, default 10
+        Columns of the block beyond k.
+    iterations : int, optional
+        Exactly so many products with ``A A^H`` after the first; None iterates until the tolerance
+        is met.
+
+    Notes
+    -----
+    Cost: ``2 (k + oversampling) (iterations + 1)`` products, in few passes over A. Memory:
+    ``(k + oversampling) (iterations + 1) (m + n)`` numbers, which grows as it iterates. From a
+    start the space is expanded at least twice before it is judged.
+
+    References
+    ----------
+    C. Musco and C. Musco, Randomized block Krylov methods for stronger and faster approximate
+    singular value decomposition, arXiv:1504.05477.
+    """
+
+    name: ClassVar[str] = "krylov"
+    oversampling: int = 10
+    iterations: int | None = None
+
+    def __post_init__(self) -> None:
+        _refuse_negative("oversampling", self.oversampling)
+        _refuse_negative("iterations", self.iterations)
+
+    def init(
+        self, op: Metered, k: int, *, tol: float, start: Array | None, rng: np.random.Generator
+    ) -> Run:
+        """Start a run."""
+        del tol
+        return _BlockKrylovRun(self, op, k, start, rng)
+
+
+class _BlockKrylovRun(Run):
+    def __init__(
+        self,
+        method: BlockKrylov,
+        op: Metered,
+        k: int,
+        start: Array | None,
+        rng: np.random.Generator,
+    ) -> None:
+        n = op.shape[1]
+        self.limit, self.k, self.rng = method.iterations, k, rng
+        given = k if start is None else max(k, int(start.shape[1]))
+        width = min(given + method.oversampling, n)
+        steps = 4 if method.iterations is None else method.iterations + 1
+        block = pad_block(op, start, width, rng)
+        self.basis = GolubKahan(op, block, capacity=min(n, width * steps), rng=rng)
+        self._given = start is not None
+        self.meets_all_copies = not self._given
+        self.iterations = -1
+
+    @property
+    def next_cost(self) -> int:
+        return 2 * self.basis.width
+
+    @property
+    def available(self) -> int:
+        return self.basis.size
+
+    def step(self, op: Metered) -> None:
+        self.basis.expand(op)
+        self.iterations += 1
+        self.exact = self.basis.exhausted
+        self.finished = self.exact or (self.limit is not None and self.iterations >= self.limit)
+
+    def report(self, *, now: bool = False) -> Ritz | None:
+        if now:
+            return self.basis.ritz()
+        # What was given may be converged and not leading, and one expansion tells little of what
+        # the random columns beside it will come upon.
+        early = self._given and self.iterations < 1 and not self.finished
+        return None if early or self.limit is not None else self.basis.ritz()
+
+    def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
+        del op
+        return self.basis.extract(k)
+
+    def escalate(self) -> bool:
+        first = not self.basis.careful
+        self.basis.careful = True
+        return first
+
+    def retarget(self, k: int) -> None:
+        self.meets_all_copies &= k <= self.k
+        self.finished = self.basis.exhausted
+
+    def copy(self) -> _BlockKrylovRun:
+        twin = _BlockKrylovRun.__new__(_BlockKrylovRun)
+        twin.__dict__.update(self.__dict__)
+        twin.rng = deepcopy(self.rng)
+        twin.basis = self.basis.copy()
+        return twin

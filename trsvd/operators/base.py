@@ -1,0 +1,464 @@
+"""What a truncated SVD asks of a matrix, and how arrays and other objects come to have it."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from trsvd._arrays.admit import admitted
+from trsvd._arrays.arrays import Array, Arrays, is_array
+from trsvd._arrays.dtypes import describe, dtype_name, is_sparse
+from trsvd.operators.probe import probe, settle
+
+__all__ = ["MatrixLike", "MatrixOperator", "as_operator", "check_adjoint"]
+
+
+@runtime_checkable
+class MatrixLike(Protocol):
+    """The least that an object needs to be handed to `trsvd.svds`.
+
+    ``shape`` is ``(m, n)``, ``dtype`` that of the products. ``matmat`` takes an (n, p) array and
+    returns (m, p), ``rmatmat`` the adjoint's. An attribute ``xp`` (a namespace) or a torch dtype
+    says which arrays the products take; NumPy otherwise.
+    """
+
+    shape: tuple[int, int]
+    dtype: Any
+
+    def matmat(self, X: Any, /) -> Any:
+        """``A @ X``."""
+        ...
+
+    def rmatmat(self, X: Any, /) -> Any:
+        """``A^H @ X``."""
+        ...
+
+
+class MatrixOperator(ABC):
+    """An m x n matrix that is known through its products.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(m, n)``.
+    arrays : Arrays
+        The namespace, device and dtype that the products take and give.
+    """
+
+    shape: tuple[int, int]
+    arrays: Arrays
+    # Bound of the rounding errors in a product with a unit vector; 0 stands for those of the dtype.
+    rounding: float = 0.0
+    # Usual size of those errors, for a random unit vector.
+    noise: float = 0.0
+
+    @property
+    def dtype(self) -> Any:
+        """The compute dtype, as the namespace spells it."""
+        return self.arrays.dtype
+
+    @property
+    def xp(self) -> Any:
+        """The array namespace of the products."""
+        return self.arrays.xp
+
+    @abstractmethod
+    def matmat(self, X: Array) -> Array:
+        """``A @ X`` for X of shape (n, p)."""
+
+    @abstractmethod
+    def rmatmat(self, X: Array) -> Array:
+        """``A^H @ X`` for X of shape (m, p)."""
+
+    def max_abs(self) -> float | None:
+        """Largest entry in modulus; None where entries are not at hand."""
+        return None
+
+    def frobenius_norm(self, scale: float = 1.0) -> float | None:
+        """``||scale A||_F``; None where it takes about min(m, n) products to know it."""
+        del scale
+        return None
+
+    def rough_norm(self) -> float | None:
+        """``||A||_F`` to four digits; None where it takes more than a pass over the entries."""
+        return None
+
+    def rows_in_memory(self) -> tuple[Array, bool] | None:
+        """A real matrix of the host by rows that is this one, or (True) its transpose.
+
+        A NumPy array with contiguous rows, or a sparse matrix of scipy by compressed rows.
+        """
+        return None
+
+    def columns_in_memory(self) -> tuple[Array, bool] | None:
+        """`rows_in_memory` of the adjoint."""
+        rows = self.rows_in_memory()
+        return None if rows is None else (rows[0], not rows[1])
+
+    def in_double(self) -> MatrixOperator | None:
+        """The same with products in double precision; None where the entries are not at hand."""
+        return None
+
+    def formed(self) -> MatrixOperator | None:
+        """The same as an array, where its entries are more accurate than its products."""
+        return None
+
+    def size_of_parts(self) -> float:
+        """Sum of the Frobenius norms of the parts that a product adds up, as far as known."""
+        return 0.0
+
+    def go(self, forward: str | None, backward: str | None) -> bool:
+        """Choose how ``matmat`` and ``rmatmat`` treat blocks; False where there is no choice.
+
+        ``"columns"`` makes products one column at a time, ``"blocks"`` in blocks only, ``"both"``
+        either; None changes nothing.
+        """
+        del forward, backward
+        return False
+
+    def dense(self) -> Array:
+        """The matrix as an array; costs min(m, n) products where entries are not at hand."""
+        m, n = self.shape
+        arrays, side = self.arrays, min(m, n)
+        arrays.check_room(2 * m * n, f"the {m} x {n} matrix as an array")
+        product = self.matmat if m >= n else self.rmatmat
+        blocks = []
+        for start in range(0, side, 256):
+            unit = np.eye(side, min(256, side - start), -start)
+            blocks.append(product(arrays.put(unit)))
+        columns = self.xp.concat(blocks, axis=1)
+        return columns if m >= n else arrays.adjoint(columns)
+
+
+class _ArrayMatrix(MatrixOperator):
+    """A dense array."""
+
+    def __init__(self, A: Array) -> None:
+        self.arrays = Arrays.of_array(A)
+        self.shape = (int(A.shape[0]), int(A.shape[1]))
+        self._A = self.arrays.matrix(A)
+
+    def matmat(self, X: Array) -> Array:
+        return self.arrays.product(self._A, X)
+
+    def rmatmat(self, X: Array) -> Array:
+        return self.arrays.adjoint_product(self._A, X)
+
+    def max_abs(self) -> float:
+        return self.arrays.max_abs(self._A)
+
+    def frobenius_norm(self, scale: float = 1.0) -> float:
+        return self.arrays.frobenius_norm(self._A, scale)
+
+    def rough_norm(self) -> float | None:
+        return self.arrays.rough_norm(self._A)
+
+    def rows_in_memory(self) -> tuple[Array, bool] | None:
+        if not self.arrays.on_host or self.arrays.is_complex:
+            return None
+        turned = not self._A.flags.c_contiguous
+        rows = self._A.T if turned else self._A
+        return (rows, turned) if rows.flags.c_contiguous else None
+
+    def in_double(self) -> MatrixOperator:
+        wide = self.arrays.in_double
+        return _ArrayInDouble(self.arrays.get(self._A) if wide.on_host else self._A, wide)
+
+    def dense(self) -> Array:
+        return self._A
+
+
+class _ArrayInDouble(MatrixOperator):
+    """A dense array, multiplied in a wider dtype than it has."""
+
+    def __init__(self, A: Array, arrays: Arrays) -> None:
+        self.arrays, self._A = arrays, A
+        self.shape = (int(A.shape[0]), int(A.shape[1]))
+
+    def matmat(self, X: Array) -> Array:
+        return self.arrays.product_with_narrower(self._A, X)
+
+    def rmatmat(self, X: Array) -> Array:
+        conj = self.arrays.conj
+        return conj(self.arrays.product_with_narrower(self._A.T, conj(X)))
+
+
+class _SparseMatrix(MatrixOperator):
+    """A sparse matrix of scipy or cupyx, or a tensor of torch, held by compressed rows."""
+
+    def __init__(self, A: Any) -> None:
+        self.arrays = Arrays.of_sparse(A if hasattr(A, "data") else A.tocsr())
+        self.shape = (int(A.shape[0]), int(A.shape[1]))
+        self._A = self.arrays.sparse_matrix(A)
+
+    def matmat(self, X: Array) -> Array:
+        return self.arrays.sparse_product(self._A, X)
+
+    def rmatmat(self, X: Array) -> Array:
+        conj = self.arrays.conj
+        return conj(self.arrays.sparse_product(self._transpose, conj(X)))
+
+    @cached_property
+    def _transpose(self) -> Any:
+        return self.arrays.sparse_transpose(self._A)
+
+    @property
+    def _entries(self) -> Array:
+        return self.arrays.sparse_entries(self._A)
+
+    def rows_in_memory(self) -> tuple[Array, bool] | None:
+        return (self._A, False) if self.arrays.on_host and not self.arrays.is_complex else None
+
+    def columns_in_memory(self) -> tuple[Array, bool] | None:
+        return None if self.rows_in_memory() is None else (self._by_columns, False)
+
+    @cached_property
+    def _by_columns(self) -> Any:
+        """The transpose by compressed rows; a copy."""
+        return self._A.T.tocsr()
+
+    def max_abs(self) -> float:
+        return self.arrays.max_abs(self._entries) if len(self._entries) else 0.0
+
+    def frobenius_norm(self, scale: float = 1.0) -> float:
+        entries = self._entries
+        return self.arrays.frobenius_norm(entries[:, None], scale) if len(entries) else 0.0
+
+    def rough_norm(self) -> float | None:
+        return self.arrays.rough_norm(self._entries[:, None]) if len(self._entries) else None
+
+    def in_double(self) -> MatrixOperator:
+        arrays = self.arrays.in_double
+        arrays.check_room(len(self._entries), "the entries in double precision")
+        return _SparseMatrix(arrays.sparse_like(self._A))
+
+    def dense(self) -> Array:
+        m, n = self.shape
+        self.arrays.check_room(m * n, f"the {m} x {n} matrix as an array")
+        return self.arrays.sparse_to_dense(self._A)
+
+
+class _Products:
+    """Products with somebody else's operator in one direction, checked and copied.
+
+    The operator is given copies, which it may overwrite. What it returns is copied, as it may be a
+    buffer that its next product overwrites, or a view of what it was given.
+
+    Parameters
+    ----------
+    A : operator
+        With one or both of the methods.
+    arrays : Arrays
+        What products take and give.
+    rows : int
+        Rows of a product.
+    block, single : str
+        Names of the methods that take a block and a vector of one dimension.
+
+    Attributes
+    ----------
+    way : {"both", "columns", "blocks"}
+        "both": a single column goes to the method for vectors, several go to that for blocks.
+        "columns": one column at a time. "blocks": a single column is a block too.
+    settled : bool
+        True if products were compared with each other, or there is nothing to compare.
+    """
+
+    def __init__(self, A: Any, arrays: Arrays, rows: int, block: str, single: str) -> None:
+        self.A, self.arrays, self.rows, self.name = A, arrays, rows, block
+        self.block = block if hasattr(A, block) else None
+        self.single = single if hasattr(A, single) else None
+        self.way = "both"
+        self.settled = self.block is None or self.single is None
+        if self.block is None and self.single is None:
+            msg = (
+                f"{describe(A)} has neither {block} nor {single}; pass a dense array, a sparse "
+                "matrix of scipy, cupyx or torch, or an object with shape, dtype, matmat and "
+                "rmatmat (or matvec and rmatvec)"
+            )
+            raise TypeError(msg)
+
+    def __call__(self, X: Array) -> Array:
+        width = int(X.shape[1])
+        if self.block is not None and (self.way == "blocks" or (width > 1 and self.way == "both")):
+            return self._of_block(self.block, X)
+        if width == 1:
+            return self._of_column(X)
+        columns = [self._of_column(X[:, j : j + 1]) for j in range(width)]
+        return self.arrays.xp.concat(columns, axis=1)
+
+    def _of_column(self, X: Array) -> Array:
+        if self.single is None or (self.way == "blocks" and self.block is not None):
+            assert self.block is not None
+            return self._of_block(self.block, X)
+        y = self._of_user(self.single, X[:, 0])
+        if math.prod(getattr(y, "shape", (0,))) != self.rows:
+            msg = (
+                f"{self.single} of {describe(self.A)} returned {describe(y)} for a vector of shape "
+                f"({X.shape[0]},); it must return an array of shape ({self.rows},)"
+            )
+            raise ValueError(msg)
+        return self.arrays.xp.reshape(self._taken(self.single, y), (self.rows, 1))
+
+    def _of_block(self, name: str, X: Array) -> Array:
+        Y = self._of_user(name, X)
+        want = (self.rows, int(X.shape[1]))
+        if tuple(getattr(Y, "shape", ())) != want:
+            msg = (
+                f"{name} of {describe(self.A)} returned {describe(Y)} for a block of shape "
+                f"{tuple(X.shape)}; it must return an array of shape {want}"
+            )
+            raise ValueError(msg)
+        return self._taken(name, Y)
+
+    def _of_user(self, name: str, X: Array) -> Any:
+        try:
+            return admitted(getattr(self.A, name)(self.arrays.take(X, copy=True)))
+        except (NotImplementedError, TypeError) as error:
+            # What SciPy's LinearOperator says of a product that it was not given.
+            if isinstance(error, TypeError) and "'NoneType' object is not callable" not in str(
+                error
+            ):
+                raise
+            msg = (
+                f"{describe(self.A)} does not implement {self.name}: a truncated SVD needs "
+                "products with the matrix (matmat or matvec) and with its adjoint (rmatmat or "
+                "rmatvec)"
+            )
+            raise TypeError(msg) from error
+
+    def _taken(self, name: str, Y: Any) -> Array:
+        if dtype_name(Y.dtype).startswith("complex") and not self.arrays.is_complex:
+            msg = (
+                f"{name} of {describe(self.A)} returned {dtype_name(Y.dtype)} but the operator's "
+                f"dtype is {dtype_name(self.A.dtype)}; declare a complex dtype"
+            )
+            raise TypeError(msg)
+        return self.arrays.take(Y, copy=True)
+
+
+class _WrappedOperator(MatrixOperator):
+    """Somebody else's operator: its answers are checked and brought to the compute dtype."""
+
+    def __init__(self, A: Any) -> None:
+        self.shape = (int(A.shape[0]), int(A.shape[1]))
+        own = isinstance(A, MatrixOperator)
+        self.arrays = A.arrays if own else Arrays.of_operator(A)
+        self._A = A
+        m, n = self.shape
+        self._forward = _Products(A, self.arrays, m, "matmat", "matvec")
+        self._backward = _Products(A, self.arrays, n, "rmatmat", "rmatvec")
+
+    def matmat(self, X: Array) -> Array:
+        if not self._forward.settled:
+            self._forward.settled = True
+            settle(self, adjoint=False)
+        return self._forward(X)
+
+    def rmatmat(self, X: Array) -> Array:
+        if not self._backward.settled:
+            self._backward.settled = True
+            settle(self, adjoint=True)
+        return self._backward(X)
+
+    def go(self, forward: str | None, backward: str | None) -> bool:
+        self._forward.settled = self._backward.settled = True
+        self._forward.way = forward or self._forward.way
+        self._backward.way = backward or self._backward.way
+        return True
+
+    def frobenius_norm(self, scale: float = 1.0) -> float | None:
+        known = getattr(self._A, "frobenius_norm", None)
+        norm = None if known is None else known()
+        return None if norm is None else float(norm) * scale
+
+
+def as_operator(A: Any) -> MatrixOperator:
+    """``A`` as an operator.
+
+    Parameters
+    ----------
+    A : array, sparse matrix or operator
+        A two-dimensional array of any array API library; a sparse matrix or array of scipy or
+        cupyx, or a sparse tensor of torch; a frame of pandas or polars; an object with ``shape``,
+        ``dtype``, ``matmat`` and ``rmatmat`` (or ``matvec`` and ``rmatvec``). Half precision is
+        copied to float32, integers and bool to float64; nothing else is copied but arrays whose
+        memory layout no BLAS takes, and sparse tensors.
+
+    Returns
+    -------
+    MatrixOperator
+        With the shape of A.
+
+    Raises
+    ------
+    TypeError
+        If A is none of these, or of a dtype that cannot be computed with.
+    ValueError
+        If A is not two-dimensional, or has no rows or no columns.
+    """
+    if isinstance(A, MatrixOperator):
+        own = type(A).__module__.partition(".")[0] == "trsvd"
+        return A if own else _WrappedOperator(A)
+    A = admitted(A)
+    shape = getattr(A, "shape", None)
+    if shape is None:
+        msg = (
+            f"{describe(A)} is not a matrix; pass an array (numpy.asarray(A)), a sparse matrix, or "
+            "an object with shape, dtype, matmat and rmatmat"
+        )
+        raise TypeError(msg)
+    if len(shape) > 2 and not (is_array(A) or is_sparse(A)):
+        msg = (
+            f"{describe(A)} has batch dimensions; an operator here is one matrix, of shape (m, n): "
+            "pass an operator for each matrix of the batch"
+        )
+        raise ValueError(msg)
+    if len(shape) != 2:
+        msg = (
+            f"A has {len(shape)} dimensions (shape {tuple(shape)}); a matrix has 2: reshape it, or "
+            "pass one matrix of a batch"
+        )
+        raise ValueError(msg)
+    if 0 in tuple(shape):
+        msg = f"A has shape {tuple(shape)}; a matrix without rows or columns has no triplets"
+        raise ValueError(msg)
+    if is_sparse(A):
+        return _SparseMatrix(A)
+    if is_array(A):
+        return _ArrayMatrix(A)
+    return _WrappedOperator(A)
+
+
+def check_adjoint(A: Any, rng: Any = None) -> None:
+    """Check that ``rmatmat`` is the adjoint of ``matmat``, and how both treat blocks.
+
+    ``<x, A^H (A x)>`` must equal ``||A x||^2`` for a random x, and products with a block of two
+    columns those of each column alone. Differences that rounding explains are allowed: that of the
+    parts of a sum, and that which shows in ``A (x + y) - A x - A y``.
+
+    Parameters
+    ----------
+    A : array, sparse matrix or operator
+        Of shape (m, n).
+    rng : int or numpy.random.Generator, optional
+        Where the random vector comes from.
+
+    Raises
+    ------
+    AdjointError
+        If the two products belong to different matrices.
+    ValueError
+        If products with blocks differ from products with vectors, and neither agree with the
+        adjoint; or if products are not linear, or not finite.
+
+    Notes
+    -----
+    Eight products. A wrong adjoint passes with probability zero as long as A x is not zero to
+    rounding.
+    """
+    probe(as_operator(A), np.random.default_rng(rng))

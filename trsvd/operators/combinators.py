@@ -1,0 +1,287 @@
+"""Operators made of other operators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from trsvd._arrays.arrays import Array, Arrays
+from trsvd.operators.base import MatrixOperator, as_operator
+
+
+class AdjointOperator(MatrixOperator):
+    """``A^H``.
+
+    Parameters
+    ----------
+    A : array, sparse matrix or operator
+        Of shape (m, n).
+    """
+
+    def __init__(self, A: Any) -> None:
+        self.A = as_operator(A)
+        self.arrays = self.A.arrays
+        self.shape = (self.A.shape[1], self.A.shape[0])
+
+    def matmat(self, X: Array) -> Array:
+        """``A^H @ X``."""
+        return self.A.rmatmat(X)
+
+    def rmatmat(self, X: Array) -> Array:
+        """``A @ X``."""
+        return self.A.matmat(X)
+
+    def max_abs(self) -> float | None:
+        """That of ``A``."""
+        return self.A.max_abs()
+
+    def frobenius_norm(self, scale: float = 1.0) -> float | None:
+        """That of ``A``."""
+        return self.A.frobenius_norm(scale)
+
+    def size_of_parts(self) -> float:
+        """That of ``A``."""
+        return self.A.size_of_parts()
+
+    def go(self, forward: str | None, backward: str | None) -> bool:
+        """Choose for ``A``, whose products are turned."""
+        return self.A.go(backward, forward)
+
+    def formed(self) -> MatrixOperator | None:
+        """That of ``A``, turned."""
+        formed = self.A.formed()
+        return None if formed is None else AdjointOperator(formed)
+
+    def rough_norm(self) -> float | None:
+        """That of ``A``."""
+        return self.A.rough_norm()
+
+    def rows_in_memory(self) -> tuple[Array, bool] | None:
+        """The columns of ``A``."""
+        return self.A.columns_in_memory()
+
+    def columns_in_memory(self) -> tuple[Array, bool] | None:
+        """The rows of ``A``."""
+        return self.A.rows_in_memory()
+
+    def in_double(self) -> MatrixOperator | None:
+        """The same with products in double precision; None where that of ``A`` is not known."""
+        wide = self.A.in_double()
+        return None if wide is None else AdjointOperator(wide)
+
+    def dense(self) -> Array:
+        """``A^H`` as an array."""
+        return self.arrays.adjoint(self.A.dense())
+
+
+class CenteredOperator(MatrixOperator):
+    """``A - 1 mu^T``: the rows of A about their mean, as principal component analysis has them.
+
+    A sparse A stays sparse: a product costs one product with A and a rank-one correction.
+
+    Parameters
+    ----------
+    A : array, sparse matrix or operator
+        Of shape (m, n): m samples of n features.
+    mean : array of shape (n,), optional
+        What to take from every row; the mean of the rows if None (one product with A^H).
+
+    Attributes
+    ----------
+    mean : array of shape (n,)
+        What is taken from every row.
+    """
+
+    def __init__(self, A: Any, mean: Array | None = None) -> None:
+        self.A = as_operator(A)
+        self.arrays, self.shape = self.A.arrays, self.A.shape
+        m, n = self.shape
+        xp = self.xp
+        self._ones = self.arrays.zeros(m, 1) + 1
+        self._is_mean = mean is None
+        if mean is None:
+            # Sums of many large entries need more digits than the mean has.
+            wide = self.A.in_double() or self.A
+            sums = wide.rmatmat(wide.arrays.zeros(m, 1) + 1)
+            self._mean = self.arrays.like(wide.arrays.conj(sums) / m)
+        else:
+            mean = self.arrays.take(mean)
+            if tuple(mean.shape) != (n,):
+                msg = f"mean has shape {tuple(mean.shape)}; A has {n} columns, so give shape ({n},)"
+                raise ValueError(msg)
+            self._mean = xp.reshape(mean, (n, 1))
+
+    @property
+    def mean(self) -> Array:
+        """What is taken from every row."""
+        return self._mean[:, 0]
+
+    def matmat(self, X: Array) -> Array:
+        """``A X - 1 (mu^T X)``."""
+        return self.A.matmat(X) - self._ones @ (self._mean.T @ X)
+
+    def rmatmat(self, X: Array) -> Array:
+        """``A^H X - conj(mu) (1^T X)``."""
+        return self.A.rmatmat(X) - self.arrays.conj(self._mean) @ (self._ones.T @ X)
+
+    def size_of_parts(self) -> float:
+        """``||A||_F + ||1 mu^T||_F``."""
+        return _size(self.A) + math.sqrt(self.shape[0]) * _norm(self.arrays, self._mean)
+
+    def go(self, forward: str | None, backward: str | None) -> bool:
+        """Choose for ``A``."""
+        return self.A.go(forward, backward)
+
+    def dense(self) -> Array:
+        """``A - 1 mu^T`` as an array: the mean is taken from the entries."""
+        m, n = self.shape
+        self.arrays.check_room(2 * m * n, f"the {m} x {n} matrix as an array")
+        X = self.A.dense() - self._mean.T
+        if self._is_mean:  # which was rounded: what it left is a mean of small numbers
+            X = X - (self.xp.sum(X, axis=0) / m)[None, :]
+        return X
+
+    def formed(self) -> MatrixOperator | None:
+        """The centred entries, where those of ``A`` are at hand: no parts are left to cancel."""
+        return None if self.A.max_abs() is None else as_operator(self.dense())
+
+    def frobenius_norm(self, scale: float = 1.0) -> float | None:
+        """``||A - 1 mu^T||_F``; None where cancellation would leave no digits."""
+        base = self.A.frobenius_norm(scale)
+        if base is None:
+            return None
+        row_sum = self.A.rmatmat(self._ones) * scale
+        shift = self._mean * scale
+        cross = self.arrays.real_inner(self.arrays.conj(shift), row_sum)
+        square = self.shape[0] * self.arrays.real_inner(shift, shift)
+        return _root_of_difference(self.arrays, [base**2, -2 * cross, square])
+
+
+class SumOperator(MatrixOperator):
+    """``A_1 + A_2 + ...``.
+
+    Parameters
+    ----------
+    *terms : arrays, sparse matrices or operators
+        All of one shape, namespace and device.
+    """
+
+    def __init__(self, *terms: Any) -> None:
+        if not terms:
+            msg = "a sum needs at least one term"
+            raise ValueError(msg)
+        self.terms = tuple(as_operator(term) for term in terms)
+        self.shape = self.terms[0].shape
+        for term in self.terms:
+            if term.shape != self.shape:
+                msg = f"terms of a sum have shapes {self.shape} and {term.shape}; they must agree"
+                raise ValueError(msg)
+        self.arrays = Arrays.common([term.arrays for term in self.terms])
+
+    def matmat(self, X: Array) -> Array:
+        """Sum of the terms' products."""
+        return _total([self._part(term, term.matmat, X) for term in self.terms])
+
+    def rmatmat(self, X: Array) -> Array:
+        """Sum of the terms' adjoint products."""
+        return _total([self._part(term, term.rmatmat, X) for term in self.terms])
+
+    def size_of_parts(self) -> float:
+        """Sum of the terms' norms."""
+        return sum(map(_size, self.terms))
+
+    def go(self, forward: str | None, backward: str | None) -> bool:
+        """Choose for every term."""
+        return any([term.go(forward, backward) for term in self.terms])
+
+    def _part(self, term: MatrixOperator, product: Callable[[Array], Array], X: Array) -> Array:
+        """The product of one term, which may be real in a complex sum."""
+        like, take, xp = term.arrays.like, self.arrays.take, self.xp
+        if not term.arrays.would_lose_imaginary(X):
+            return take(product(like(X)))
+        return take(product(like(xp.real(X)))) + 1j * take(product(like(xp.imag(X))))
+
+
+class LowRankUpdate(MatrixOperator):
+    """``A + U V^H`` without forming it.
+
+    Parameters
+    ----------
+    A : array, sparse matrix or operator
+        Of shape (m, n).
+    U : array of shape (m, r)
+        Left factor.
+    V : array of shape (n, r)
+        Right factor.
+    """
+
+    def __init__(self, A: Any, U: Array, V: Array) -> None:
+        self.A = as_operator(A)
+        self.arrays, self.shape = self.A.arrays, self.A.shape
+        m, n = self.shape
+        if (
+            U.ndim != 2
+            or V.ndim != 2
+            or U.shape[0] != m
+            or V.shape[0] != n
+            or U.shape[1] != V.shape[1]
+        ):
+            msg = (
+                f"factors have shapes {tuple(U.shape)} and {tuple(V.shape)}; for a matrix of shape "
+                f"{self.shape} they must be ({m}, r) and ({n}, r)"
+            )
+            raise ValueError(msg)
+        self._U, self._V = self.arrays.take(U), self.arrays.take(V)
+
+    def matmat(self, X: Array) -> Array:
+        """``A X + U (V^H X)``."""
+        return self.A.matmat(X) + self._U @ self.arrays.adjoint_product(self._V, X)
+
+    def rmatmat(self, X: Array) -> Array:
+        """``A^H X + V (U^H X)``."""
+        return self.A.rmatmat(X) + self._V @ self.arrays.adjoint_product(self._U, X)
+
+    def size_of_parts(self) -> float:
+        """``||A||_F + ||U||_F ||V||_F``."""
+        return _size(self.A) + _norm(self.arrays, self._U) * _norm(self.arrays, self._V)
+
+    def go(self, forward: str | None, backward: str | None) -> bool:
+        """Choose for ``A``."""
+        return self.A.go(forward, backward)
+
+    def frobenius_norm(self, scale: float = 1.0) -> float | None:
+        """``||A + U V^H||_F``; None where cancellation would leave no digits."""
+        base = self.A.frobenius_norm(scale)
+        if base is None:
+            return None
+        U = self._U * scale
+        cross = self.arrays.real_inner(U, self.A.matmat(self._V) * scale)
+        gram_U = self.arrays.adjoint_product(U, U)
+        gram_V = self.arrays.adjoint_product(self._V, self._V)
+        square = self.arrays.real_inner(gram_U, gram_V)
+        return _root_of_difference(self.arrays, [base**2, 2 * cross, square])
+
+
+def _size(op: MatrixOperator) -> float:
+    """Frobenius norm of a part, or the sum of those of its own parts; 0 where neither is known."""
+    return op.size_of_parts() or op.frobenius_norm() or 0.0
+
+
+def _norm(arrays: Arrays, X: Array) -> float:
+    """Frobenius norm of an array; 0 where it has no columns."""
+    return arrays.frobenius_norm(X, 1.0) if 0 not in tuple(X.shape) else 0.0
+
+
+def _total(parts: list[Array]) -> Array:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def _root_of_difference(arrays: Arrays, terms: list[float]) -> float | None:
+    """Root of a sum with cancellation; None if fewer than three digits survive it."""
+    value = sum(terms)
+    largest = max(abs(term) for term in terms)
+    return math.sqrt(value) if value > 1e3 * arrays.eps * largest else None

@@ -1,0 +1,176 @@
+"""Dion: power iteration on the momentum, with error feedback; and its orthonormal variant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trsvd._arrays.arrays import Array, Arrays
+from trsvd._validate import check_flag
+from trsvd.optim.layout import check_shape, from_stack, stack_shape, to_stack
+from trsvd.optim.schedules import check_rank, rank_at
+from trsvd.optim.transforms import check_momentum
+
+__all__ = ["DionDescent", "dion_step", "right_factors"]
+
+
+def right_factors(W: Array, k: Any, layout: str, seed: int, *, transpose: bool = True) -> Array:
+    """Random right factors to start from, an array of shape (b, n, k) in W's compute dtype.
+
+    The shape is (b, m, k) where wide matrices are transposed.
+
+    Parameters
+    ----------
+    W : array
+        A parameter.
+    k : int or float
+        The rank, or a share of min(m, n).
+    layout : str
+        How W is read.
+    seed : int
+        Of the random numbers.
+    transpose : bool, default True
+        As for `dion_step`.
+    """
+    b, m, n = stack_shape(tuple(W.shape), layout)
+    n = min(m, n) if transpose else n
+    arrays, rank = Arrays.of_array(W), rank_at(k, 0, min(m, n))
+    blocks = arrays.gaussian(np.random.default_rng(seed), b * n, rank)
+    return arrays.xp.reshape(blocks, (b, n, rank))
+
+
+def dion_step(
+    B: Array, Q: Array, momentum: float, *, orthonormal: bool = False, transpose: bool = True
+) -> tuple[Array, Array, Array]:
+    """One step of power iteration with error feedback, of a stack of matrices.
+
+    Parameters
+    ----------
+    B : array of shape (b, m, n)
+        Momentum plus gradient, in a dtype that factorizations are made in.
+    Q : array of shape (b, n, k)
+        Right factors of the last step; of shape (b, m, k) where B is transposed.
+    momentum : float
+        ``mu``.
+    orthonormal : bool, default False
+        True: the update is the polar factor of ``P R^H``. False: it is P times the
+        column-normalized R.
+    transpose : bool, default True
+        True: where m < n the step is that of ``B^H``.
+
+    Returns
+    -------
+    tuple of arrays
+        The update without a scale, already negative; the next momentum ``B - (1 - mu) P R^H``; and
+        the next Q, the column-normalized R.
+
+    Raises
+    ------
+    ValueError
+        If B is not finite.
+    """
+    arrays = Arrays.of_array(B)
+    xp = arrays.xp
+    if transpose and B.shape[1] < B.shape[2]:
+        D, M, Q = dion_step(_adjoint(arrays, B), Q, momentum, orthonormal=orthonormal)
+        return _adjoint(arrays, D), _adjoint(arrays, M), Q
+    sizes = xp.max(xp.abs(B), axis=(1, 2), keepdims=True)
+    if not np.isfinite(arrays.get(xp.max(sizes))):
+        msg = "a gradient contains NaN or inf; find where it comes from before making a step"
+        raise ValueError(msg)
+    B = arrays.over(B, sizes)  # squares of entries near 1 stay in range
+    with arrays.as_asked():
+        P, _ = xp.linalg.qr(B @ Q)
+        R = _adjoint(arrays, B) @ P
+        M = B - (1 - momentum) * (P @ _adjoint(arrays, R))
+        columns = arrays.units(R, axis=1)
+        right = _polar(arrays, R) if orthonormal else columns
+        # A column that met nothing says nothing of where to look next.
+        Q = xp.where(arrays.norms(columns, axis=1) > 0, columns, Q)
+        return -(P @ _adjoint(arrays, right)), M * arrays.like(sizes), Q
+
+
+def _polar(arrays: Arrays, R: Array) -> Array:
+    """The polar factor of tall matrices of full rank; without the directions in which R is zero."""
+    xp = arrays.xp
+    T, small = xp.linalg.qr(R)
+    U, S, Vh = xp.linalg.svd(small, full_matrices=False)
+    zero = max(R.shape[-2:]) * arrays.eps * S[:, :1]
+    U = U * arrays.like(xp.where(zero < S, xp.ones_like(S), xp.zeros_like(S)))[:, None, :]
+    return T @ (U @ Vh)
+
+
+def _adjoint(arrays: Arrays, X: Array) -> Array:
+    return arrays.conj(arrays.xp.matrix_transpose(X))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DionDescent:
+    """Gradients to Dion's updates: momentum, error feedback and direction in one link.
+
+    Parameters
+    ----------
+    k : int or float
+        The rank, or a share of min(m, n).
+    momentum : float, default 0.95
+        ``mu``, at least 0 and below 1.
+    orthonormal : bool, default False
+        Whether the update is the polar factor of ``P R^H``: then it lies in the dual Ky Fan ball.
+        Column-normalized factors have singular values above 1.
+    transpose : bool, default True
+        True: iterate on the transpose where m < n, as in the authors' ``dion.py``. False: never, as
+        in their ``dion_simple.py``. The scale is that of the parameter in both.
+    layout : str, default "auto"
+        How parameters are read as matrices.
+    seed : int, default 0
+        Of the first right factors.
+
+    References
+    ----------
+    K. Ahn et al., Dion: Distributed Orthonormalized Updates, arXiv:2504.05295.
+    """
+
+    k: Any
+    momentum: float = 0.95
+    orthonormal: bool = False
+    transpose: bool = True
+    layout: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "momentum", check_momentum(self.momentum))
+        if callable(self.k):
+            msg = f"k={self.k!r}; Dion keeps its factors from step to step: pass a fixed rank"
+            raise TypeError(msg)
+        check_rank(self.k)
+        for name in ("orthonormal", "transpose"):
+            check_flag(name, getattr(self, name))
+
+    def init(self, params: list[Array]) -> list[tuple[Array, Array]]:
+        """Momentum of zeros, and random right factors."""
+        state = []
+        for W in params:
+            check_shape(tuple(W.shape), self.layout)
+            M = Arrays.of_array(W).xp.zeros_like(W)
+            Q = right_factors(W, self.k, self.layout, self.seed, transpose=self.transpose)
+            state.append((M, Q))
+        return state
+
+    def update(
+        self, updates: list[Array], state: list[tuple[Array, Array]], params: list[Array]
+    ) -> tuple[list[Array], list[tuple[Array, Array]]]:
+        """Directions, and the momentum and right factors after this step."""
+        del params
+        out, after = [], []
+        for G, (M, Q) in zip(updates, state, strict=True):
+            arrays = Arrays.of_array(G)
+            shape, layout = tuple(G.shape), self.layout
+            B = to_stack(arrays.take(M) + arrays.take(G), layout)
+            D, M, Q = dion_step(
+                B, Q, self.momentum, orthonormal=self.orthonormal, transpose=self.transpose
+            )
+            out.append(arrays.hand_out(from_stack(D, shape, layout)))
+            after.append((arrays.hand_out(from_stack(M, shape, layout)), Q))
+        return out, after

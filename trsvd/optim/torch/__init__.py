@@ -1,0 +1,52 @@
+"""Optimizers for PyTorch: Fanion-k, Muon, and their families, as `torch.optim.Optimizer` classes.
+
+All take the hyper-parameters of `common_options` besides their own, and any of them in a parameter
+group. Parameters are matrices: hidden ones, in practice (see `split_parameters`).
+"""
+
+from __future__ import annotations
+
+from trsvd.optim.torch.base import MatrixOptimizer, common_options
+from trsvd.optim.torch.models import CompositeOptimizer
+from trsvd.optim.torch.optimizers import (
+    NSGD,
+    BallOptimizer,
+    Fanion,
+    FFanion,
+    FMuon,
+    FNeon,
+    Muon,
+    Neon,
+    SFanion,
+    SignSGD,
+    SMuon,
+    SNeon,
+)
+from trsvd.optim.torch.relatives import SCALE, Dion, FStarNeon, NorMuon, NuclearNeon
+from trsvd.optim.torch.split import Assignment, Split, split_parameters
+
+__all__ = [
+    "NSGD",
+    "SCALE",
+    "Assignment",
+    "BallOptimizer",
+    "CompositeOptimizer",
+    "Dion",
+    "FFanion",
+    "FMuon",
+    "FNeon",
+    "FStarNeon",
+    "Fanion",
+    "MatrixOptimizer",
+    "Muon",
+    "Neon",
+    "NorMuon",
+    "NuclearNeon",
+    "SFanion",
+    "SMuon",
+    "SNeon",
+    "SignSGD",
+    "Split",
+    "common_options",
+    "split_parameters",
+]

@@ -1,0 +1,339 @@
+"""Several optimizers of a model as one."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from trsvd.optim.torch.base import MatrixOptimizer
+from trsvd.optim.torch.shards import all_finite
+
+__all__ = ["CompositeOptimizer"]
+
+
+class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
+    """Several optimizers, of different parameters, as one: one step, one state_dict.
+
+    Its parameter groups are those of all optimizers, in order; groups that are added later come
+    last. Learning-rate schedulers, `torch.amp.GradScaler` and `torch.distributed.checkpoint` take
+    it for an ordinary optimizer. Schedulers that cycle momentum do so in the groups that have a
+    ``"momentum"`` (in ``"betas"``, if no optimizer has a momentum).
+
+    A step that fails changes nothing: if an optimizer refuses its gradients, or a gradient is not
+    finite, no parameter and no state of the others has moved.
+
+    Parameters
+    ----------
+    *optimizers : torch.optim.Optimizer
+        Whose parameters are disjoint.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is none, one is no optimizer, or two share a parameter.
+
+    Notes
+    -----
+    Memory during a step: what the optimizers of `trsvd.optim.torch` replace is kept until all steps
+    are made (as much as their parameters and momentum). Other optimizers step after them; all of
+    these but the last are copied first, parameters and state. What the last one has done when it
+    raises an exception is not undone.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import CompositeOptimizer, Muon, split_parameters
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    >>> matrices, others = split_parameters(model)
+    >>> optimizer = CompositeOptimizer(Muon(matrices, lr=0.02), torch.optim.AdamW(others, lr=3e-4))
+    >>> scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100)
+    """
+
+    def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
+        for optimizer in optimizers:
+            if not isinstance(optimizer, torch.optim.Optimizer):
+                msg = f"{optimizer!r} is no torch.optim.Optimizer"
+                raise TypeError(msg)
+        params = [p for each in optimizers for p in _parameters(each)]
+        if len({id(p) for p in params}) < len(params):
+            msg = "two of the optimizers share a parameter; give each parameter to one of them"
+            raise ValueError(msg)
+        self.optimizers = optimizers
+        self._order: list[tuple[int, int]] = []
+        self._complete = False
+        super().__init__(params, {})
+        self._complete = True
+
+    # ---- what an optimizer has --------------------------------------------------------------
+
+    def _places(self) -> list[tuple[int, int]]:
+        """Of each group, its optimizer and its place there; in the order in which they came."""
+        present = [
+            (i, j) for i, each in enumerate(self.optimizers) for j in range(len(each.param_groups))
+        ]
+        self._order = [place for place in self._order if place in present]
+        self._order += [place for place in present if place not in self._order]
+        return self._order
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all optimizers."""
+        return [self.optimizers[i].param_groups[j] for i, j in self._places()]
+
+    @param_groups.setter
+    def param_groups(self, value: Any) -> None:
+        """Groups are those of the optimizers: nothing is set here."""
+
+    @property
+    def state(self) -> dict[Any, Any]:
+        """The states of all parameters."""
+        return _States(self.optimizers)
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        """Hand each optimizer the states of its parameters."""
+        if not self.__dict__.get("_complete"):
+            return
+        for each in self.optimizers:
+            own = {p: value[p] for p in _parameters(each) if p in value}
+            each.state = defaultdict(dict, own)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Those of all optimizers; of two of one name, that of the first."""
+        merged: dict[str, Any] = {}
+        for each in reversed(self.optimizers):
+            merged |= each.defaults
+        if "momentum" in merged:
+            # Schedulers cycle "betas" of all groups if they are among the defaults.
+            merged.pop("betas", None)
+        return merged
+
+    @defaults.setter
+    def defaults(self, value: Any) -> None:
+        """Defaults are those of the optimizers: nothing is set here."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the first optimizer that has all of its options and takes its parameters.
+
+        To choose another one, call ``add_param_group`` of one of ``optimizers``.
+
+        Parameters
+        ----------
+        param_group : dict
+            ``"params"`` and options.
+
+        Raises
+        ------
+        ValueError
+            If a parameter has an optimizer already, or none takes the group.
+        """
+        if not self._complete:
+            return
+        given = dict(param_group)
+        given["params"] = _listed(given["params"])
+        tensors = [p[1] if isinstance(p, tuple) else p for p in given["params"]]
+        known = {id(p) for each in self.optimizers for p in _parameters(each)}
+        if any(id(p) in known for p in tensors):
+            msg = "a parameter of the new group is in another group already"
+            raise ValueError(msg)
+        self._places()
+        refused = []
+        for each in self.optimizers:
+            unknown = given.keys() - each.defaults.keys() - {"params", "param_names"}
+            if unknown:
+                refused.append(f"{type(each).__name__}: no option {', '.join(sorted(unknown))}")
+                continue
+            try:
+                each.add_param_group(dict(given))
+            except (TypeError, ValueError) as error:
+                refused.append(f"{type(each).__name__}: {error}")
+            else:
+                return
+        msg = "no optimizer takes the new group. " + "; ".join(refused)
+        raise ValueError(msg)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"optimizers": self.optimizers, "_order": self._order, "_complete": True}
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients of all parameters."""
+        for each in self.optimizers:
+            each.zero_grad(set_to_none)
+
+    # ---- the step -----------------------------------------------------------------------------
+
+    @torch.no_grad()  # type: ignore[untyped-decorator,unused-ignore]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """A step of each optimizer; the closure is called once, before the first.
+
+        Raises
+        ------
+        ValueError
+            If a gradient, a learning rate or a weight decay is not finite; besides what the
+            optimizers raise. Nothing has changed.
+        """
+        loss = None
+        for each in self.optimizers:
+            if isinstance(each, MatrixOptimizer):
+                each._check_groups()
+            else:
+                _check_rates(each)
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        own = [each for each in self.optimizers if isinstance(each, MatrixOptimizer)]
+        others = [each for each in self.optimizers if not isinstance(each, MatrixOptimizer)]
+        _check_finite(others)
+        made: list[Callable[[], None]] = []
+        try:
+            for each in own:
+                each._journal = made
+                each.step()
+            _step(others, made)
+        except BaseException:
+            for undo in made:
+                undo()
+            raise
+        finally:
+            for each in own:
+                each._journal = None
+        return loss
+
+    # ---- saving and loading -------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state in the form of any optimizer; hooks run as with any."""
+        for hook in self._optimizer_state_dict_pre_hooks.values():
+            hook(self)
+        saved = [each.state_dict() for each in self.optimizers]
+        places, numbers, count = self._places(), {}, 0
+        for i, j in places:
+            for key in saved[i]["param_groups"][j]["params"]:
+                numbers[i, key] = count
+                count += 1
+        state: dict[str, Any] = {
+            "state": {
+                numbers[i, key]: entries
+                for i, part in enumerate(saved)
+                for key, entries in part["state"].items()
+            },
+            "param_groups": [
+                {**group, "params": [numbers[i, key] for key in group["params"]]}
+                for i, group in ((i, saved[i]["param_groups"][j]) for i, j in places)
+            ],
+        }
+        # What some optimizers have besides.
+        more = {
+            str(i): rest
+            for i, part in enumerate(saved)
+            if (rest := {key: part[key] for key in part.keys() - {"state", "param_groups"}})
+        }
+        state |= {"optimizers": more} if more else {}
+        for hook in self._optimizer_state_dict_post_hooks.values():
+            state = hook(self, state) or state
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned; ValueError for that of another composition."""
+        state_dict = dict(state_dict)
+        for hook in self._optimizer_load_state_dict_pre_hooks.values():
+            state_dict = hook(self, state_dict) or state_dict
+        groups, places = state_dict.get("param_groups"), list(self._places())
+        if groups is None or "state" not in state_dict:
+            msg = f"a state with {sorted(state_dict)} is not that of an optimizer"
+            raise ValueError(msg)
+        sizes = [len(group["params"]) for group in self.param_groups]
+        given = [len(group["params"]) for group in groups]
+        if sizes != given:
+            msg = (
+                f"the state has groups of {given} parameters, and this optimizer of {sizes}; make "
+                "the optimizer as it was when its state was saved"
+            )
+            raise ValueError(msg)
+        parts: list[dict[str, Any]] = [
+            {"state": {}, "param_groups": [None] * len(each.param_groups)}
+            for each in self.optimizers
+        ]
+        for (i, j), group in zip(places, groups, strict=True):
+            parts[i]["param_groups"][j] = group
+            states = state_dict["state"]
+            parts[i]["state"] |= {key: states[key] for key in group["params"] if key in states}
+        for i, rest in state_dict.get("optimizers", {}).items():
+            parts[int(i)] |= rest
+        for each, part in zip(self.optimizers, parts, strict=True):
+            each.load_state_dict(part)
+        for hook in self._optimizer_load_state_dict_post_hooks.values():
+            hook(self)
+
+
+class _States(dict[Any, Any]):
+    """The states of the parameters of several optimizers; a new one is made where it belongs."""
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        super().__init__({p: state for each in optimizers for p, state in each.state.items()})
+        self._optimizers = optimizers
+
+    def __missing__(self, param: Any) -> dict[str, Any]:
+        for each in self._optimizers:
+            if any(p is param for p in _parameters(each)):
+                self[param] = each.state[param]
+                return self[param]  # type: ignore[no-any-return]
+        raise KeyError(param)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _listed(params: Any) -> list[Any]:
+    return [params] if isinstance(params, torch.Tensor) else list(params)
+
+
+# None is compiled: in a graph, AdamW computes with float32 numbers whatever its parameters are.
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
+def _check_rates(optimizer: torch.optim.Optimizer) -> None:
+    """ValueError for rates of another optimizer that would leave no finite parameter."""
+    for group in optimizer.param_groups:
+        for name in ("lr", "weight_decay"):
+            if isinstance(group.get(name), (int, float)) and not math.isfinite(group[name]):
+                msg = f"{type(optimizer).__name__}: {name} is {group[name]}; it must be finite"
+                raise ValueError(msg)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
+def _check_finite(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """ValueError if a gradient is not finite."""
+    params = [p for each in optimizers for p in _parameters(each)]
+    if not all_finite([p.grad for p in params if p.grad is not None]):
+        msg = "a gradient contains NaN or inf; find where it comes from before making a step"
+        raise ValueError(msg)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
+def _step(optimizers: Sequence[torch.optim.Optimizer], made: list[Callable[[], None]]) -> None:
+    """A step of each; what undoes those before the last is added to the list."""
+    for each in optimizers:
+        if each is not optimizers[-1]:
+            made.append(_restoring(each))
+        each.step()
+
+
+def _restoring(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """A function that brings back parameters and state of an optimizer as they are now."""
+    values = [(p, p.detach().clone()) for p in _parameters(optimizer)]
+    states = {p: copy.deepcopy(state) for p, state in optimizer.state.items()}
+
+    def restore() -> None:
+        for param, value in values:
+            param.copy_(value)
+        optimizer.state = defaultdict(dict, states)
+
+    return restore

@@ -1,0 +1,170 @@
+"""Approximate polar factors by iterations of odd polynomials: products of matrices only.
+
+`newton_schulz` is the bare iteration; `trsvd.NewtonSchulz` and `trsvd.PolarExpress` are methods of
+the spectral ball's oracle, with an error that is bounded.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+from trsvd._arrays.admit import admitted
+from trsvd._arrays.arrays import Array, Arrays, is_array
+from trsvd._arrays.dtypes import describe
+from trsvd.polar.polynomials import checked_coefficients, polynomial_step
+
+__all__ = [
+    "CUBIC",
+    "QUINTIC",
+    "newton_schulz",
+    "newton_schulz_iterates",
+    "newton_schulz_matvecs",
+]
+
+CUBIC = (1.5, -0.5)
+"""Coefficients of ``1.5 x - 0.5 x^3``: converges to the polar factor, in the end quadratically."""
+
+QUINTIC = (3.4445, -4.7750, 2.0315)
+"""Muon's coefficients, ``3.4445 x - 4.7750 x^3 + 2.0315 x^5``: fast at first, never converges."""
+
+
+def newton_schulz(G: Array, *, steps: int, coefficients: Sequence[float] = CUBIC) -> Array:
+    """Approximate polar factor ``U V^H`` of ``G = U S V^H``, without an SVD.
+
+    Parameters
+    ----------
+    G : array of shape (m, n)
+        Of any array API library, real or complex. Half precision is computed in float32, integers
+        and bool in float64.
+    steps : int
+        Number of iterations, at least 0.
+    coefficients : sequence of float, default `CUBIC`
+        ``(a, b, c, ...)`` of the odd polynomial ``p(x) = a x + b x^3 + c x^5 + ...``.
+
+    Returns
+    -------
+    array of shape (m, n)
+        In the namespace, dtype and device of G.
+
+    Raises
+    ------
+    TypeError
+        If G is not an array.
+    ValueError
+        If G is not two-dimensional, empty, or not finite; if ``steps`` or ``coefficients`` make
+        no iteration.
+
+    Notes
+    -----
+    ``X <- p(X)``, from ``X = G / ||G||_F``, acts on the singular values alone: each becomes
+    ``p(p(...p(s_i / ||G||_F)))``, the vectors stay. That gives the error exactly:
+
+    - `CUBIC` maps [0, 1] into itself. A small value grows by 1.5 a step, so that a value s needs
+      about ``log(||G||_F / s) / log(1.5)`` steps; then the error is squared (times 1.5) at each.
+      Zero stays zero: where G has rank r < min(m, n), the limit is ``U_r V_r^H``.
+    - `QUINTIC` lets values grow by up to 3.4445 a step, and then moves them about within
+      [0.68, 1.203] without end. Five steps bring those above ``2e-3 ||G||_F`` there; a smaller
+      one, s, becomes at most ``485 s / ||G||_F``. Where values are spread out, the error
+      ``||X - U V^H||_F / sqrt(min(m, n))`` stays about 0.2. Values above 1 mean that the result
+      can lie outside of the spectral ball.
+
+    Cost, with ``r = min(m, n)``: `CUBIC` makes ``2 r`` products with X or X^H (in vectors) a step,
+    each further coefficient r more, with a matrix of the smaller size; see
+    `newton_schulz_matvecs`. Memory: three matrices like G.
+
+    References
+    ----------
+    A. Bjorck and C. Bowie, An iterative algorithm for computing the best estimate of an orthogonal
+    matrix, doi:10.1137/0708036. K. Jordan et al., Muon: an optimizer for hidden layers in neural
+    networks, https://kellerjordan.github.io/posts/muon/.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd.polar import QUINTIC, newton_schulz
+    >>> newton_schulz(np.diag([2.0, -1.0]), steps=20).round(12) + 0.0
+    array([[ 1.,  0.],
+           [ 0., -1.]])
+    >>> newton_schulz(np.diag([2.0, -1.0]), steps=5, coefficients=QUINTIC).round(2) + 0.0
+    array([[ 0.69,  0.  ],
+           [ 0.  , -1.11]])
+    """
+    if steps < 0:
+        msg = f"steps={steps}; it must be at least 0"
+        raise ValueError(msg)
+    return next(itertools.islice(newton_schulz_iterates(G, coefficients=coefficients), steps, None))
+
+
+def newton_schulz_iterates(G: Array, *, coefficients: Sequence[float] = CUBIC) -> Iterator[Array]:
+    """The iterates of `newton_schulz`, without end: ``G / ||G||_F``, then one a step.
+
+    Parameters
+    ----------
+    G : array of shape (m, n)
+        As for `newton_schulz`.
+    coefficients : sequence of float, default `CUBIC`
+        As for `newton_schulz`.
+
+    Yields
+    ------
+    array of shape (m, n)
+        In the namespace, dtype and device of G.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `newton_schulz`, when the first iterate is asked for.
+    """
+    arrays, X = _normalized(G)
+    polynomial = checked_coefficients(coefficients)
+    while True:
+        yield arrays.hand_out(X)
+        X = polynomial_step(arrays, X, polynomial)
+
+
+def newton_schulz_matvecs(
+    shape: tuple[int, int], steps: int, coefficients: Sequence[float] = CUBIC
+) -> int:
+    """Products with a vector that ``steps`` iterations make.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(m, n)``.
+    steps : int
+        Number of iterations.
+    coefficients : sequence of float, default `CUBIC`
+        As for `newton_schulz`.
+
+    Returns
+    -------
+    int
+        ``len(coefficients) * min(m, n) * steps``: ``2 n`` a step for `CUBIC`.
+
+    Examples
+    --------
+    >>> from trsvd.polar import newton_schulz_matvecs
+    >>> newton_schulz_matvecs((500, 500), 27)
+    27000
+    """
+    return len(checked_coefficients(coefficients)) * min(shape) * steps
+
+
+def _normalized(G: Array) -> tuple[Arrays, Array]:
+    """``G / ||G||_F`` in the compute dtype; zero stays zero."""
+    G = admitted(G)
+    if not is_array(G):
+        msg = f"G is {describe(G)}; pass an array of an array API library"
+        raise TypeError(msg)
+    if G.ndim != 2 or 0 in tuple(G.shape):
+        msg = f"G has shape {tuple(G.shape)}; pass a matrix with at least one row and one column"
+        raise ValueError(msg)
+    arrays = Arrays.of_array(G)
+    X = arrays.matrix(G)
+    size = arrays.max_abs(X)
+    if not math.isfinite(size):
+        msg = f"G contains NaN or inf (its largest entry is {size}); it has no polar factor"
+        raise ValueError(msg)
+    return arrays, arrays.units(X, axis=(0, 1))

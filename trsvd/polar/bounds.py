@@ -1,0 +1,184 @@
+"""What odd polynomials, one after the other, do to singular values, and what that proves.
+
+An iteration ``X <- p(X)`` acts on the singular values alone. So all that there is to know of its
+error is the image of intervals under real functions, of which the ends are values at end points or
+at critical points: it is computed, not sampled. In floating point the ends move by the rounding of
+every step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from trsvd._arrays.arrays import HostArray
+from trsvd.polar.polynomials import Polynomial
+
+__all__ = ["ScalarMap", "image", "scalar_map"]
+
+# Cells into which [0, 1] is cut: one below 1e-8, the others in geometric progression.
+_CELLS = 2000
+_SMALLEST = 1e-8
+
+
+def image(
+    polynomials: tuple[Polynomial, ...], low: float, high: float, eps: float = 0.0
+) -> tuple[float, float]:
+    """Where singular values between ``low`` and ``high`` are taken, exactly.
+
+    Parameters
+    ----------
+    polynomials : tuple of polynomials
+        One for each step.
+    low, high : float
+        Ends of the interval.
+    eps : float, default 0
+        Rounding unit; 0 is exact arithmetic.
+
+    Returns
+    -------
+    low, high : float
+        Ends of the image, which is an interval too.
+
+    Examples
+    --------
+    >>> from trsvd.polar import QUINTIC
+    >>> low, high = image((QUINTIC,) * 5, 0.0, 1.0)
+    >>> low, round(high, 4)
+    (0.0, 1.2024)
+    """
+    lows, highs = _images(polynomials, np.array([low]), np.array([high]), eps)
+    return float(lows[0]), float(highs[0])
+
+
+@dataclass(frozen=True, eq=False)
+class ScalarMap:
+    """What an iteration does to each singular value in [0, 1], rounding included.
+
+    Attributes
+    ----------
+    largest : float
+        No singular value of the last iterate exceeds it.
+    prices, tolls : arrays of shape (a,) and (b,)
+        Multipliers lam and mu of `sum_at_most`.
+    excess : array of shape (a, b)
+        ``max_x x - lam x f(x) - mu x^2`` for each pair of them.
+    """
+
+    largest: float
+    prices: HostArray
+    tolls: HostArray
+    excess: HostArray
+
+    def sum_at_most(self, attained: float, rank: int) -> float:
+        """What ``rank`` values x_i in [0, 1] add up to at most, by what is known of them.
+
+        Parameters
+        ----------
+        attained : float
+            ``sum_i x_i f(x_i)``, with f what the iteration does.
+        rank : int
+            How many values there are; the sum of their squares is at most 1.
+
+        Returns
+        -------
+        float
+
+        Notes
+        -----
+        Duality: for all lam, mu >= 0 ::
+
+            sum x_i  <=  lam sum x_i f(x_i) + mu sum x_i^2 + rank max_x (x - lam x f(x) - mu x^2),
+
+        and the least of these bounds is taken. Without f (lam = 0) that is ``sqrt(rank)``; where f
+        is at least ``1 - e`` above some x_0, it is no more than the sum over ``1 - e``, and what
+        values below x_0 can add.
+        """
+        duals = self.prices[:, None] * attained + self.tolls[None, :] + rank * self.excess
+        return min(float(duals.min()), math.sqrt(rank))
+
+
+@lru_cache(maxsize=64)
+def scalar_map(polynomials: tuple[Polynomial, ...], eps: float) -> ScalarMap:
+    """What an iteration does to singular values in [0, 1].
+
+    Parameters
+    ----------
+    polynomials : tuple of polynomials
+        One for each step.
+    eps : float
+        Rounding unit of the products; 0 is exact arithmetic.
+
+    Returns
+    -------
+    ScalarMap
+    """
+    edges = np.concatenate([[0.0], np.geomspace(_SMALLEST, 1.0, _CELLS)])
+    lows, highs = _images(polynomials, edges[:-1], edges[1:], eps)
+    largest = float(max(highs.max(), -lows.min()))
+    if not math.isfinite(largest):  # rounding leads out of range: nothing is known of what it does
+        none = np.zeros(1)
+        return ScalarMap(math.inf, none, none, np.full((1, 1), math.inf))
+    # What all values above a cut are taken to at least: its inverse is the price to pay.
+    least = np.minimum.accumulate(lows[::-1])[::-1][:: _CELLS // 80]
+    prices = np.unique(np.concatenate([[0.0], 1 / least[least > 0.02]]))
+    tolls = np.concatenate([[0.0], np.geomspace(0.01, 1000.0, 41)])
+    excess = np.array([[_excess(edges, 1 - lam * lows, mu) for mu in tolls] for lam in prices])
+    return ScalarMap(largest, prices, tolls, excess)
+
+
+def _excess(edges: HostArray, slopes: HostArray, mu: float) -> float:
+    """``max slope * x - mu x^2`` over the cells, each with its slope; at least 0."""
+    top = slopes / (2 * mu) if mu else np.where(slopes > 0, np.inf, 0.0)
+    x = np.clip(top, edges[:-1], edges[1:])
+    return max(0.0, float(np.max(slopes * x - mu * x * x)))
+
+
+def _images(
+    polynomials: tuple[Polynomial, ...], lows: HostArray, highs: HostArray, eps: float
+) -> tuple[HostArray, HostArray]:
+    """The images of many intervals; rounding moves their ends outwards at every step.
+
+    By a unit of all that is added up in the step, also where much of it cancels.
+    """
+    lows, highs = lows - eps, highs + eps
+    with np.errstate(over="ignore", invalid="ignore"):  # of polynomials that lead out of range
+        for polynomial in polynomials:
+            reach = np.max([highs.max(), -lows.min()])
+            loss = eps * _values(tuple(map(abs, polynomial)), reach)
+            lows, highs = _image(polynomial, lows, highs)
+            lows, highs = lows - loss, highs + loss
+    return lows, highs
+
+
+def _image(
+    polynomial: Polynomial, lows: HostArray, highs: HostArray
+) -> tuple[HostArray, HostArray]:
+    """The images of intervals under one polynomial."""
+    ends = np.stack([_values(polynomial, lows), _values(polynomial, highs)])
+    least, most = ends.min(axis=0), ends.max(axis=0)
+    for point in _critical_points(polynomial):
+        value = _values(polynomial, np.array(point))
+        within = (lows < point) & (point < highs)
+        least = np.where(within, np.minimum(least, value), least)
+        most = np.where(within, np.maximum(most, value), most)
+    return least, most
+
+
+def _values(polynomial: Polynomial, x: HostArray) -> HostArray:
+    total = np.zeros_like(x)
+    for coefficient in reversed(polynomial):
+        total = coefficient + total * x * x
+    return np.asarray(total * x)
+
+
+def _critical_points(polynomial: Polynomial) -> list[float]:
+    """Real zeros of the derivative."""
+    derivative = [(2 * i + 1) * c for i, c in enumerate(polynomial)]
+    squares = np.roots(derivative[::-1])
+    # A double zero comes out with a small imaginary part; one point too many does no harm.
+    real = squares[(np.abs(squares.imag) <= 1e-6 * np.abs(squares)) & (squares.real > 0)].real
+    return [float(sign * root) for root in np.sqrt(real) for sign in (1.0, -1.0)]

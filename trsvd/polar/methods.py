@@ -1,0 +1,352 @@
+"""Iterations for the polar factor as methods of an oracle: options, polynomials, errors."""
+
+from __future__ import annotations
+
+import math
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trsvd._arrays.dtypes import dtype_name
+from trsvd._validate import check_number
+from trsvd.polar import QUINTIC, newton_schulz_matvecs
+from trsvd.polar.bounds import image
+from trsvd.polar.polar_express import express_polynomials
+from trsvd.polar.polynomials import Polynomial, checked_coefficients
+
+__all__ = [
+    "FAR",
+    "HALF",
+    "UNITS",
+    "NewtonSchulz",
+    "PolarExpress",
+    "PolarIteration",
+    "rounding_unit",
+]
+
+UNITS = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
+"""Precisions that products can be made in, each with its rounding unit."""
+
+HALF = ("bfloat16", "float16")
+"""Those in which rounding is felt."""
+
+FAR = 10.0
+"""A value that is taken beyond this is no singular value of a polar factor."""
+
+# Below 0 by no more than this is rounding of a polynomial's double zero.
+_NEGATIVE = -1e-12
+
+
+def rounding_unit(precision: str, shape: tuple[int, int]) -> float:
+    """What rounding moves the singular values of a product by, relative to those of its factors.
+
+    Parameters
+    ----------
+    precision : str
+        One of `UNITS`.
+    shape : tuple of int
+        ``(m, n)``.
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    ``2 sqrt(max(m, n))`` rounding units, with the size rounded up to a power of two. A sum of n
+    products is off by up to n unit roundoffs, ``2^-24`` in single precision; by about ``sqrt(n)``
+    where roundings are as good as independent (N. Higham, T. Mary, doi:10.1137/18M1226312). They
+    are not where all terms are equal, as in a matrix of ones: libraries add up blocks of some
+    hundred terms, and within a block roundings may all be of one sign. A factor of 4 is for that.
+    """
+    return UNITS[precision] * 2 * math.sqrt(2.0 ** math.ceil(math.log2(max(shape))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolarIteration(ABC):
+    """What `NewtonSchulz` and `PolarExpress` have in common: a polynomial for each step.
+
+    Parameters
+    ----------
+    steps : int
+        Number of iterations, at least 1.
+    dtype : str or dtype, optional
+        Precision of the products: ``"bfloat16"``, ``"float16"``, ``"float32"``, ``"float64"``, or
+        a dtype as the array library spells it. By default that in which G is computed: float32
+        for half precision, never less.
+    """
+
+    steps: int
+    dtype: Any = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", _checked_steps(self.steps))
+        object.__setattr__(self, "dtype", _precision(self.dtype))
+
+    @abstractmethod
+    def polynomials(
+        self, precision: str | None = None, shape: tuple[int, int] | None = None
+    ) -> tuple[Polynomial, ...]:
+        """The polynomial of each step.
+
+        Parameters
+        ----------
+        precision : str, optional
+            What the products are made in; ``dtype``, or float64, by default.
+        shape : tuple of int, optional
+            ``(m, n)`` of the matrix: the larger it is, the more rounding is allowed for.
+
+        Returns
+        -------
+        tuple of tuple of float
+            ``(a, b, c, ...)`` of ``a x + b x^3 + c x^5 + ...``, for each step.
+        """
+
+    def error(self, lower: float = 1e-3) -> float:
+        """The largest error of a singular value, in exact arithmetic.
+
+        Parameters
+        ----------
+        lower : float, default 1e-3
+            Singular values of G from ``lower * ||G||_F`` on count.
+
+        Returns
+        -------
+        float
+            ``max abs(1 - f(x))`` for x between ``lower`` and 1, where f is what all steps together
+            make of a singular value of ``G / ||G||_F``. The oracle divides by the largest of them.
+
+        Examples
+        --------
+        >>> import trsvd
+        >>> round(trsvd.NewtonSchulz(steps=6).error(), 2)
+        0.32
+        >>> round(trsvd.PolarExpress(steps=6).error(), 4)
+        0.0009
+        """
+        lower = check_number("lower", lower)
+        if not 0 <= lower <= 1:
+            msg = f"lower={lower}; singular values of G / ||G||_F are between 0 and 1"
+            raise ValueError(msg)
+        low, high = image(self.polynomials(), lower, 1.0)
+        return max(1 - low, high - 1)
+
+    def matvecs(self, shape: tuple[int, int]) -> int:
+        """Products with a vector that the iteration makes; see `newton_schulz_matvecs`.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            ``(m, n)``.
+
+        Returns
+        -------
+        int
+        """
+        return sum(newton_schulz_matvecs(shape, 1, each) for each in self.polynomials())
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewtonSchulz(PolarIteration):
+    """Newton-Schulz iteration for the polar factor: one polynomial, again and again.
+
+    A ``method=`` of `SpectralBall`, `RMSBall` and their one-call functions. The default is Muon's
+    quintic, which is fast and never exact.
+
+    Parameters
+    ----------
+    steps : int, default 5
+        Number of iterations, at least 1.
+    dtype : str or dtype, optional
+        Precision of the products: ``"bfloat16"``, ``"float16"``, ``"float32"``, ``"float64"``, or
+        a dtype as the array library spells it. By default that in which G is computed: float32
+        for half precision, never less.
+    coefficients : sequence of float, default `trsvd.polar.QUINTIC`
+        ``(a, b, c, ...)`` of the odd polynomial ``a x + b x^3 + c x^5 + ...``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is not of the kind described, or the polynomials take singular values far
+        beyond 1 or below 0.
+
+    Notes
+    -----
+    The error is that of the polynomial at the singular values of ``G / ||G||_F``, see `error` and
+    `newton_schulz`. What the oracle returns is divided by a bound of its largest singular value,
+    1.2024 for the quintic, and so lies in the ball; about a quarter of ``||G||_*`` is lost.
+
+    Cost: ``len(coefficients) * min(m, n)`` products a step (in vectors), nothing else. Memory:
+    three matrices like G.
+
+    References
+    ----------
+    K. Jordan et al., Muon: an optimizer for hidden layers in neural networks,
+    https://kellerjordan.github.io/posts/muon/. A. Bjorck and C. Bowie, An iterative algorithm for
+    computing the best estimate of an orthogonal matrix, doi:10.1137/0708036.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> G = np.diag([2.0, -1.0])
+    >>> result = trsvd.SpectralBall().lmo(G, method=trsvd.NewtonSchulz(steps=5))
+    >>> result.update.round(2) + 0.0
+    array([[-0.57,  0.  ],
+           [ 0.  ,  0.93]])
+    >>> round(result.gap, 2), result.gap_kind
+    (0.34, 'bound')
+    """
+
+    steps: int = 5
+    coefficients: Sequence[float] = QUINTIC
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "coefficients", checked_coefficients(self.coefficients))
+        low, high = image(self.polynomials(), 0.0, 1.0)
+        if not (low >= -FAR and high <= FAR):
+            msg = (
+                f"coefficients={self.coefficients} take singular values of 0 to 1 beyond {FAR} in "
+                f"{self.steps} steps; a polynomial for a polar factor keeps them near 1, as "
+                "trsvd.polar.QUINTIC does"
+            )
+            raise ValueError(msg)
+        if not (low >= _NEGATIVE and high > 0):
+            msg = (
+                f"coefficients={self.coefficients} take singular values of 0 to 1 to values from "
+                f"{low:.3g} to {high:.3g} in {self.steps} steps; a polynomial for a polar factor "
+                "keeps them positive, as trsvd.polar.QUINTIC does"
+            )
+            raise ValueError(msg)
+
+    def polynomials(
+        self, precision: str | None = None, shape: tuple[int, int] | None = None
+    ) -> tuple[Polynomial, ...]:
+        """The polynomial of each step: the same for all; see `PolarIteration.polynomials`."""
+        del precision, shape
+        return (tuple(self.coefficients),) * self.steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolarExpress(PolarIteration):
+    """Polar Express iteration for the polar factor: for each step the quintic that is best there.
+
+    A ``method=`` of `SpectralBall`, `RMSBall` and their one-call functions.
+
+    Parameters
+    ----------
+    steps : int, default 6
+        Number of iterations, at least 1.
+    dtype : str or dtype, optional
+        Precision of the products: ``"bfloat16"``, ``"float16"``, ``"float32"``, ``"float64"``, or
+        a dtype as the array library spells it. By default that in which G is computed: float32
+        for half precision, never less.
+    lower : float, default 1e-3
+        Singular values from ``lower * ||G||_F`` on are brought near 1, between 0 and 1.
+    safety : float, optional
+        At least 1: all polynomials but the last are those for values ``safety`` times as large as
+        expected, since rounding takes some of them beyond. By default 1.01, which is what the
+        authors use, in half precision. Otherwise 1 and a hundred times the rounding of a product,
+        ``2 sqrt(max(m, n))`` rounding units, which it is raised to where less is given.
+    cushion : float, optional
+        Between 0 and 1: the least share of the right end of an interval that its left end is taken
+        for, lest values in between come so near to 0 that rounding is all that is left of them.
+        By default 0.02, the authors', in half precision, and 0 otherwise.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is not of the kind described.
+
+    Notes
+    -----
+    The odd quintic that is nearest to 1 on [l, u] maps it onto [1 - e, 1 + e], with the best e;
+    the next is the best one for that. No other composition of as many odd quintics does better.
+    With ``lower = 1e-3`` the error e is 0.11 after 5 steps, 9e-4 after 6, 5e-10 after 7. Singular
+    values below ``lower * ||G||_F`` come out too small, but of the right sign.
+
+    Without ``safety`` and ``cushion`` the iteration diverges in half precision.
+
+    Cost: ``3 min(m, n)`` products a step (in vectors). Memory: three matrices like G.
+
+    References
+    ----------
+    N. Amsel, D. Persson, C. Musco, R. Gower, The Polar Express: optimal matrix sign methods and
+    their application to the Muon algorithm, arXiv:2505.16932.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> result = trsvd.SpectralBall().lmo(np.diag([2.0, -1.0]), method=trsvd.PolarExpress())
+    >>> result.update.round(2) + 0.0
+    array([[-1.,  0.],
+           [ 0.,  1.]])
+    >>> result.gap < 4e-3, result.gap_kind
+    (True, 'bound')
+    """
+
+    steps: int = 6
+    lower: float = 1e-3
+    safety: float | None = None
+    cushion: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "lower", check_number("lower", self.lower))
+        if not 0 < self.lower < 1:
+            msg = f"lower={self.lower}; it is a share of ||G||_F between 0 and 1, as 1e-3"
+            raise ValueError(msg)
+        if self.safety is not None:
+            object.__setattr__(self, "safety", check_number("safety", self.safety))
+            if not 1 <= self.safety < 2:
+                msg = f"safety={self.safety}; it is a factor of at least 1 and below 2, as 1.01"
+                raise ValueError(msg)
+        if self.cushion is not None:
+            object.__setattr__(self, "cushion", check_number("cushion", self.cushion))
+            if not 0 <= self.cushion < 1:
+                msg = f"cushion={self.cushion}; it is a share of at least 0 and below 1, as 0.02"
+                raise ValueError(msg)
+
+    def polynomials(
+        self, precision: str | None = None, shape: tuple[int, int] | None = None
+    ) -> tuple[Polynomial, ...]:
+        """The polynomial of each step; see `PolarIteration.polynomials`."""
+        precision = precision or self.dtype or "float64"
+        half = precision in HALF
+        safety, cushion = self.safety, self.cushion
+        if half:
+            safety = safety or 1.01
+        else:
+            # The coefficients of a step add up to 60 at most, each times a rounding error.
+            least = 1 + 100 * (rounding_unit(precision, shape) if shape else UNITS[precision])
+            if safety is None or (shape and safety < least):
+                safety = least
+        if cushion is None:
+            cushion = 0.02 if half else 0.0
+        return express_polynomials(self.steps, self.lower, safety, cushion)
+
+
+def _checked_steps(steps: Any) -> int:
+    try:
+        value = operator.index(steps)
+    except TypeError:
+        msg = f"steps={steps!r} is not an integer; pass the number of iterations"
+        raise TypeError(msg) from None
+    if isinstance(steps, bool) or value < 1:
+        msg = f"steps={steps}; at least one iteration is needed"
+        raise ValueError(msg)
+    return value
+
+
+def _precision(dtype: Any) -> str | None:
+    """The name of a dtype; that of its real part where it is complex."""
+    if dtype is None:
+        return None
+    name = dtype if isinstance(dtype, str) else dtype_name(dtype)
+    name = {"complex64": "float32", "complex128": "float64"}.get(name, name)
+    if name not in UNITS:
+        msg = f"dtype={dtype!r}; products are made in one of {', '.join(UNITS)}"
+        raise ValueError(msg)
+    return name
