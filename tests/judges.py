@@ -1,7 +1,7 @@
 """Judges of answers by NumPy's LAPACK in double precision: every stop, every ball, every norm.
 
 What a result claims is compared with the exact singular values and with products of the matrix in
-double precision; nothing that the library computed is taken for the truth. `trsvd._reliability.judge` judges
+double precision; nothing that the library computed is taken for the truth. `reliability.judge` judges
 k leading triplets; the judges here add what the other stops claim.
 """
 
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from reliability.cases import Truth
+from reliability.judge import Finding, Outcome, Standard, judge_result, value_bound
 
 import trsvd
-from trsvd._reliability.cases import Truth
-from trsvd._reliability.judge import Finding, Outcome, Standard, judge_result, value_bound
 
 # ---- stops -----------------------------------------------------------------------------------
 

@@ -23,12 +23,12 @@ from checks import (
     exact_values,
     value_bound,
 )
+from reliability.cases import CASES, Truth
+from reliability.competitors import CAPS, oracles, own
+from reliability.judge import Outcome, judge_result
+from reliability.matrices import geometric, spectrum
 
 from trsvd import AdjointError, ConvergenceWarning, svds
-from trsvd._reliability.cases import CASES, Truth
-from trsvd._reliability.competitors import CAPS, oracles, own
-from trsvd._reliability.judge import Outcome, judge_result
-from trsvd._reliability.matrices import geometric, spectrum
 
 # What iterates without a Krylov space needs thousands of products where values hardly decay.
 SLOW = {"rsvd", "power"}

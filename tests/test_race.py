@@ -18,14 +18,24 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse
-
-from trsvd import cli
-from trsvd._race import matrices as subjects_module
-from trsvd._race import run as race
-from trsvd._race import solvers, trials, worker
-from trsvd._race.accuracy import Task, judge
-from trsvd._race.cells import Cell, all_cells, data_cells, matching, quick_cells
-from trsvd._race.display import (
+from peers import solvers, trials, worker
+from peers.solvers import newton_schulz
+from race import matrices as subjects_module
+from race import run as race
+from race.accuracy import Task, judge
+from race.cells import Cell, all_cells, data_cells, matching, quick_cells
+from race.competitors import (
+    DEFAULT,
+    OWN,
+    PEERS,
+    REFERENCES,
+    Ladder,
+    Peer,
+    answer_of,
+    facts_of,
+    with_start,
+)
+from race.display import (
     BEGIN,
     END,
     details,
@@ -35,7 +45,7 @@ from trsvd._race.display import (
     replace_table,
     summary_lines,
 )
-from trsvd._race.matrices import (
+from race.matrices import (
     Places,
     Subject,
     Unavailable,
@@ -44,14 +54,12 @@ from trsvd._race.matrices import (
     many_subjects,
     subject,
 )
-from trsvd._race.own import DEFAULT, OWN, answer_of, facts_of, with_start
-from trsvd._race.peers import PEERS, REFERENCES, Ladder, Peer
-from trsvd._race.solvers import newton_schulz
-from trsvd._race.statistics import dropped, geometric_mean, median_interval, ratio_of
-from trsvd._race.store import Mismatch, Results, header
-from trsvd._race.summary import summarize
-from trsvd._race.timing import Ceilings, sample, timed
-from trsvd._race.trials import Effort, Outcome, race_cell, tune
+from race.statistics import dropped, geometric_mean, median_interval, ratio_of, summarize
+from race.store import Mismatch, Results, header
+from race.timing import Ceilings, sample, timed
+from race.trials import Effort, Outcome, race_cell, tune
+
+from trsvd import cli
 from trsvd.polar import QUINTIC
 from trsvd.polar import newton_schulz as exact_newton_schulz
 
@@ -968,7 +976,7 @@ def test_rates_of_a_disturbed_machine_are_measured_again(places, monkeypatch):
     """A run at several times the ceiling says that the ceiling is wrong; the better rates stay."""
     one = subject("gaussian-64x64", "float32", places)
     seconds = iter([1.0, 1.0, 2e-5, 1e-3, 3e-5, 2e-5])  # with A, A^T, of matrices; and again
-    monkeypatch.setattr("trsvd._race.timing._best", lambda call, repeats: next(seconds))
+    monkeypatch.setattr("race.timing._best", lambda call, repeats: next(seconds))
     ceilings = Ceilings()
     assert ceilings.share(one, 10, 10, 1e-4) == pytest.approx(5 * 2e-5 / 1e-4)
     assert ceilings.reading(one)[0] == 2e-5

@@ -21,13 +21,13 @@ from checks import (
     orthonormality,
     orthonormality_bound,
 )
+from reliability.cases import CASES
 
 import trsvd
 from trsvd import ConvergenceWarning, svds, svds_above, svds_to_tolerance
 from trsvd._krylov.golub_kahan import GolubKahan
 from trsvd._krylov.rayleigh_ritz import rayleigh_ritz
 from trsvd._krylov.stopping import Residual, Values
-from trsvd._reliability.cases import CASES
 from trsvd._solve.driver import _Decline, _Driver
 from trsvd._solve.problem import Problem
 from trsvd._solve.verify import check_completeness

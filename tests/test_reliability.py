@@ -10,12 +10,10 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse
-
-from trsvd import Completeness, KyFanDualBall, Status, svds
-from trsvd._reliability import run as reliability
-from trsvd._reliability.cases import CASES, Truth
-from trsvd._reliability.competitors import Contestant, _peer, _scipy, backends, contestants, peers
-from trsvd._reliability.judge import (
+from reliability import run as reliability
+from reliability.cases import CASES, Truth
+from reliability.competitors import Contestant, _peer, _scipy, backends, contestants, peers
+from reliability.judge import (
     Finding,
     Outcome,
     Standard,
@@ -24,7 +22,9 @@ from trsvd._reliability.judge import (
     judge_triplets,
     judge_update,
 )
-from trsvd._reliability.run import Record
+from reliability.run import Record
+
+from trsvd import Completeness, KyFanDualBall, Status, svds
 from trsvd.cli import main
 from trsvd.testing import matrix_with_spectrum
 
@@ -342,7 +342,7 @@ def test_records_of_one_case():
 
 def test_a_contestant_that_takes_no_such_case_has_no_record(monkeypatch):
     one = Contestant("random only", "peer", lambda *args: Finding(Outcome.SAYS), takes_start=False)
-    monkeypatch.setattr("trsvd._reliability.run.contestants", lambda: [one])
+    monkeypatch.setattr("reliability.run.contestants", lambda: [one])
     started = [name for name, case in CASES.items() if case.start is not None]
     assert started
     assert list(reliability.run(patterns=started)) == []

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import scipy.sparse
 from checks import METHODS, CountingOperator, assert_right
+from reliability.cases import CASES
+from reliability.competitors import CAPS
+from reliability.judge import Outcome, judge_result
 
 import trsvd
 from trsvd import svds, svds_above, svds_to_tolerance
-from trsvd._reliability.cases import CASES
-from trsvd._reliability.competitors import CAPS
-from trsvd._reliability.judge import Outcome, judge_result
 from trsvd.testing import matrix_with_spectrum
 
 

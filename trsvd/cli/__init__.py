@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from race import __main__ as _race_command
+from reliability import __main__ as _reliability_command
 
 import trsvd
 from trsvd import table
-from trsvd._race import command as _race_command
-from trsvd._reliability import command as _reliability_command
 from trsvd.cli import arguments as _arguments
 from trsvd.cli import balls as _balls_command
 from trsvd.cli.arguments import UsageError, check_directory

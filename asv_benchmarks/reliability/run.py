@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trsvd._reliability.cases import CASES, Case
-from trsvd._reliability.competitors import Contestant, contestants
-from trsvd._reliability.judge import Outcome
+from reliability.cases import CASES, Case
+from reliability.competitors import Contestant, contestants
+from reliability.judge import Outcome
 from trsvd.reports import machine
 
 __all__ = ["Record", "chosen", "markdown", "run", "summary", "to_dicts"]

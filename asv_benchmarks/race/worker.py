@@ -1,7 +1,7 @@
 """The process that races: cells come in, events go out, one JSON object a line.
 
 It is started once a number of threads, with the variables of the BLAS libraries set, by
-`trsvd._race.run`; a call that never returns, or a peer that ends the process, costs one cell's run.
+`race.run`; a call that never returns, or a peer that ends the process, costs one cell's run.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trsvd._race.accuracy import Task
-from trsvd._race.cells import Cell
-from trsvd._race.matrices import (
+from race.accuracy import Task
+from race.cells import Cell
+from race.competitors import DEFAULT, OWN, PEERS, REFERENCES, with_start
+from race.matrices import (
     Places,
     Subject,
     Unavailable,
@@ -27,10 +28,8 @@ from trsvd._race.matrices import (
     many_subjects,
     subject,
 )
-from trsvd._race.own import DEFAULT, OWN, with_start
-from trsvd._race.peers import PEERS, REFERENCES
-from trsvd._race.timing import Ceilings
-from trsvd._race.trials import Effort, Outcome, race_cell
+from race.timing import Ceilings
+from race.trials import Effort, Outcome, race_cell
 
 __all__ = ["ROLES", "main", "sources"]
 

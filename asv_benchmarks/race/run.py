@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trsvd._race.cells import Cell, all_cells, data_cells, matching, quick_cells
-from trsvd._race.matrices import Places, default_cache
-from trsvd._race.store import Mismatch, Results, Unwritable, header
-from trsvd._race.summary import Summary, summarize
-from trsvd._race.trials import Effort, Outcome
-from trsvd._race.worker import ROLES, sources
+from race.cells import Cell, all_cells, data_cells, matching, quick_cells
+from race.matrices import Places, default_cache
+from race.statistics import Summary, summarize
+from race.store import Mismatch, Results, Unwritable, header
+from race.trials import Effort, Outcome
+from race.worker import ROLES, sources
 
 __all__ = [
     "Cell",
@@ -47,7 +47,7 @@ __all__ = [
 
 Progress = Callable[[str], None]
 
-_WORKER = "trsvd._race.worker"
+_WORKER = "race.worker"
 
 _PREPARING = 3600.0
 """Seconds that building a matrix and its exact values may take."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from race.cells import Cell
+from race.matrices import Subject
 from trsvd._arrays.arrays import Arrays, HostArray, is_array
-from trsvd._race.cells import Cell
-from trsvd._race.matrices import Subject
 from trsvd.testing import err1, rounding_level
 
 __all__ = ["Task", "Verdict", "judge"]

@@ -16,9 +16,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 
-from trsvd._arrays.arrays import HostArray
-from trsvd._arrays.dtypes import is_sparse
-from trsvd._reliability.matrices import (
+from reliability.matrices import (
     Maker,
     companion,
     cycle,
@@ -38,6 +36,8 @@ from trsvd._reliability.matrices import (
     with_zeros,
     zero_one,
 )
+from trsvd._arrays.arrays import HostArray
+from trsvd._arrays.dtypes import is_sparse
 
 __all__ = ["CASES", "Case", "Truth"]
 

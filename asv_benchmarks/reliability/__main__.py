@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trsvd._race.display import replace_table
-from trsvd._reliability import run as reliability
-from trsvd._reliability.cases import CASES
-from trsvd._reliability.competitors import contestants
-from trsvd._reliability.judge import Outcome
+from race.display import replace_table
+
+from reliability import run as reliability
+from reliability.cases import CASES
+from reliability.competitors import contestants
+from reliability.judge import Outcome
 from trsvd.cli.arguments import UsageError, check_directory, seed
 
 __all__ = ["add"]

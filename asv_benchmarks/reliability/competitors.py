@@ -11,13 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse.linalg
+from peers import solvers
 
 import trsvd
-from trsvd._arrays.arrays import Arrays, HostArray, _namespace
-from trsvd._arrays.dtypes import is_sparse, split_power
-from trsvd._race import solvers
-from trsvd._reliability.cases import Case, Truth
-from trsvd._reliability.judge import (
+from reliability.cases import Case, Truth
+from reliability.judge import (
     Finding,
     Outcome,
     Standard,
@@ -25,6 +23,8 @@ from trsvd._reliability.judge import (
     judge_triplets,
     judge_update,
 )
+from trsvd._arrays.arrays import Arrays, HostArray, _namespace
+from trsvd._arrays.dtypes import is_sparse, split_power
 from trsvd.balls import KyFanDualBall, SpectralBall
 
 __all__ = ["METHODS", "Contestant", "backends", "contestants"]

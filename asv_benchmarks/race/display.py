@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trsvd._race.summary import Group, Summary, seconds_of, summarize
+from race.statistics import Group, Summary, seconds_of, summarize
 from trsvd.reports import figure_class
 
 __all__ = [

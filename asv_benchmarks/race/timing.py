@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trsvd._race.matrices import Subject
+from race.matrices import Subject
 
 __all__ = ["Ceilings", "sample", "timed"]
 

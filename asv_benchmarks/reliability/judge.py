@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from reliability.cases import Truth
 from trsvd._arrays.arrays import HostArray
 from trsvd._oracles.result import LMOResult
-from trsvd._reliability.cases import Truth
 from trsvd._solve.result import Completeness, SVDResult
 
 __all__ = [

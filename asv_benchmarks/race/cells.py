@@ -23,7 +23,7 @@ class Cell:
     Parameters
     ----------
     matrix : str
-        A name that `trsvd._race.matrices.subject` knows.
+        A name that `race.matrices.subject` knows.
     dtype : {"float32", "float64"}
         Of the matrix.
     k : int
@@ -154,7 +154,7 @@ def data_cells(folder: Path) -> list[Cell]:
         At k = 50 and 100 for sparse matrices, at min(m, n) / 16 for dense ones, in float32.
     """
     # Here, so that `--list` without data needs no array at all.
-    from trsvd._race.matrices import header_of
+    from race.matrices import header_of
 
     if not (folder / "spectra.npz").is_file():
         msg = "the folder has no spectra.npz, the singular values of its matrices by their names"

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trsvd._race import run as race
-from trsvd._race.display import (
+from race import run as race
+from race.display import (
     COLUMNS,
     around_table,
     details,

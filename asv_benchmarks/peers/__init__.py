@@ -1,0 +1,1 @@
+"""Calls of other libraries, for the race and the reliability suite."""
