@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trsvd._arrays.arrays import Arrays
-from trsvd._krylov.columns import Columns
+from trsvd._krylov.basis import Columns
 
 
 @pytest.fixture(params=["float32", "complex128"])

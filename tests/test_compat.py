@@ -21,7 +21,7 @@ from checks import default_tol, eps_of, exact_values, orthonormality, value_boun
 import trsvd
 from trsvd import Status, compat
 from trsvd.compat import NoConvergence, randomized_svd, svds
-from trsvd.compat import smallest as _compat_smallest
+from trsvd.compat import scipy as _compat_smallest
 
 SHAPES = [(120, 80), (80, 120)]
 SOLVERS = ["arpack", "lobpcg", "propack"]

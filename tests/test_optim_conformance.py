@@ -542,7 +542,7 @@ def test_dion_is_its_published_algorithm(orthonormal, rng):
         G = rng.standard_normal((m, n))
         W.grad = torch.tensor(G)
         if Q is None:
-            Q = trsvd.optim.dion.right_factors(W, k, "auto", 0)[0].numpy()
+            Q = trsvd.optim.dion_normuon.right_factors(W, k, "auto", 0)[0].numpy()
         optimizer.step()
         B = M + G
         P, _ = np.linalg.qr(B @ Q)

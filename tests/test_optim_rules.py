@@ -17,7 +17,7 @@ import pytest
 import trsvd
 from trsvd import optim
 from trsvd.optim.diagnostics import subspace_angle
-from trsvd.optim.dion import dion_step
+from trsvd.optim.dion_normuon import dion_step
 from trsvd.optim.oracles import Direction
 from trsvd.optim.schedules import largest_rank, rank_at
 from trsvd.polar import newton_schulz

@@ -36,7 +36,7 @@ from trsvd.optim.torch import (  # noqa: E402
     SNeon,
     split_parameters,
 )
-from trsvd.optim.torch.state import decoded, encoded  # noqa: E402
+from trsvd.optim.torch.base import decoded, encoded  # noqa: E402
 
 SHAPES = [(14, 10), (10, 14), (14, 10), (6, 2, 3, 2), (3, 12, 9)]
 NS = trsvd.NewtonSchulz(steps=5)

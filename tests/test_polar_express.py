@@ -13,7 +13,7 @@ import scipy.optimize
 from trsvd import NewtonSchulz, PolarExpress
 from trsvd.polar import CUBIC, QUINTIC
 from trsvd.polar.bounds import image, scalar_map
-from trsvd.polar.polar_express import express_polynomials, optimal_quintic
+from trsvd.polar.polynomials import express_polynomials, optimal_quintic
 
 EPS = float(np.finfo(float).eps)
 LOWER = [1e-10, 1e-6, 1e-3, 0.02, 0.3, 0.7, 0.9, 0.99]

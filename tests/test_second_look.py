@@ -13,7 +13,7 @@ import scipy.sparse
 
 import trsvd
 from trsvd._krylov.rayleigh_ritz import residual_blocks, residual_norms
-from trsvd._solve.second_look import second_look
+from trsvd._solve.verify import second_look
 from trsvd.operators import AdjointOperator, SumOperator, as_operator
 from trsvd.operators.counting import Metered
 

@@ -15,10 +15,17 @@ import scipy.sparse as sp
 
 import trsvd
 from trsvd._compiled import kernels, shared_kernels
-from trsvd._compiled import threaded_lanczos as _threaded_lanczos
+from trsvd._compiled import threads as _threaded_lanczos
 from trsvd._compiled import threads as _threads
-from trsvd._compiled.threaded_lanczos import shared_sparse_steps, shared_steps, sharing_threads
-from trsvd._compiled.threads import blas_rests, one_blas_thread, threads, together
+from trsvd._compiled.threads import (
+    blas_rests,
+    one_blas_thread,
+    shared_sparse_steps,
+    shared_steps,
+    sharing_threads,
+    threads,
+    together,
+)
 
 compiled = pytest.mark.skipif(kernels() is None, reason="Numba is not installed")
 

@@ -28,8 +28,7 @@ import scipy.linalg
 
 from trsvd._arrays.arrays import Array, Arrays, HostArray
 from trsvd._errors import AdjointError
-from trsvd._krylov.basis import SpareVectors, largest_norm, level_of, orthonormalize
-from trsvd._krylov.columns import Columns
+from trsvd._krylov.basis import Columns, SpareVectors, largest_norm, level_of, orthonormalize
 from trsvd._krylov.rayleigh_ritz import Ritz, check_finite, small_svd
 from trsvd.operators.counting import Metered
 

@@ -18,8 +18,7 @@ import math
 import numpy as np
 
 from trsvd._arrays.arrays import Array, HostArray
-from trsvd._krylov.basis import SpareVectors, largest_norm, orthonormalize
-from trsvd._krylov.columns import Columns
+from trsvd._krylov.basis import Columns, SpareVectors, largest_norm, orthonormalize
 from trsvd._krylov.golub_kahan import narrow
 from trsvd._krylov.rayleigh_ritz import Ritz, small_eigh
 from trsvd.operators.counting import Metered, Turned

@@ -14,8 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from trsvd._arrays.arrays import Array, HostArray
-from trsvd._krylov.basis import SpareVectors, orthonormalize
-from trsvd._krylov.columns import Columns
+from trsvd._krylov.basis import Columns, SpareVectors, orthonormalize
 from trsvd._krylov.rayleigh_ritz import check_finite, small_svd
 from trsvd.operators.counting import Metered
 

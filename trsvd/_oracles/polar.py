@@ -15,20 +15,26 @@ from typing import Any
 
 import numpy as np
 
-from trsvd._arrays.arrays import Array, Arrays, is_array
+from trsvd._arrays.arrays import Array, Arrays, HostArray, is_array
 from trsvd._arrays.dtypes import dtype_name, is_sparse
 from trsvd._errors import Status, warn_caller
-from trsvd._oracles.leading_pairs import rounding_of
-from trsvd._oracles.result import DenseTerm, LMOResult
-from trsvd._oracles.spectral_function import WHOLE
+from trsvd._oracles.leading_pairs import leading_pairs, rounding_of
+from trsvd._oracles.result import DenseTerm, LMOResult, LowRankTerm
 from trsvd._solve.problem import Problem
 from trsvd.balls.base import Options
-from trsvd.methods import METHODS
+from trsvd.methods import METHODS, Direct, Method
+from trsvd.operators import as_operator
 from trsvd.polar.bounds import scalar_map
 from trsvd.polar.methods import FAR, HALF, UNITS, PolarIteration, rounding_unit
 from trsvd.polar.polynomials import polynomial_step
 
-__all__ = ["polar_minimizer", "product_dtype"]
+__all__ = [
+    "WHOLE",
+    "polar_minimizer",
+    "product_dtype",
+    "spectral_function",
+    "whole_method",
+]
 
 # Entries of a panel of rows that inner products are summed over.
 _PANEL = 1 << 21
@@ -300,3 +306,107 @@ def _inner(arrays: Arrays, X: Array, Y: Array) -> float:
         stop = min(start + rows, m)
         total += wide.real_inner(wide.take(X[start:stop, :]), wide.take(Y[start:stop, :]))
     return total
+
+
+WHOLE = {"exact": Direct(), "svd": Direct(route="svd"), "gram": Direct(route="gram")}
+"""Names of ways to all singular values, beside those of the methods."""
+
+
+def whole_method(method: Any) -> Any:
+    """The method for all singular values: the full SVD, unless another one is named."""
+    if method is None:
+        return Direct()
+    return WHOLE.get(method, method) if isinstance(method, str) else method
+
+
+def spectral_function(
+    G: Any, f: Callable[[HostArray], Any], *, method: str | Method | None = None
+) -> Array:
+    """``U f(S) V^H`` of ``G = U S V^H``: a function of the singular values, the vectors kept.
+
+    The hook for updates that are not here: ``f = lambda s: s**0.5`` is a half power, ``np.sign``
+    the polar factor.
+
+    Parameters
+    ----------
+    G : array, sparse matrix or operator of shape (m, n)
+        The matrix.
+    f : callable
+        Takes the singular values of G, descending, a float64 NumPy array of shape (q,), and returns
+        q finite real numbers. Singular values that are zero to rounding
+        (``s_i <= max(m, n) eps s_1``) are left out, since their vectors are not unique: the result
+        is zero where G is. f is not called for G = 0.
+    method : str or Method, optional
+        ``"exact"`` or ``"svd"``: the full SVD, the default. ``"gram"``: the Gram matrix in double
+        precision where it is accurate enough. Or a method of `trsvd.svds`, to find all triplets.
+
+    Returns
+    -------
+    array of shape (m, n)
+        In G's dtype (float64 for integers), namespace and device.
+
+    Raises
+    ------
+    TypeError
+        If G is not a matrix, f not callable, or what it returns not real numbers.
+    ValueError
+        If G is not finite or empty, if f returns another shape, NaN or inf, or if the result is out
+        of the range of G's dtype.
+
+    Notes
+    -----
+    Cost: min(m, n) products and a factorization. Memory: about four matrices like G.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> trsvd.spectral_function(np.diag([4.0, -9.0]), np.sqrt).round(12) + 0.0
+    array([[ 2.,  0.],
+           [ 0., -3.]])
+    """
+    function: Any = f
+    if not callable(function):
+        msg = f"f is {f!r}; pass a function of the singular values, as numpy.sqrt"
+        raise TypeError(msg)
+    rank = min(as_operator(G).shape)
+    pairs = leading_pairs(
+        G,
+        rank,
+        gap=None,
+        tol=None,
+        start=None,
+        method=whole_method(method),
+        rng=0,
+        certify=False,
+    )
+    values = np.zeros(0)
+    if len(pairs.S):
+        values = _values(function, np.array(pairs.S, dtype=np.float64))
+    arrays = pairs.arrays
+    with np.errstate(over="ignore", invalid="ignore"):  # looked at next
+        X = LowRankTerm(1.0, pairs.U * arrays.put(values)[None, :], pairs.Vh, arrays).dense()
+    if not math.isfinite(arrays.max_abs(X)):
+        msg = (
+            f"f has values up to {np.abs(values).max():.3g}: U f(S) V^H is out of the range of "
+            f"{arrays.out_dtype}; scale f down, or convert G to a wider dtype"
+        )
+        raise ValueError(msg)
+    return X
+
+
+def _values(f: Callable[[HostArray], Any], S: HostArray) -> HostArray:
+    """What f makes of the singular values."""
+    values = np.asarray(f(S.copy()))
+    if values.dtype.kind not in "fiu":
+        msg = f"f returned numbers of dtype {values.dtype}; singular values become real numbers"
+        raise TypeError(msg)
+    if values.shape != S.shape:
+        msg = f"f returned shape {values.shape} for {S.shape}; one number for each singular value"
+        raise ValueError(msg)
+    if not np.isfinite(values).all():
+        bad = int(np.argmin(np.isfinite(values)))
+        msg = (
+            f"f returned {values[bad]} for the singular value {S[bad]:.6g}; a finite one is needed"
+        )
+        raise ValueError(msg)
+    return values.astype(np.float64)

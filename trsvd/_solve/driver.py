@@ -25,9 +25,7 @@ from trsvd._krylov.rayleigh_ritz import (
 from trsvd._krylov.stopping import Energy, Gap, Residual, Values
 from trsvd._solve.problem import Problem, State
 from trsvd._solve.result import Completeness, Info, SVDResult
-from trsvd._solve.second_look import second_look
-from trsvd._solve.spectrum_check import check_fits, check_spectrum
-from trsvd._solve.verify import check_completeness
+from trsvd._solve.verify import check_completeness, check_fits, check_spectrum, second_look
 from trsvd._validate import check_cap
 from trsvd.methods import Direct, Method, Run
 

@@ -12,16 +12,25 @@ from collections.abc import Callable
 import numpy as np
 
 from trsvd._arrays.arrays import Array, HostArray
+from trsvd._arrays.dtypes import SINGLE
 from trsvd._krylov.basis import SpareVectors, level_of, orthonormalize
 from trsvd._krylov.golub_kahan import GolubKahan
-from trsvd._krylov.rayleigh_ritz import small_eigh
+from trsvd._krylov.rayleigh_ritz import rayleigh_ritz, residual_blocks, residual_norms, small_eigh
 from trsvd._krylov.stopping import FAILURE_PROBABILITY, Residual, Stop
 from trsvd._solve.result import Completeness
 from trsvd.methods import Run
 from trsvd.operators.counting import Metered
 from trsvd.operators.gram import InMemory, coarsest_precision, for_one_vector
 
-__all__ = ["FINE_ETA", "check_completeness", "certified_eta", "steps_for"]
+__all__ = [
+    "FINE_ETA",
+    "certified_eta",
+    "check_completeness",
+    "check_fits",
+    "check_spectrum",
+    "second_look",
+    "steps_for",
+]
 
 _ETA = 0.1
 # Where only a number is returned, which has no certificate.
@@ -180,3 +189,142 @@ def _compiled_view(op: Metered, S: HostArray, tol: float) -> InMemory | None:
         if S[-1] > 20 * float(np.finfo(precision).eps) ** 0.5 * S[0]:
             return for_one_vector(op, precision)
     return None
+
+
+# Units of rounding that long sums may lose; and what short ones, of so few numbers, may.
+_UNITS, _SHORT, _UNITS_OF_SHORT = 256, 512, 20
+
+Triplets = tuple[Array, HostArray, Array]
+Blocks = tuple[Array | None, Array | None]
+
+
+def second_look(
+    op: Metered,
+    triplets: Triplets,
+    blocks: Blocks,
+    residuals: HostArray,
+    tol: float,
+    *,
+    last: bool = False,
+) -> tuple[Triplets, HostArray] | None:
+    """Triplets and the norms of their residuals from products in double precision.
+
+    None where those given are right, or where nothing tells. Takes one product with A and one with
+    its adjoint, and 3 k more where they are not right; or where they miss the tolerance and nothing
+    else is going to make them better.
+
+    Parameters
+    ----------
+    op : Metered
+        The matrix.
+    triplets : tuple
+        U, S and V.
+    blocks : tuple
+        Of `residual_blocks`, as single precision has them.
+    residuals : array of shape (k,)
+        Their norms.
+    tol : float
+        What the norms are to be, relative to s_1.
+    last : bool
+        Whether residuals that are too large now stay so.
+    """
+    S = triplets[1]
+    if op.arrays.eps < SINGLE or tol > _UNITS * SINGLE or not len(S) or S[0] == 0:
+        return None
+    missed = last and residuals.max() > tol * S[0]
+    if not missed and max(op.shape) <= _SHORT and tol >= _UNITS_OF_SHORT * SINGLE:
+        return None
+    wide = op.in_double() if np.isfinite(residuals).all() else None
+    if wide is None:
+        return None
+    if not missed:
+        op.count(2, 1)
+        usual = (4 + 2 * math.sqrt(len(S))) * SINGLE * S[0]
+        if _error(wide, triplets, blocks) <= usual:
+            return None
+    op.count(3 * len(S), 3)
+    arrays, out = wide.arrays, op.arrays
+    U, S, V = rayleigh_ritz(wide, arrays.take(triplets[2]), None, len(S), skew=True)
+    U, V = out.take(U), out.take(V)
+    again = residual_blocks(wide, arrays.take(U), S, arrays.take(V))
+    return (U, S, V), residual_norms(arrays, again)
+
+
+def _error(wide: Metered, triplets: Triplets, blocks: Blocks) -> float:
+    """By how much the residual of ``sum +-v_i``, of one side or the other, is another one."""
+    arrays = wide.arrays
+    U, S, V = triplets
+    signs = np.where(np.arange(len(S)) % 2, -1.0, 1.0)[:, None]
+    c, sc = arrays.put(signs), arrays.put(signs * S[:, None])
+    U, V = arrays.take(U), arrays.take(V)
+    true = (
+        wide.matmat(arrays.product(V, c)) - arrays.product(U, sc),
+        wide.rmatmat(arrays.product(U, c)) - arrays.product(V, sc),
+    )
+    errors = [
+        r if block is None else r - arrays.product(arrays.take(block), c)
+        for r, block in zip(true, blocks, strict=True)
+    ]
+    return max(float(arrays.get(arrays.column_norms(error))[0]) for error in errors)
+
+
+_LARGEST = 1 << 13
+
+
+def check_fits(shape: tuple[int, int]) -> None:
+    """ValueError if a matrix of this shape is too large for its spectrum to be computed.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(m, n)``.
+    """
+    if min(shape) > _LARGEST:
+        msg = (
+            f"verify='exact' computes all singular values, and min(m, n) = {min(shape)} is more "
+            f"than {_LARGEST}; verify=True checks with a stated probability"
+        )
+        raise ValueError(msg)
+
+
+def check_spectrum(
+    op: Metered,
+    run: Run,
+    triplets: tuple[Array, HostArray, Array],
+    stop: Stop,
+    unit: float,
+) -> tuple[Completeness, Array | None]:
+    """Whether a value was missed, and right vectors towards those that were.
+
+    Of ``(I - U U^H) A (I - V V^H)`` all singular values are computed. Together with S they are
+    those of A, to the norm of the residual blocks, ``sqrt(||A V - U S||^2 + ||A^H U - V S||^2)``.
+
+    Parameters
+    ----------
+    op : Metered
+        The operator; it is formed, which counts min(m, n) products.
+    run : Run
+        What computed the triplets.
+    triplets : tuple
+        U, S (host, as op scales it) and V.
+    stop : Stop
+        Decides what counts as missed, in units of A.
+    unit : float
+        What S is to be multiplied by to be in units of A.
+    """
+    U, S, V = triplets
+    if run.exact or len(S) == op.shape[1]:
+        return Completeness("exact"), None
+    arrays = op.arrays
+    rest = op.scaled_dense()
+    for _ in range(2 if len(S) else 0):  # what is left may be small beside S
+        rest = rest - arrays.product(U, arrays.adjoint_product(U, rest))
+        rest = rest - arrays.product(arrays.product(rest, V), arrays.adjoint(V))
+    _, values, Vh = arrays.svd(rest)
+    largest = max(float(S[0]) if len(S) else 0.0, float(values[0]))
+    rounding = max(op.shape) * arrays.eps
+    noise = rounding * largest
+    missing = [s for s in values if s > noise and stop.missed(S * unit, len(S), (s - noise) * unit)]
+    if not missing:
+        return Completeness("exact", slack=stop.slack + rounding), None
+    return Completeness("unchecked"), arrays.adjoint(Vh[: len(missing), :])

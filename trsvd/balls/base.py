@@ -18,7 +18,7 @@ from trsvd._errors import Status, warn_caller
 from trsvd._oracles.result import LMOResult, as_start
 from trsvd._solve.problem import check_start
 from trsvd._solve.result import Subspace, SVDResult
-from trsvd._solve.singular_values import singular_values
+from trsvd._solve.svds import singular_values
 from trsvd._validate import check_number, check_rng, check_tol, is_seed
 from trsvd.balls.sum_gauge import sum_gauge
 from trsvd.methods import Method

@@ -15,10 +15,9 @@ from trsvd._arrays.arrays import HostArray, is_array
 from trsvd._arrays.dtypes import describe, is_sparse, split_power
 from trsvd._oracles.batched import all_leading_pairs
 from trsvd._oracles.leading_pairs import LeadingPairs, leading_pairs
-from trsvd._oracles.polar import polar_minimizer
+from trsvd._oracles.polar import polar_minimizer, whole_method
 from trsvd._oracles.result import LMOResult, LowRankTerm
-from trsvd._oracles.spectral_function import whole_method
-from trsvd._solve.singular_values import leading_values, singular_values
+from trsvd._solve.svds import leading_values, singular_values
 from trsvd._validate import check_number
 from trsvd.balls.base import Ball, Options
 from trsvd.operators import as_operator

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from trsvd.methods.base import Method, Run
 from trsvd.methods.direct import Direct
-from trsvd.methods.power import PowerIteration
-from trsvd.methods.subspace import BlockKrylov, RandomizedSVD
+from trsvd.methods.subspace import BlockKrylov, PowerIteration, RandomizedSVD
 from trsvd.methods.trlan import ThickRestartLanczos
 
 __all__ = [

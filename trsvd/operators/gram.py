@@ -13,7 +13,7 @@ from trsvd._arrays.dtypes import SINGLE, is_sparse
 from trsvd._arrays.host_blas import add_gram
 from trsvd._arrays.reductions import row_panels
 from trsvd._compiled import kernels
-from trsvd._compiled.threaded_lanczos import (
+from trsvd._compiled.threads import (
     Steps,
     shared_sparse_steps,
     shared_steps,

@@ -7,12 +7,8 @@ PyTorch there are optimizer classes in `trsvd.optim.torch`, which is imported by
 from __future__ import annotations
 
 from trsvd.balls.families import FFanionBall, SFanionBall
-from trsvd.optim.chain import Link, Rule, apply_updates, chain
 from trsvd.optim.diagnostics import CSVWriter, Diagnostics, JSONLinesWriter
-from trsvd.optim.dion import DionDescent
-from trsvd.optim.general import from_ball, from_oracle
-from trsvd.optim.layout import LAYOUTS, SCALINGS
-from trsvd.optim.normuon import RowNormalization
+from trsvd.optim.dion_normuon import DionDescent, RowNormalization
 from trsvd.optim.oracles import (
     BallOracle,
     Direction,
@@ -28,6 +24,8 @@ from trsvd.optim.rules import (
     f_neon,
     f_star_neon,
     fanion,
+    from_ball,
+    from_oracle,
     muon,
     neon,
     normuon,
@@ -41,13 +39,19 @@ from trsvd.optim.rules import (
 )
 from trsvd.optim.schedules import Constant, Cosine, Piecewise
 from trsvd.optim.transforms import (
+    LAYOUTS,
+    SCALINGS,
     Descent,
     LastOnly,
     LearningRate,
+    Link,
     Momentum,
+    Rule,
     ShapeScaling,
     WeightDecay,
     WeightNormalization,
+    apply_updates,
+    chain,
 )
 
 __all__ = [

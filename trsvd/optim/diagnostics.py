@@ -20,7 +20,7 @@ import numpy as np
 
 from trsvd._arrays.arrays import Array, Arrays
 from trsvd._solve.result import Subspace
-from trsvd._solve.singular_values import singular_values
+from trsvd._solve.svds import singular_values
 from trsvd.optim.oracles import Direction, Oracle
 
 __all__ = [

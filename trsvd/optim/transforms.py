@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from trsvd._arrays.arrays import Array, Arrays
+from trsvd._arrays.admit import admitted
+from trsvd._arrays.arrays import Array, Arrays, is_array
+from trsvd._arrays.dtypes import describe
 from trsvd._solve.result import Subspace
 from trsvd._validate import check_flag, check_number
-from trsvd.optim.chain import Link
 from trsvd.optim.diagnostics import Diagnostics, check_every, measured
-from trsvd.optim.layout import as_matrices, assembled, check_shape, shape_scale
 from trsvd.optim.oracles import Direction, Oracle
 from trsvd.optim.schedules import value_at
 
 __all__ = [
     "Descent",
+    "LAYOUTS",
     "LastOnly",
     "LearningRate",
+    "Link",
     "Momentum",
+    "Rule",
+    "SCALINGS",
     "ShapeScaling",
     "WeightDecay",
     "WeightNormalization",
+    "apply_updates",
+    "as_matrices",
+    "assembled",
+    "chain",
     "check_momentum",
     "check_rate",
+    "check_shape",
+    "from_stack",
+    "shape_scale",
+    "stack_shape",
+    "to_stack",
 ]
 
 
@@ -319,3 +332,307 @@ class LastOnly:
         """The updates, with another last one."""
         last, state = self.link.update(updates[-1:], state, params[-1:])
         return [*updates[:-1], *last], state
+
+
+class Link(Protocol):
+    """One step on the way from gradients to updates, on lists of arrays.
+
+    A link owns no state: `init` makes it and `update` returns the next one.
+    """
+
+    def init(self, params: list[Array]) -> Any:
+        """The state before the first step."""
+
+    def update(
+        self, updates: list[Array], state: Any, params: list[Array]
+    ) -> tuple[list[Array], Any]:
+        """What becomes of the updates, and the next state."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of optimization: gradients to updates, with the state outside.
+
+    Parameters
+    ----------
+    links : tuple of Link
+        What the gradients pass, in order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.nsgd(lr=0.5, momentum=0.0)
+    >>> W = np.array([[3.0, 4.0]])
+    >>> state = rule.init(W)
+    >>> updates, state = rule.update(W, state, W)  # the gradient of ||W||^2 / 2 is W
+    >>> optim.apply_updates(W, updates)
+    array([[2.7, 3.6]])
+    """
+
+    links: tuple[Link, ...]
+
+    def init(self, params: Any) -> tuple[Any, ...]:
+        """The state before the first step.
+
+        Parameters
+        ----------
+        params : array, or list, tuple or dict of such
+            Of at least two dimensions each; of any library, NumPy's or PyTorch's, say.
+
+        Returns
+        -------
+        tuple
+            One entry for each link.
+        """
+        leaves = list(_leaves(params))
+        return tuple(link.init(leaves) for link in self.links)
+
+    def update(
+        self, grads: Any, state: tuple[Any, ...], params: Any
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """The updates of one step, and the next state.
+
+        Parameters
+        ----------
+        grads : as ``params``
+            Gradients.
+        state : tuple
+            As `init` or the last call returned it; it is not written to.
+        params : as in `init`
+            Parameters; they are not written to.
+
+        Returns
+        -------
+        tuple
+            Updates, arranged as ``grads``, to be added (see `apply_updates`), and the next state.
+
+        Raises
+        ------
+        ValueError
+            If gradients and parameters differ in number or shape, or a gradient is not finite.
+        """
+        updates, leaves = list(_leaves(grads)), list(_leaves(params))
+        shapes = [[tuple(X.shape) for X in arrays] for arrays in (updates, leaves)]
+        if shapes[0] != shapes[1]:
+            msg = f"gradients of shapes {shapes[0]} for parameters of shapes {shapes[1]}"
+            raise ValueError(msg)
+        states = []
+        for link, before in zip(self.links, state, strict=True):
+            updates, after = link.update(updates, before, leaves)
+            states.append(after)
+        return _arranged(grads, iter(updates)), tuple(states)
+
+
+def chain(*links: Link) -> Rule:
+    """The rule that passes gradients through links, one after the other.
+
+    Parameters
+    ----------
+    *links : Link
+        In order.
+
+    Returns
+    -------
+    Rule
+    """
+    return Rule(links)
+
+
+def apply_updates(params: Any, updates: Any) -> Any:
+    """Parameters after a step: ``params + updates``, in the dtype of the parameters.
+
+    Parameters
+    ----------
+    params : array, or list, tuple or dict of such
+        Parameters.
+    updates : as ``params``
+        What `Rule.update` returned.
+
+    Returns
+    -------
+    as ``params``
+    """
+    pairs = zip(_leaves(params), _leaves(updates), strict=True)
+    return _arranged(params, iter([_added(W, U) for W, U in pairs]))
+
+
+def _added(W: Array, U: Array) -> Array:
+    total = W + U
+    return total if total.dtype == W.dtype else Arrays.of_array(W).hand_out(total)
+
+
+def _leaves(tree: Any) -> Iterator[Array]:
+    """The arrays of a tree, in order."""
+    if isinstance(tree, dict):
+        for value in tree.values():
+            yield from _leaves(value)
+    elif isinstance(tree, (list, tuple)):
+        for value in tree:
+            yield from _leaves(value)
+    elif is_array(tree):
+        yield admitted(tree)
+    else:
+        msg = f"{describe(tree)} among the parameters; pass arrays, in lists, tuples and dicts"
+        raise TypeError(msg)
+
+
+def _arranged(tree: Any, leaves: Iterator[Array]) -> Any:
+    """The leaves in the arrangement of a tree."""
+    if isinstance(tree, dict):
+        return {key: _arranged(value, leaves) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        parts = [_arranged(value, leaves) for value in tree]
+        make: Callable[..., Any] = type(tree)
+        return make(*parts) if hasattr(tree, "_fields") else make(parts)
+    return next(leaves)
+
+
+LAYOUTS = ("auto", "flatten", "stack", "in_out", "thirds")
+"""How a parameter is read as matrices whose rows are the outputs.
+
+``"flatten"``: as (out, rest), the weight of a convolution. ``"stack"``: the leading dimensions are
+a batch of matrices (experts, heads). ``"auto"``: a matrix (out, in) if there are two dimensions, a
+stack if there are three, and flattened if there are more. ``"in_out"``: as (rest, out), transposed:
+embeddings (vocabulary, d), and the kernels of libraries that keep the outputs last. ``"thirds"``:
+as three matrices, one above the other: packed projections to queries, keys and values.
+"""
+
+_REARRANGED = ("in_out", "thirds")
+
+SCALINGS: dict[str, Callable[[int, int], float]] = {
+    "none": lambda m, n: 1.0,  # noqa: ARG005
+    "muon": lambda m, n: math.sqrt(max(1.0, m / n)),
+    "rms": lambda m, n: math.sqrt(m / n),
+    "adamw": lambda m, n: 0.2 * math.sqrt(max(m, n)),
+}
+"""Factors of the update of an m x n matrix.
+
+``"none"``: 1, as None. ``"muon"``: ``sqrt(max(1, m / n))``. ``"rms"``: ``sqrt(m / n)``, with
+which the spectral ball becomes that of the RMS-to-RMS operator norm. ``"adamw"``:
+``0.2 sqrt(max(m, n))``, which gives a polar factor the root mean square of AdamW's updates.
+"""
+
+
+def check_shape(shape: tuple[int, ...], layout: str) -> None:
+    """ValueError for a parameter that is no matrix, or a layout that is not known."""
+    if layout not in LAYOUTS:
+        msg = f"layout={layout!r} is not known; name one of {', '.join(map(repr, LAYOUTS))}"
+        raise ValueError(msg)
+    if len(shape) < 2:
+        msg = (
+            f"a parameter of shape {tuple(shape)} is no matrix; leave biases, gains and other "
+            "parameters with fewer than two dimensions to another optimizer, as AdamW"
+        )
+        raise ValueError(msg)
+    if layout == "thirds" and (len(shape) != 2 or shape[0] % 3):
+        msg = f"a parameter of shape {tuple(shape)} is not three matrices; pass layout='auto'"
+        raise ValueError(msg)
+
+
+def stack_shape(shape: tuple[int, ...], layout: str = "auto") -> tuple[int, int, int]:
+    """``(b, m, n)``: a parameter of this shape is b matrices.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of at least two dimensions.
+    layout : str
+        One of `LAYOUTS`.
+
+    Returns
+    -------
+    tuple of int
+
+    Examples
+    --------
+    >>> stack_shape((64, 3, 5, 5)), stack_shape((8, 64, 32)), stack_shape((64, 3, 5), "flatten")
+    ((1, 64, 75), (8, 64, 32), (1, 64, 15))
+    """
+    check_shape(shape, layout)
+    if layout == "thirds":
+        return 3, shape[0] // 3, shape[1]
+    if layout == "in_out":
+        return 1, shape[-1], math.prod(shape[:-1])
+    if len(shape) > 2 and (layout == "stack" or (layout == "auto" and len(shape) == 3)):
+        return math.prod(shape[:-2]), shape[-2], shape[-1]
+    return 1, shape[0], math.prod(shape[1:])
+
+
+def as_matrices(X: Array, layout: str = "auto") -> list[Array]:
+    """The matrices that a parameter is read as; views where the library has views.
+
+    Parameters
+    ----------
+    X : array of at least two dimensions
+        A parameter, or its gradient.
+    layout : str
+        One of `LAYOUTS`.
+
+    Returns
+    -------
+    list of (m, n) arrays
+    """
+    if len(X.shape) == 2 and layout not in _REARRANGED:
+        return [X]
+    stack = to_stack(X, layout)
+    return [stack[i, :, :] for i in range(stack.shape[0])]
+
+
+def to_stack(X: Array, layout: str = "auto") -> Array:
+    """A parameter as a stack of its matrices, of shape (b, m, n); see `stack_shape`."""
+    b, m, n = stack_shape(tuple(X.shape), layout)
+    xp = Arrays.of_array(X).xp
+    if layout == "in_out":
+        return xp.matrix_transpose(xp.reshape(X, (b, n, m)))
+    return xp.reshape(X, (b, m, n))
+
+
+def assembled(matrices: list[Array], shape: tuple[int, ...], layout: str = "auto") -> Array:
+    """The parameter of a shape from its matrices: the inverse of `as_matrices`."""
+    if len(shape) == 2 and layout not in _REARRANGED:
+        return matrices[0]
+    xp = Arrays.of_array(matrices[0]).xp
+    stack = xp.stack(matrices) if len(matrices) > 1 else matrices[0][None, :, :]
+    return from_stack(stack, shape, layout)
+
+
+def from_stack(stack: Array, shape: tuple[int, ...], layout: str = "auto") -> Array:
+    """The parameter of a shape from the stack of its matrices: the inverse of `to_stack`."""
+    xp = Arrays.of_array(stack).xp
+    return xp.reshape(xp.matrix_transpose(stack) if layout == "in_out" else stack, shape)
+
+
+def shape_scale(scaling: Any, shape: tuple[int, ...], layout: str = "auto") -> float:
+    """What the update of a parameter of this shape is multiplied by.
+
+    Parameters
+    ----------
+    scaling : str, callable or None
+        One of `SCALINGS`, a function of m and n, or None for 1.
+    shape : tuple of int
+        Of the parameter.
+    layout : str
+        One of `LAYOUTS`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the scaling is not known.
+    """
+    if scaling is None:
+        return 1.0
+    if not callable(scaling):
+        if scaling not in SCALINGS:
+            msg = (
+                f"shape_scaling={scaling!r} is not known; name one of {sorted(SCALINGS)}, or pass "
+                "None or a function of m and n"
+            )
+            raise ValueError(msg)
+        scaling = SCALINGS[scaling]
+    _, m, n = stack_shape(shape, layout)
+    return float(scaling(m, n)) if m * n else 1.0

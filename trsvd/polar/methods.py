@@ -13,8 +13,7 @@ from trsvd._arrays.dtypes import dtype_name
 from trsvd._validate import check_number
 from trsvd.polar import QUINTIC, newton_schulz_matvecs
 from trsvd.polar.bounds import image
-from trsvd.polar.polar_express import express_polynomials
-from trsvd.polar.polynomials import Polynomial, checked_coefficients
+from trsvd.polar.polynomials import Polynomial, checked_coefficients, express_polynomials
 
 __all__ = [
     "FAR",

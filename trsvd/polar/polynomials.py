@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
 
 from trsvd._arrays.arrays import Array, Arrays
 
-__all__ = ["Polynomial", "checked_coefficients", "polynomial_step"]
+__all__ = [
+    "Polynomial",
+    "checked_coefficients",
+    "express_polynomials",
+    "optimal_quintic",
+    "polynomial_step",
+]
 
 Polynomial = tuple[float, ...]
 """``(a, b, c, ...)`` of the odd polynomial ``a x + b x^3 + c x^5 + ...``."""
@@ -59,3 +68,108 @@ def checked_coefficients(coefficients: Sequence[float]) -> Polynomial:
         msg = f"coefficients={coefficients!r}; give at least two finite numbers, as (1.5, -0.5)"
         raise ValueError(msg)
     return values
+
+
+# Nearer to each other than this, the best quintic is that of a point to machine precision.
+_A_POINT = 5e-6
+
+
+def optimal_quintic(low: float, high: float) -> tuple[Polynomial, float]:
+    """The odd quintic nearest to 1 on an interval, and how near it is.
+
+    Parameters
+    ----------
+    low, high : float
+        Ends of the interval, ``0 < low <= high``.
+
+    Returns
+    -------
+    polynomial : tuple of 3 float
+        ``(a, b, c)`` of ``p(x) = a x + b x^3 + c x^5``.
+    error : float
+        ``E = max abs(1 - p(x))``. It is taken at four points, with signs that alternate, both ends
+        among them; by Chebyshev's theorem no other odd quintic comes nearer.
+
+    Notes
+    -----
+    Remez' exchange. Two of the four points are the ends, where ``p`` is ``1 - E`` and ``1 + E``;
+    the others are the zeros of ``p'``, a quadratic in ``x^2``.
+
+    Examples
+    --------
+    >>> p, error = optimal_quintic(0.5, 1.0)
+    >>> round(error, 4), round(1 + error - sum(p), 12) + 0.0
+    (0.024, 0.0)
+    """
+    left = low / high
+    if left > 1 - _A_POINT:
+        return _dilated((15 / 8, -10 / 8, 3 / 8), 1 / high), 0.0
+    inner = np.array([(3 * left + 1) / 4, (left + 3) / 4])
+    error, before = 0.0, math.inf
+    while abs(error - before) > 1e-15:
+        before = error
+        x = np.array([left, *inner, 1.0])
+        system = np.stack([x, x**3, x**5, [1.0, -1.0, 1.0, -1.0]], axis=1)
+        a, b, c, error = (float(value) for value in np.linalg.solve(system, np.ones(4)))
+        middle, half = -3 * b / (10 * c), math.sqrt(max(9 * b * b - 20 * a * c, 0.0)) / (10 * c)
+        inner = np.sqrt([middle - half, middle + half])
+    return _dilated((a, b, c), 1 / high), error
+
+
+@lru_cache(maxsize=256)
+def express_polynomials(
+    steps: int, lower: float, safety: float, cushion: float
+) -> tuple[Polynomial, ...]:
+    """The best composition of odd quintics for singular values in [lower, 1], step by step.
+
+    Parameters
+    ----------
+    steps : int
+        How many, at least 1.
+    lower : float
+        Between 0 and 1.
+    safety : float
+        At least 1: all but the last ``p(x)`` become ``p(x / safety)``, so that values which
+        rounding carried out of the interval stay in the domain of what follows.
+    cushion : float
+        The left end of an interval is taken to be at least this share of the right one, so that no
+        value in between is mapped so near to 0 that rounding is all that is left of it; the
+        polynomial is then scaled to lie evenly around 1 on the whole interval.
+
+    Returns
+    -------
+    tuple of polynomials
+
+    Notes
+    -----
+    The best quintic for [l, u] maps it onto [1 - E, 1 + E]; the next is the best for that. With
+    ``safety = 1`` and ``cushion = 0`` this greedy composition is the best of all compositions of
+    as many odd quintics (theorem 3.1 of the reference).
+
+    References
+    ----------
+    N. Amsel, D. Persson, C. Musco, R. Gower, The Polar Express: optimal matrix sign methods and
+    their application to the Muon algorithm, arXiv:2505.16932.
+    """
+    found: list[Polynomial] = []
+    low, high = lower, 1.0
+    for step in range(steps):
+        polynomial, _ = optimal_quintic(max(low, cushion * high), high)
+        if low < cushion * high:
+            ends = _value(polynomial, low) + _value(polynomial, high)
+            polynomial = tuple(2 / ends * coefficient for coefficient in polynomial)
+        if step < steps - 1:
+            polynomial = _dilated(polynomial, 1 / safety)
+        found.append(polynomial)
+        low = min(_value(polynomial, low), 1.0)
+        high = 2 - low
+    return tuple(found)
+
+
+def _dilated(polynomial: Polynomial, factor: float) -> Polynomial:
+    """``p(factor * x)``."""
+    return tuple(c * factor ** (2 * i + 1) for i, c in enumerate(polynomial))
+
+
+def _value(polynomial: Polynomial, x: float) -> float:
+    return sum(c * x ** (2 * i + 1) for i, c in enumerate(polynomial))

@@ -10,19 +10,23 @@ from trsvd.optim.torch.base import MatrixOptimizer, common_options
 from trsvd.optim.torch.models import CompositeOptimizer
 from trsvd.optim.torch.optimizers import (
     NSGD,
+    SCALE,
     BallOptimizer,
+    Dion,
     Fanion,
     FFanion,
     FMuon,
     FNeon,
+    FStarNeon,
     Muon,
     Neon,
+    NorMuon,
+    NuclearNeon,
     SFanion,
     SignSGD,
     SMuon,
     SNeon,
 )
-from trsvd.optim.torch.relatives import SCALE, Dion, FStarNeon, NorMuon, NuclearNeon
 from trsvd.optim.torch.split import Assignment, Split, split_parameters
 
 __all__ = [

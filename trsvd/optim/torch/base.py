@@ -8,37 +8,53 @@ import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from trsvd._errors import passed_through
-from trsvd._solve.result import Subspace
+from trsvd._solve.result import Subspace, Track
 from trsvd._validate import check_flag, check_rng
+from trsvd.methods import METHODS
 from trsvd.optim.diagnostics import Diagnostics, check_every, measured
-from trsvd.optim.layout import as_matrices, assembled, check_shape, shape_scale, stack_shape
 from trsvd.optim.oracles import BallOracle, Direction, Oracle, PolarStacks, polar_products
+from trsvd.optim.schedules import Constant, Cosine, Piecewise
 from trsvd.optim.torch.shards import frobenius_norm, gathered, like, local, own_part
 from trsvd.optim.torch.split import Groups
-from trsvd.optim.torch.state import beside, copied, decoded, encoded, packed, unpacked
-from trsvd.optim.transforms import check_momentum, check_rate
-from trsvd.polar.methods import PolarIteration
-
-passed_through.add("torch")
+from trsvd.optim.transforms import (
+    as_matrices,
+    assembled,
+    check_momentum,
+    check_rate,
+    check_shape,
+    shape_scale,
+    stack_shape,
+)
+from trsvd.polar.methods import NewtonSchulz, PolarExpress, PolarIteration
 
 __all__ = [
     "MatrixOptimizer",
     "Plan",
     "Scaling",
     "Work",
+    "beside",
     "common_options",
+    "copied",
+    "decoded",
+    "encoded",
     "hyperparameters",
     "on_device",
+    "packed",
+    "unpacked",
 ]
+
+passed_through.add("torch")
+
 
 Scaling = str | Callable[[int, int], float] | None
 _FLAGS = {"nesterov", "ema", "normalize_weights", "maximize", "orthonormal", "transpose"}
@@ -713,3 +729,148 @@ def _added(C: Tensor, A: Tensor, B: Tensor, beta: float, alpha: float) -> Tensor
         return beta * C
     add = torch.addmm if A.ndim == 2 else torch.baddbmm
     return add(C, A, B, beta=beta, alpha=alpha)
+
+
+_KEY = "trsvd"
+_FUNCTION = "function"
+_KNOWN: dict[str, Any] = {
+    each.__name__: each for each in (NewtonSchulz, PolarExpress, Constant, Piecewise, Cosine)
+} | {each.__name__: each for each in METHODS.values()}
+
+
+# ---- hyper-parameters -----------------------------------------------------------------------
+
+
+def encoded(group: dict[str, Any]) -> dict[str, Any]:
+    """A parameter group with methods and schedules as plain data.
+
+    A function, which nothing can be known of, is a mark: a group that is loaded keeps its own.
+    """
+    out = {}
+    for name, value in group.items():
+        if type(value).__name__ in _KNOWN and isinstance(value, _KNOWN[type(value).__name__]):
+            options = {field.name: getattr(value, field.name) for field in fields(value)}
+            out[name] = {_KEY: type(value).__name__, **options}
+        elif callable(value) and not isinstance(value, Tensor):
+            out[name] = {_KEY: _FUNCTION}
+        else:
+            out[name] = value
+    return out
+
+
+def decoded(group: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """What `encoded` was given; functions, and what the group does not have, from one's own."""
+    out = {}
+    for name, value in group.items():
+        if not (isinstance(value, dict) and _KEY in value):
+            out[name] = value
+        elif value[_KEY] in _KNOWN:
+            options = {key: each for key, each in value.items() if key != _KEY}
+            out[name] = _KNOWN[value[_KEY]](**options)
+        elif value[_KEY] != _FUNCTION:
+            msg = f"{name} of the state is {value[_KEY]!r}, which this version does not know"
+            raise ValueError(msg)
+    return {**own, **out}
+
+
+# ---- subspaces ------------------------------------------------------------------------------
+
+# Kept on the host, where the oracle reads them; a state_dict has them beside the parameter.
+_ON_HOST = ("tracks", "ranks", "tau")
+# Before the singular values, in a row of "tracks".
+_NUMBERS = ("k", "left_is_newer", "gain", "age", "outside", "flat")
+
+
+def packed(
+    subspaces: Sequence[Subspace | None], shape: tuple[int, int], width: int, like: Tensor
+) -> dict[str, Tensor]:
+    """Subspaces of a stack of matrices as three tensors, whose shapes do not depend on the values.
+
+    Parameters
+    ----------
+    subspaces : sequence of Subspace or None
+        One of each matrix.
+    shape : tuple of int
+        ``(m, n)``.
+    width : int
+        Columns to keep: those beyond are left out, missing ones are zeros.
+    like : tensor
+        On whose device, in whose dtype (float32 for half precision) zeros are made.
+
+    Returns
+    -------
+    dict
+        ``"left_vectors"`` of shape (b, m, width), ``"right_vectors"`` of shape (b, width, n), and
+        ``"tracks"`` of shape (b, 7 + width), in float64 on the host: the number of columns (0 where
+        there is no subspace), what a warm step knows (k = 0 if that is nothing), singular values
+        (-1 where there is none).
+    """
+    m, n = shape
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    left, right = like.new_zeros((m, width), dtype=dtype), like.new_zeros((width, n), dtype=dtype)
+    lefts, rights, rows = [], [], []
+    for subspace in subspaces:
+        row = [0.0] * (1 + len(_NUMBERS)) + [-1.0] * width
+        U, Vh = left, right
+        if subspace is not None:
+            U, Vh = subspace.U[:, :width], subspace.Vh[:width, :]
+            row[0] = U.shape[1]
+            if subspace.track is not None:
+                known = [float(value) for value in subspace.track.values[:width]]
+                numbers = [float(getattr(subspace.track, name)) for name in _NUMBERS]
+                row[1 : 1 + len(numbers) + len(known)] = numbers + known
+            if U.shape[1] < width:
+                U = torch.cat([U, left[:, U.shape[1] :]], dim=1)
+                Vh = torch.cat([Vh, right[Vh.shape[0] :, :]])
+        lefts.append(U)
+        rights.append(Vh)
+        rows.append(row)
+    return {
+        "left_vectors": torch.stack(lefts),
+        "right_vectors": torch.stack(rights),
+        "tracks": torch.tensor(rows, dtype=torch.float64),
+    }
+
+
+def unpacked(state: dict[str, Any], count: int) -> list[Subspace | None]:
+    """The subspaces of a parameter's matrices, from its state."""
+    if "tracks" not in state:
+        return [None] * count
+    out: list[Subspace | None] = []
+    for place, (columns, *rest) in enumerate(state["tracks"].tolist()):
+        width, track = int(columns), None
+        k, left_is_newer, gain, age, outside, flat = rest[: len(_NUMBERS)]
+        if k:
+            values = np.array(rest[len(_NUMBERS) :])
+            track = Track(
+                k=int(k),
+                left_is_newer=bool(left_is_newer),
+                gain=gain,
+                age=int(age),
+                values=values[values >= 0],
+                outside=outside,
+                flat=int(flat),
+            )
+        U, Vh = state["left_vectors"][place], state["right_vectors"][place]
+        out.append(Subspace(U[:, :width], Vh[:width, :], track) if width else None)
+    return out
+
+
+def beside(state: dict[str, Any], param: Tensor) -> dict[str, Any]:
+    """The state of a parameter with all tensors on one device, as checkpoints need it."""
+    # Apple's devices have no float64.
+    device = "cpu" if param.device.type == "mps" else param.device
+    return {name: value.to(device) if name in _ON_HOST else value for name, value in state.items()}
+
+
+def copied(state: dict[str, Any], param: Tensor) -> dict[str, Any]:
+    """A copy of the state of a parameter, its tensors in the dtypes that they have.
+
+    `torch.optim.Optimizer.load_state_dict` by itself brings them to the dtype of the parameter.
+    """
+    return {
+        name: value.detach().to(device="cpu" if name in _ON_HOST else param.device, copy=True)
+        if isinstance(value, Tensor)
+        else value
+        for name, value in state.items()
+    }
