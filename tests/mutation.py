@@ -275,8 +275,7 @@ class Trials:
             before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
             code, output = _run(self.copy, module, None)
             if code != 0:
-                msg = f"the tests of {module} do not pass as it is:\n{output}"
-                raise RuntimeError(msg)
+                raise RuntimeError(f"the tests of {module} do not pass as it is:\n{output}")
             spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
             return {"limit": 30 + int(4 * spent)}
 

@@ -28,8 +28,7 @@ def no_single(monkeypatch):
     """A function after which nothing may be left to the solver of single matrices."""
 
     def alone(*args, **options):
-        msg = "a single matrix"
-        raise AssertionError(msg)
+        raise AssertionError("a single matrix")
 
     return lambda: monkeypatch.setattr("trsvd._oracles.batched.leading_pairs", alone)
 

@@ -228,8 +228,7 @@ def test_the_module_runs_the_command(monkeypatch):
 
 def test_a_matrix_that_cannot_be_drawn(capsys, monkeypatch):
     def too_much(*args):
-        msg = "Unable to allocate 7 PiB"
-        raise MemoryError(msg)
+        raise MemoryError("Unable to allocate 7 PiB")
 
     monkeypatch.setattr(table, "gaussian", too_much)
     assert cli.main(SMALL) == 2
@@ -245,8 +244,7 @@ def test_a_device_that_is_not_there(refused):
 
 def test_irreproducible(capsys, monkeypatch):
     def differ(*args, **options):
-        msg = "not the same"
-        raise table.Irreproducible(msg)
+        raise table.Irreproducible("not the same")
 
     monkeypatch.setattr(table, "compare", differ)
     assert cli.main(SMALL) == 1

@@ -89,8 +89,7 @@ class Immutable(np.ndarray):
     """An array that cannot be assigned to, as those of JAX."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        msg = "array object does not support item assignment"
-        raise TypeError(msg)
+        raise TypeError("array object does not support item assignment")
 
 
 def test_libraries_without_assignment(numpy_backend: Any) -> None:

@@ -826,8 +826,7 @@ def test_the_estimator_advises_in_its_own_terms(monkeypatch):
     result = dataclasses.replace(result, status=trsvd.Status.STAGNATED, converged=False)
 
     def fails(self, op, **options):
-        msg = "stagnated"
-        raise trsvd.NotConverged(msg, result)
+        raise trsvd.NotConverged("stagnated", result)
 
     monkeypatch.setattr(Asked, "triplets", fails)
     with pytest.raises(NoConvergence, match="raise tol to") as caught:

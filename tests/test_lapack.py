@@ -175,8 +175,7 @@ def _failing(monkeypatch: pytest.MonkeyPatch, name: str, drivers: tuple[Any, ...
     def function(A: np.ndarray, **options: Any) -> Any:
         asked.append(options.get("lapack_driver"))
         if asked[-1] in drivers:
-            msg = "did not converge"
-            raise np.linalg.LinAlgError(msg)
+            raise np.linalg.LinAlgError("did not converge")
         return solve(A, **options)
 
     monkeypatch.setattr(scipy.linalg, name, function)

@@ -310,8 +310,7 @@ def test_an_error_that_does_not_come_again_is_raised() -> None:
         def matmat(self, X: Any) -> Any:
             self.calls += 1
             if self.calls == 1:
-                msg = "once"
-                raise RuntimeError(msg)
+                raise RuntimeError("once")
             return M @ X
 
     with pytest.raises(RuntimeError, match="^once$"):

@@ -807,8 +807,7 @@ def test_an_error_of_the_operator_is_its_own(rng):
         shape, dtype = (6, 4), np.dtype("float64")
 
         def matmat(self, X):
-            msg = "unsupported operand"
-            raise TypeError(msg)
+            raise TypeError("unsupported operand")
 
         rmatmat = matmat
 

@@ -86,8 +86,7 @@ def faults(kind, params, optimizer, monkeypatch):
     def hook():
         def fail(record):
             if record.parameter in ("0.5", "1.0"):  # SCALE makes two groups
-                msg = "disk full"
-                raise OSError(msg)
+                raise OSError("disk full")
 
         optimizer.register_diagnostics_hook(fail)
 
@@ -129,8 +128,7 @@ class Raising(torch.optim.SGD):
 
     def step(self, closure=None):
         super().step(closure)
-        msg = "a fault of its own"
-        raise RuntimeError(msg)
+        raise RuntimeError("a fault of its own")
 
 
 def parts(rng, *more):

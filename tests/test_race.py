@@ -532,8 +532,7 @@ def test_a_random_start_that_is_never_accurate_is_a_miss(task, clock):
 def test_a_random_start_that_raises_is_a_miss(task, clock):
     def moody(A, k, seed, start):
         if seed:
-            msg = "not today"
-            raise RuntimeError(msg)
+            raise RuntimeError("not today")
         return leading(A, k=k)
 
     outcome = tune(Peer("moody", moody), task, math.inf, QUICK, quiet)
@@ -595,8 +594,7 @@ def test_a_variant_that_gets_slow_does_not_hide_a_fast_one(task, clock):
 
 def test_a_peer_that_raises_has_failed(task, clock):
     def solve(A, k, seed, start):
-        msg = "did not\nconverge"
-        raise RuntimeError(msg)
+        raise RuntimeError("did not\nconverge")
 
     outcome = tune(Peer("broken", solve), task, math.inf, QUICK, quiet)
     assert outcome.status == "failed"
@@ -693,8 +691,7 @@ def test_a_peer_that_raises_later_has_failed(task, clock):
     def breaks(A, k, seed, start):
         calls.append(seed)
         if len(calls) > 5:
-            msg = "worn out"
-            raise RuntimeError(msg)
+            raise RuntimeError("worn out")
         clock.seconds = 2.0
         return leading(A, k=k)
 
@@ -1644,8 +1641,7 @@ def test_a_file_that_cannot_be_replaced_stays_as_it_is(tmp_path, monkeypatch):
     before = path.read_text()
 
     def refused(self, target):
-        msg = "read-only"
-        raise PermissionError(msg)
+        raise PermissionError("read-only")
 
     results = Results.open(path, header())
     monkeypatch.setattr(type(path), "replace", refused)

@@ -21,8 +21,7 @@ def no_single(monkeypatch):
     """Nothing may be left to the solver of single matrices."""
 
     def alone(*args, **options):
-        msg = "a single matrix"
-        raise AssertionError(msg)
+        raise AssertionError("a single matrix")
 
     monkeypatch.setattr("trsvd._solve.svds.solve", alone)
 

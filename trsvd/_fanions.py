@@ -19,8 +19,7 @@ def _weights(alpha: float, **scales: float) -> list[float]:
     """The weights of both parts, and the factors by which they are scaled."""
     alpha = check_number("alpha", alpha)
     if not 0 <= alpha <= 1:
-        msg = f"alpha={alpha}; the weight of the spectral part is between 0 and 1"
-        raise ValueError(msg)
+        raise ValueError(f"alpha={alpha}; the weight of the spectral part is between 0 and 1")
     return [alpha, 1 - alpha, *(check_number(name, scale) for name, scale in scales.items())]
 
 

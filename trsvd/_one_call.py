@@ -34,22 +34,20 @@ def minimizers(ball: Ball, G: Array, radius: float, **options: Any) -> Array:
     """
     radius, G = check_number("radius", radius), admitted(G)
     if not is_array(G):
-        msg = (
+        raise TypeError(
             f"G is {describe(G)}; a function that returns an array takes one of shape (..., m, n) "
             "(use the lmo of a ball for sparse matrices and operators)"
         )
-        raise TypeError(msg)
     if G.ndim < 2:
-        msg = f"G has shape {tuple(G.shape)}; a matrix has two dimensions: reshape it"
-        raise ValueError(msg)
+        raise ValueError(f"G has shape {tuple(G.shape)}; a matrix has two dimensions: reshape it")
     if G.ndim == 2:
         return (radius * ball).lmo(G, **options).update
     if options.get("start") is not None:
-        msg = "start= belongs to one matrix; call the oracle of each matrix of the batch by itself"
-        raise ValueError(msg)
+        raise ValueError(
+            "start= belongs to one matrix; call the oracle of each matrix of the batch by itself"
+        )
     shape = tuple(G.shape)
     if 0 in shape:
-        msg = f"G has shape {shape}; a batch needs a matrix, with rows and columns"
-        raise ValueError(msg)
+        raise ValueError(f"G has shape {shape}; a batch needs a matrix, with rows and columns")
     updates = LMOResult.stacked((radius * ball).lmo_many(G, **options))
     return Arrays.of_array(G).xp.reshape(updates, shape)

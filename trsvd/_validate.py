@@ -24,27 +24,28 @@ __all__ = [
 def named_method(method: str | Method) -> Method:
     if isinstance(method, str):
         if method not in METHODS:
-            msg = f"method={method!r} is not known; name one of {sorted(METHODS)} or pass an object"
-            raise ValueError(msg)
+            raise ValueError(
+                f"method={method!r} is not known; name one of {sorted(METHODS)} or pass an object"
+            )
         return METHODS[method]()
     if isinstance(method, type) or not isinstance(method, Method):
-        msg = f"method={method!r}; pass a name of {sorted(METHODS)} or an object, as trsvd.Direct()"
-        raise TypeError(msg)
+        raise TypeError(
+            f"method={method!r}; pass a name of {sorted(METHODS)} or an object, as trsvd.Direct()"
+        )
     return method
 
 
 def check_k(k: int, rank: int) -> int:
     if isinstance(k, (bool, np.bool_)):
-        msg = f"k={k} is a truth value; pass the number of triplets"
-        raise TypeError(msg)
+        raise TypeError(f"k={k} is a truth value; pass the number of triplets")
     try:
         k = operator.index(k)
     except TypeError:
-        msg = f"k={k!r} is not an integer; pass the number of triplets"
-        raise TypeError(msg) from None
+        raise TypeError(f"k={k!r} is not an integer; pass the number of triplets") from None
     if not 1 <= k <= rank:
-        msg = f"k={k} is out of range; A has min(m, n) = {rank} triplets, so 1 <= k <= {rank}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"k={k} is out of range; A has min(m, n) = {rank} triplets, so 1 <= k <= {rank}"
+        )
     return k
 
 
@@ -55,16 +56,14 @@ def check_number(name: str, value: Any) -> float:
     except (TypeError, ValueError):
         number = None
     if number is None:
-        msg = f"{name}={value!r} is not a number; pass one"
-        raise TypeError(msg)
+        raise TypeError(f"{name}={value!r} is not a number; pass one")
     return number
 
 
 def check_flag(name: str, value: Any) -> bool:
     """A truth value, as bool; TypeError for anything else, numbers and text included."""
     if not isinstance(value, (bool, np.bool_)):
-        msg = f"{name}={value!r} is not a truth value; pass True or False"
-        raise TypeError(msg)
+        raise TypeError(f"{name}={value!r} is not a truth value; pass True or False")
     return bool(value)
 
 
@@ -73,11 +72,10 @@ def check_tol(tol: Any, eps: float) -> float:
         return float(eps**0.75)
     tol = check_number("tol", tol)
     if not 0 <= tol < 1:
-        msg = (
+        raise ValueError(
             f"tol={tol}; the relative residual must be at least 0 and below 1, which any vectors "
             "reach"
         )
-        raise ValueError(msg)
     return float(tol)
 
 
@@ -86,8 +84,9 @@ def check_rng(rng: Any) -> np.random.Generator:
     try:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:
-        msg = f"rng={rng!r} is no seed ({error}); pass an integer of at least 0, or a Generator"
-        raise type(error)(msg) from None
+        raise type(error)(
+            f"rng={rng!r} is no seed ({error}); pass an integer of at least 0, or a Generator"
+        ) from None
 
 
 def is_seed(rng: Any) -> bool:
@@ -99,9 +98,9 @@ def check_cap(max_matvecs: int) -> int:
     try:
         cap = operator.index(max_matvecs)
     except TypeError:
-        msg = f"max_matvecs={max_matvecs!r} is not an integer; pass a number of products, or None"
-        raise TypeError(msg) from None
+        raise TypeError(
+            f"max_matvecs={max_matvecs!r} is not an integer; pass a number of products, or None"
+        ) from None
     if cap < 1:
-        msg = f"max_matvecs={cap}; at least one product is needed"
-        raise ValueError(msg)
+        raise ValueError(f"max_matvecs={cap}; at least one product is needed")
     return cap

@@ -28,8 +28,9 @@ __all__ = ["f_star_neon", "f_star_threshold", "nuclear_neon", "regularized_updat
 def _check_lam(lam: float) -> float:
     lam = check_number("lam", lam)
     if not (math.isfinite(lam) and lam > 0):
-        msg = f"lam={lam}; the weight of the regularization must be a finite positive number"
-        raise ValueError(msg)
+        raise ValueError(
+            f"lam={lam}; the weight of the regularization must be a finite positive number"
+        )
     return lam
 
 
@@ -71,8 +72,9 @@ def regularized_update(ball: Ball, G: Any, lam: float, **options: Any) -> LMORes
     """
     given: Any = ball
     if not isinstance(given, Ball):
-        msg = f"ball is {describe(given)}; pass one of trsvd.balls, as trsvd.NuclearBall()"
-        raise TypeError(msg)
+        raise TypeError(
+            f"ball is {describe(given)}; pass one of trsvd.balls, as trsvd.NuclearBall()"
+        )
     lam = _check_lam(lam)
     answer = ball.lmo(G, **options)
     update = answer.times(answer.support / (2 * lam))

@@ -105,11 +105,10 @@ def matrix_with_spectrum(
     """
     s = np.asarray(s, dtype=np.float64)
     if s.ndim != 1 or len(s) > min(m, n) or not np.all(s >= 0):
-        msg = (
+        raise ValueError(
             f"s has shape {s.shape} and smallest entry {s.min(initial=np.inf):g}; give at most "
             f"min(m, n) = {min(m, n)} singular values, none negative"
         )
-        raise ValueError(msg)
     home = _namespace("numpy" if xp is None else xp.__name__.removeprefix("array_api_compat."))
     target = Arrays.of_dtype(home, device, dtype)
     rng = np.random.default_rng(rng)
@@ -205,8 +204,7 @@ def err2(U: Any, S: Any, Vh: Any, U_true: Any, S_true: Any, Vh_true: Any) -> flo
     values, exact = _wide(S), _wide(S_true)
     size = np.max(np.abs(exact), initial=0.0)
     if size == 0:
-        msg = "S_true is zero, so the relative error is undefined"
-        raise ValueError(msg)
+        raise ValueError("S_true is zero, so the relative error is undefined")
     values, exact = values / size, exact / size
     found, truth = (_wide(U), values, _wide(Vh)), (_wide(U_true), exact, _wide(Vh_true))
     return _distance(found, truth) / float(np.linalg.norm(exact))

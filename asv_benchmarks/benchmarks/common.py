@@ -71,8 +71,9 @@ def assert_accurate(S: np.ndarray, exact: np.ndarray, residuals: np.ndarray, tol
     error = np.max(np.abs(S - exact[: len(S)])) / exact[0]
     residual = np.max(residuals)
     if not (residual <= tol and error <= allowed):
-        msg = f"residual {residual:.1e} (tol {tol:.1e}), error of S {error:.1e} ({allowed:.1e})"
-        raise AssertionError(msg)
+        raise AssertionError(
+            f"residual {residual:.1e} (tol {tol:.1e}), error of S {error:.1e} ({allowed:.1e})"
+        )
 
 
 def assert_orthonormal(Q: np.ndarray) -> None:
@@ -81,14 +82,12 @@ def assert_orthonormal(Q: np.ndarray) -> None:
     error = np.abs(Q.T @ Q - np.eye(Q.shape[1])).max()
     allowed = 10 * len(Q) ** 0.5 * eps
     if not error <= allowed:
-        msg = f"orthonormal to {error:.1e} only ({allowed:.1e})"
-        raise AssertionError(msg)
+        raise AssertionError(f"orthonormal to {error:.1e} only ({allowed:.1e})")
 
 
 def assert_small_gap(D: np.ndarray, G: np.ndarray, support: float, gap: float) -> float:
     """The true gap of an update; raise unless it is as small as ``gap`` asks."""
     true = 1 + np.vdot(D, G) / support
     if not abs(true) <= gap:
-        msg = f"gap {true:.1e} ({gap:.1e})"
-        raise AssertionError(msg)
+        raise AssertionError(f"gap {true:.1e} ({gap:.1e})")
     return float(true)

@@ -144,8 +144,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        msg = f"{text!r} is not a number of seconds"
-        raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return value
 
 
@@ -194,15 +193,15 @@ def _report(arguments: argparse.Namespace) -> int:
     """What a file has, whatever cells those are and wherever they were measured."""
     _check_outputs(arguments)
     if arguments.json is None:
-        msg = "--report needs --json, the file to report"
-        raise UsageError(msg)
+        raise UsageError("--report needs --json, the file to report")
     results = _opened(lambda: race.Results.read(arguments.json))
     stored = [race.Cell(**record["cell"]) for record in results.cells]
     names = {cell.name for cell in race.matching(stored, arguments.cells)}
     records = _chosen(results, names, arguments.threads)
     if not records:
-        msg = f"{arguments.json} has no such cells; without --cells and --threads all are shown"
-        raise UsageError(msg)
+        raise UsageError(
+            f"{arguments.json} has no such cells; without --cells and --threads all are shown"
+        )
     for place, record in enumerate(records):
         _show(record, arguments, head=place == 0)
     _finish(results, records, arguments)
@@ -213,12 +212,12 @@ def _cells(arguments: argparse.Namespace) -> list[race.Cell]:
     try:
         known = race.quick_cells() if arguments.quick else race.all_cells(arguments.data)
     except (OSError, ValueError, KeyError) as error:
-        msg = f"--data {arguments.data}: {error}"
-        raise UsageError(msg) from error
+        raise UsageError(f"--data {arguments.data}: {error}") from error
     cells = race.matching(known, arguments.cells)
     if not cells:
-        msg = f"--cells {' '.join(arguments.cells)}: no cell is called so; --list shows their names"
-        raise UsageError(msg)
+        raise UsageError(
+            f"--cells {' '.join(arguments.cells)}: no cell is called so; --list shows their names"
+        )
     return cells
 
 
@@ -283,8 +282,7 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
     for path in filter(None, (arguments.json, arguments.markdown, arguments.plot)):
         check_directory(path)
     if arguments.fresh and arguments.renew:
-        msg = "--fresh begins the file anew, --renew goes on with it: give one of them"
-        raise UsageError(msg)
+        raise UsageError("--fresh begins the file anew, --renew goes on with it: give one of them")
     try:
         if arguments.plot:
             check_plot(arguments.plot)

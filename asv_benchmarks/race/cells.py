@@ -157,8 +157,9 @@ def data_cells(folder: Path) -> list[Cell]:
     from race.matrices import header_of
 
     if not (folder / "spectra.npz").is_file():
-        msg = "the folder has no spectra.npz, the singular values of its matrices by their names"
-        raise FileNotFoundError(msg)
+        raise FileNotFoundError(
+            "the folder has no spectra.npz, the singular values of its matrices by their names"
+        )
 
     cells: list[Cell] = []
     for path in sorted(folder.iterdir()):

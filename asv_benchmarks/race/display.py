@@ -223,8 +223,7 @@ def around_table(path: Path, of: str = "race") -> tuple[str, str]:
     before, begin, rest = path.read_text(encoding="utf-8").partition(first)
     _, end, after = rest.partition(last)
     if not (begin and end):
-        msg = f"{path}: has no lines {first} and {last} to put the table between"
-        raise ValueError(msg)
+        raise ValueError(f"{path}: has no lines {first} and {last} to put the table between")
     return before, after
 
 

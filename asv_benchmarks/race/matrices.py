@@ -194,8 +194,7 @@ def _family(family: str, m: int, n: int, places: Places) -> tuple[Any, HostArray
         "mixed": lambda: _mixture(m, n, 1.0),
     }
     if family not in makers:
-        msg = f"{name}: no family of matrices is called {family!r}"
-        raise Unavailable(msg)
+        raise Unavailable(f"{name}: no family of matrices is called {family!r}")
     A = makers[family]()
     kept = _kept(places, f"{name}-values", lambda: {"S": _values(A)})
     return A, kept["S"]
@@ -233,8 +232,7 @@ def _terms() -> tuple[Any, HostArray]:
     frequent = sorted(term for term, files in spread.items() if files >= 3)
     terms = {term: place for place, term in enumerate(frequent)}
     if len(counts) < 400:
-        msg = f"terms: {folder} has only {len(counts)} files of source text"
-        raise Unavailable(msg)
+        raise Unavailable(f"terms: {folder} has only {len(counts)} files of source text")
     rows, columns, values = [], [], []
     for row, count in enumerate(counts):
         for term, times in count.items():
@@ -266,12 +264,10 @@ def header_of(path: Path) -> tuple[int, ...]:
 
 def _stored(stem: str, places: Places) -> tuple[Any, HostArray, Any]:
     if places.data is None:
-        msg = f"data-{stem}: needs the folder of real matrices (--data)"
-        raise Unavailable(msg)
+        raise Unavailable(f"data-{stem}: needs the folder of real matrices (--data)")
     with np.load(places.data / "spectra.npz", allow_pickle=False) as spectra:
         if stem not in spectra:
-            msg = f"data-{stem}: {places.data / 'spectra.npz'} has no such spectrum"
-            raise Unavailable(msg)
+            raise Unavailable(f"data-{stem}: {places.data / 'spectra.npz'} has no such spectrum")
         S = np.asarray(spectra[stem], dtype=np.float64)
     path = places.data / f"{stem}.npy"
     if not path.exists():
@@ -306,8 +302,7 @@ def _agreed_values(A: Any, k: int) -> HostArray:
     ours = np.asarray(svds(A, k, method="trlan", tol=1e-12, rng=1).S)
     difference = float(np.max(np.abs(ours - theirs)) / theirs[0])
     if difference > 1e-10:
-        msg = f"ARPACK and trsvd disagree on the singular values by {difference:.1e}"
-        raise Unavailable(msg)
+        raise Unavailable(f"ARPACK and trsvd disagree on the singular values by {difference:.1e}")
     return np.asarray(np.maximum(ours, theirs))
 
 

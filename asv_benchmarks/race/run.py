@@ -229,8 +229,7 @@ class _Crew:
     ) -> Iterator[dict[str, Any]]:
         """Leave out of the cell whoever ended the worker; without anybody to blame, the cell."""
         if not name:
-            msg = f"the process that races ended before it began: {event['tail']}"
-            raise RuntimeError(msg)
+            raise RuntimeError(f"the process that races ended before it began: {event['tail']}")
         self._say(f"{name}: left out: {competitor or 'the matrix'} {event['why']} {event['tail']}")
         outcome = {"name": competitor, "role": ROLES.get(competitor, ""), "status": event["why"]}
         if outcome["role"] == "trsvd":

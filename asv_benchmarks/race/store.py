@@ -88,11 +88,9 @@ def _parts(content: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     record = json.loads(content)
     head, cells = record["header"], record["cells"]
     if head["format"] != _FORMAT:
-        msg = f"format: {head['format']} there, {_FORMAT} here"
-        raise ValueError(msg)
+        raise ValueError(f"format: {head['format']} there, {_FORMAT} here")
     if not _are_cells(cells):
-        msg = "its cells are none"
-        raise ValueError(msg)
+        raise ValueError("its cells are none")
     return head, cells
 
 
@@ -144,11 +142,10 @@ class Results:
         results = Results.read(path)
         found = differences(head, results.head)
         if found:
-            msg = (
+            raise Mismatch(
                 f"{path} was measured on something else ({'; '.join(found)}); give another --json, "
                 "or --fresh to begin anew"
             )
-            raise Mismatch(msg)
         return results
 
     @staticmethod
@@ -160,8 +157,9 @@ class Results:
                 path, *_parts(gzip.decompress(content) if _is_compressed(path) else content)
             )
         except _NOT_RESULTS as error:
-            msg = f"{path} does not hold results of a race: {type(error).__name__}: {error}"
-            raise Mismatch(msg) from error
+            raise Mismatch(
+                f"{path} does not hold results of a race: {type(error).__name__}: {error}"
+            ) from error
 
     def has(self, name: str, threads: int, sources: str | None = None) -> bool:
         """Whether a cell is there; with a digest, whether of these sources of trsvd."""
@@ -190,11 +188,10 @@ class Results:
         """Note what the BLAS libraries say of themselves; Mismatch if that has changed."""
         kept = self.head["threads"].get(str(threads))
         if kept is not None and kept != pools:
-            msg = (
+            raise Mismatch(
                 f"{self.path}: at {threads} threads it was measured with {', '.join(kept)}; here "
                 f"it is {', '.join(pools)}; give another --json, or --fresh to begin anew"
             )
-            raise Mismatch(msg)
         self.head["threads"][str(threads)] = pools
 
     def add(self, cell: dict[str, Any]) -> None:
@@ -223,6 +220,7 @@ class Results:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             if isinstance(error, OSError):
-                msg = f"{self.path} cannot be written, and lacks the last cell: {error}"
-                raise Unwritable(msg) from error
+                raise Unwritable(
+                    f"{self.path} cannot be written, and lacks the last cell: {error}"
+                ) from error
             raise

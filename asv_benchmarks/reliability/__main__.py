@@ -75,8 +75,7 @@ def _run(arguments: argparse.Namespace) -> int:
     cases = reliability.chosen(arguments.cases, list(CASES))
     if not names or not cases:
         given = f"--cases {' '.join(arguments.cases or [])}" if names else "--who"
-        msg = f"{given}: nothing is called so; --list shows the names"
-        raise UsageError(msg)
+        raise UsageError(f"{given}: nothing is called so; --list shows the names")
     if arguments.list:
         print("\n".join([*cases, "", *names]))
         return 0

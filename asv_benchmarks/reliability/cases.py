@@ -377,8 +377,7 @@ def _all() -> dict[str, Case]:
     ):
         for name, case in group():
             if name in cases:
-                msg = f"two cases are called {name!r}"
-                raise ValueError(msg)
+                raise ValueError(f"two cases are called {name!r}")
             cases[name] = case
     return cases
 

@@ -58,8 +58,9 @@ def admitted(A: Any) -> Any:
     if type(A) is np.ndarray:
         return A
     if isinstance(A, np.ma.MaskedArray):
-        msg = "masked arrays are not computed with; fill the masked entries first, e.g. A.filled(0)"
-        raise TypeError(msg)
+        raise TypeError(
+            "masked arrays are not computed with; fill the masked entries first, e.g. A.filled(0)"
+        )
     if isinstance(A, np.matrix):
         return np.asarray(A)
     cls: Any = type(A)
@@ -69,8 +70,7 @@ def admitted(A: Any) -> Any:
     if kind in _CONVERTED:
         return _CONVERTED[kind](A)
     if kind in _REFUSED:
-        msg = f"{describe(A)}: {_REFUSED[kind]}"
-        raise TypeError(msg)
+        raise TypeError(f"{describe(A)}: {_REFUSED[kind]}")
     return A
 
 
@@ -150,20 +150,18 @@ def _check_numbers(columns: Any) -> None:
         if plain is None or plain.name not in COMPUTE
     ]
     if bad:
-        msg = (
+        raise TypeError(
             f"the frame has columns that cannot be computed with: {_listed(bad)}; leave them out, "
             "or convert them to numbers"
         )
-        raise TypeError(msg)
 
 
 def _check_complete(missing: Any) -> None:
     if len(missing):
-        msg = (
+        raise ValueError(
             f"columns of the frame have missing values: {_listed([repr(name) for name in missing])}"
             "; fill them or leave out the rows that have them"
         )
-        raise ValueError(msg)
 
 
 def _listed(names: list[str]) -> str:

@@ -78,8 +78,7 @@ class Arrays(Factorizations):
         given = dtype_name(dtype)
         if given not in COMPUTE or not hasattr(xp, given):
             wide = "float32, float64, complex64 or complex128"
-            msg = f"dtype {given} cannot be computed with; convert to {wide} first"
-            raise TypeError(msg)
+            raise TypeError(f"dtype {given} cannot be computed with; convert to {wide} first")
         double = _has_double(xp, device)
         try:
             return _shared(xp, device, given, double)
@@ -107,8 +106,9 @@ class Arrays(Factorizations):
         """
         dtype = getattr(A, "dtype", None)
         if dtype is None:
-            msg = f"operator {describe(A)} has no dtype; give it one, as numpy.dtype('float64')"
-            raise TypeError(msg)
+            raise TypeError(
+                f"operator {describe(A)} has no dtype; give it one, as numpy.dtype('float64')"
+            )
         xp = getattr(A, "xp", None)
         if xp is None:
             name = "numpy"
@@ -132,11 +132,10 @@ class Arrays(Factorizations):
         first = parts[0]
         for part in parts[1:]:
             if part.xp is not first.xp or part.device != first.device:
-                msg = (
+                raise TypeError(
                     f"operands live in {first.xp.__name__} on {first.device} and in "
                     f"{part.xp.__name__} on {part.device}; bring them to one library and device"
                 )
-                raise TypeError(msg)
         widest = np.result_type(*[part.host_dtype for part in parts])
         return cls.of_dtype(first.xp, first.device, widest)
 
@@ -190,8 +189,9 @@ class Arrays(Factorizations):
         dtype = None if missing else getattr(self.xp, name, None)
         if dtype is None:
             library = self.xp.__name__.removeprefix("array_api_compat.")
-            msg = f"{library} has no {name} on {self.device}; leave dtype out, or give 'float32'"
-            raise TypeError(msg)
+            raise TypeError(
+                f"{library} has no {name} on {self.device}; leave dtype out, or give 'float32'"
+            )
         return dtype
 
     @property
@@ -338,11 +338,10 @@ class Arrays(Factorizations):
         """
         xp, (dtype, largest) = self.xp, self._values
         if S.ndim == 1 and len(S) and not S[0] <= largest:
-            msg = (
+            raise ValueError(
                 f"the largest singular value, {S[0]:.3g}, exceeds the range of "
                 f"{dtype_name(dtype)} ({largest:.3g}); convert A to a wider dtype, or scale it down"
             )
-            raise ValueError(msg)
         if not self.on_host:
             S = xp.asarray(S.astype(self._real_host_dtype), device=self.device)
         return converted(xp, S, dtype)
@@ -500,17 +499,17 @@ def _torch_rows(torch: Any, A: Any) -> Any:
     torch does not look at indices unless it is told to, and may then write anywhere.
     """
     if A.layout == torch.sparse_coo and A.dense_dim():
-        msg = (
+        raise ValueError(
             f"A is a hybrid tensor, with {A.dense_dim()} dense dimension; pass one with two sparse "
             "dimensions, e.g. A.to_dense().to_sparse()"
         )
-        raise ValueError(msg)
     _without_a_warning(torch)
     try:
         A = _checked_sparse(torch, A)
     except RuntimeError as error:
-        msg = f"A breaks the rules of its layout, {A.layout}: {error}; build it from its entries"
-        raise ValueError(msg) from None
+        raise ValueError(
+            f"A breaks the rules of its layout, {A.layout}: {error}; build it from its entries"
+        ) from None
     return A if A.layout == torch.sparse_csr else A.to_sparse_coo().coalesce().to_sparse_csr()
 
 
@@ -542,8 +541,9 @@ def _without_a_warning(torch: Any) -> None:
 def _shared(xp: Any, device: Any, given: str, double: bool) -> Arrays:
     """Arrays for data of the dtype of that name; one object, so that its facts are found once."""
     if str(device) == "meta":
-        msg = "tensors on the device 'meta' have a shape and no entries; pass one that has"
-        raise TypeError(msg)
+        raise TypeError(
+            "tensors on the device 'meta' have a shape and no entries; pass one that has"
+        )
     compute = COMPUTE[given] if double else SINGLE_OF.get(COMPUTE[given], COMPUTE[given])
     is_half = given in {"float16", "bfloat16"}
     return Arrays(xp, device, compute, getattr(xp, given if is_half else compute))

@@ -72,9 +72,8 @@ def check_room(size: int, what: str) -> None:
         return
     free = free_bytes()
     if free is not None and size > free:
-        msg = (
+        raise MemoryError(
             f"{what} would take {size / 2**30:.3g} GiB, and {max(free, 0) / 2**30:.3g} GiB of "
             "memory are free; ask for fewer triplets, a smaller basis_size or fewer iterations, "
             "or a narrower dtype"
         )
-        raise MemoryError(msg)

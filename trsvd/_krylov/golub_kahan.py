@@ -271,12 +271,11 @@ class GolubKahan:
         # One-sided, a block is orthogonal to U only up to what is repaired at the next restart.
         level = 100 * eps**0.5 if self.two_sided else max(100 * eps**0.5, eps**0.25)
         if np.abs(back - R.conj().T).max() > level * anorm + 30 * self.rounding:
-            msg = (
+            raise AdjointError(
                 "products with A and with its adjoint disagree: <v, A^H u> differs from <A v, u> "
                 f"by {np.abs(back - R.conj().T).max() / anorm:.2g} of the norm of A; rmatmat must "
                 "compute A.conj().T @ X, and both must be deterministic"
             )
-            raise AdjointError(msg)
 
     # ---- Rayleigh-Ritz ----------------------------------------------------------------
 
@@ -317,8 +316,7 @@ class GolubKahan:
             self.sync()
             B, C = self.B, self.C
         if self.halfway:
-            msg = "the couplings are not known halfway through an expansion"
-            raise RuntimeError(msg)
+            raise RuntimeError("the couplings are not known halfway through an expansion")
         P, S, _ = self._leading(B)
         K = C @ P
         w = len(self.C)

@@ -126,11 +126,10 @@ def is_flat(rest: float, value: float) -> bool:
 def check_finite(B: HostArray) -> None:
     """ValueError if numbers made from products with A are not finite."""
     if not np.isfinite(B).all():
-        msg = (
+        raise ValueError(
             "a product with A (or its adjoint) returned NaN or inf in the middle of the "
             "computation; find it in A, or scale A down"
         )
-        raise ValueError(msg)
 
 
 def rayleigh_ritz(

@@ -122,11 +122,10 @@ class Values(_WithTolerance):
         """How many of the leading values are wanted."""
         mask = np.asarray(self.wanted(S))
         if mask.shape != S.shape or mask.dtype != np.bool_:
-            msg = (
+            raise ValueError(
                 f"the predicate returned {mask.dtype} of shape {mask.shape} for {len(S)} singular "
                 "values; it must return a boolean array of the same shape"
             )
-            raise ValueError(msg)
         return len(S) if mask.all() else int(np.argmin(mask))
 
     def judge(self, ritz: Ritz, rank: int) -> Verdict:

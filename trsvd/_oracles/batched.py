@@ -103,11 +103,10 @@ class _Stack(Stack):
         largest = arrays.largest_of_stack(A)
         if not np.isfinite(largest).all():
             bad = int(np.argmin(np.isfinite(largest)))
-            msg = (
+            raise ValueError(
                 f"matrix {bad} of those of shape {tuple(matrices[0].shape)} contains NaN or inf; "
                 "find where it comes from before making a step along it"
             )
-            raise ValueError(msg)
         super().__init__(arrays, A, largest)
         self.k = k
 

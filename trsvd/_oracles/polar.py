@@ -67,11 +67,10 @@ def polar_minimizer(
         if method == "gram":
             return _by_gram(G, options, radius, by_svd)
         if method not in METHODS and method not in WHOLE:
-            msg = (
+            raise ValueError(
                 f"method={method!r} is not known; name one of {sorted([*METHODS, *WHOLE])} or pass "
                 "an object, as trsvd.NewtonSchulz()"
             )
-            raise ValueError(msg)
     return by_svd(options)
 
 
@@ -132,11 +131,10 @@ def _by_iteration(
 ) -> LMOResult:
     """The last iterate, divided by a bound of its largest singular value."""
     if options.tol is not None:
-        msg = (
+        raise ValueError(
             f"tol={options.tol} is a residual of singular triplets, which {method} does not "
             "compute; ask for a gap, or take another method"
         )
-        raise ValueError(msg)
     dense = _Dense(G, options, radius)
     precision = method.dtype or _precision_of(dense.arrays)
     found = _iterated(dense, method, precision)
@@ -183,11 +181,10 @@ def _iterated(dense: _Dense, method: PolarIteration, precision: str) -> tuple[Ar
     estimate = _norm_estimate(arrays, X)
     if half:
         if not math.isfinite(estimate):
-            msg = (
+            raise ValueError(
                 f"{method} left the range of its dtype: rounding made it diverge; leave safety and "
                 "cushion to their defaults, or compute in 'float32'"
             )
-            raise ValueError(msg)
         # No polynomial tells of rounding that makes an iteration diverge.
         largest = max(largest * (1 + 2 * eps), estimate * (1 + eps))
     elif not (estimate <= largest * (1 + rounding_unit(_single(arrays.dtype_name), shape)) <= FAR):
@@ -229,11 +226,10 @@ def product_dtype(arrays: Arrays, precision: str, method: PolarIteration) -> Any
     name = precision
     if arrays.is_complex:
         if precision in HALF:
-            msg = (
+            raise TypeError(
                 f"G is complex ({arrays.dtype_name}), and there are no complex numbers in "
                 f"{precision}; leave dtype of {method} out, or give 'float32' or 'float64'"
             )
-            raise TypeError(msg)
         name = {"float32": "complex64", "float64": "complex128"}[precision]
     return arrays.dtype_named(name)
 
@@ -366,8 +362,7 @@ def spectral_function(
     """
     function: Any = f
     if not callable(function):
-        msg = f"f is {f!r}; pass a function of the singular values, as numpy.sqrt"
-        raise TypeError(msg)
+        raise TypeError(f"f is {f!r}; pass a function of the singular values, as numpy.sqrt")
     rank = min(as_operator(G).shape)
     pairs = leading_pairs(
         G,
@@ -386,11 +381,10 @@ def spectral_function(
     with np.errstate(over="ignore", invalid="ignore"):  # looked at next
         X = LowRankTerm(1.0, pairs.U * arrays.put(values)[None, :], pairs.Vh, arrays).dense()
     if not math.isfinite(arrays.max_abs(X)):
-        msg = (
+        raise ValueError(
             f"f has values up to {np.abs(values).max():.3g}: U f(S) V^H is out of the range of "
             f"{arrays.out_dtype}; scale f down, or convert G to a wider dtype"
         )
-        raise ValueError(msg)
     return X
 
 
@@ -398,15 +392,16 @@ def _values(f: Callable[[HostArray], Any], S: HostArray) -> HostArray:
     """What f makes of the singular values."""
     values = np.asarray(f(S.copy()))
     if values.dtype.kind not in "fiu":
-        msg = f"f returned numbers of dtype {values.dtype}; singular values become real numbers"
-        raise TypeError(msg)
+        raise TypeError(
+            f"f returned numbers of dtype {values.dtype}; singular values become real numbers"
+        )
     if values.shape != S.shape:
-        msg = f"f returned shape {values.shape} for {S.shape}; one number for each singular value"
-        raise ValueError(msg)
+        raise ValueError(
+            f"f returned shape {values.shape} for {S.shape}; one number for each singular value"
+        )
     if not np.isfinite(values).all():
         bad = int(np.argmin(np.isfinite(values)))
-        msg = (
+        raise ValueError(
             f"f returned {values[bad]} for the singular value {S[bad]:.6g}; a finite one is needed"
         )
-        raise ValueError(msg)
     return values.astype(np.float64)

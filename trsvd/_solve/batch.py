@@ -74,11 +74,13 @@ def svds_of_batch(
     arrays = Arrays.of_array(A)
     ahead, shape = tuple(A.shape[:-2]), (int(A.shape[-2]), int(A.shape[-1]))
     if 0 in shape:
-        msg = f"A has shape {tuple(A.shape)}; matrices without rows or columns have no triplets"
-        raise ValueError(msg)
+        raise ValueError(
+            f"A has shape {tuple(A.shape)}; matrices without rows or columns have no triplets"
+        )
     if state is not None:
-        msg = "state= belongs to one matrix; go on from the states of single calls, one by one"
-        raise ValueError(msg)
+        raise ValueError(
+            "state= belongs to one matrix; go on from the states of single calls, one by one"
+        )
     k, tol, generator = check_k(k, min(shape)), check_tol(tol, arrays.eps), check_rng(rng)
     flat = arrays.xp.reshape(A, (math.prod(ahead), *shape))
     starts = _starts(request.start, arrays, ahead, shape)
@@ -106,8 +108,7 @@ def svds_of_batch(
         except NotConverged as failure:
             result = failures[place] = failure.result
         except ValueError as error:
-            msg = f"matrix {_named(place, ahead)} of the batch: {error}"
-            raise ValueError(msg) from error
+            raise ValueError(f"matrix {_named(place, ahead)} of the batch: {error}") from error
         counts = (result.matvecs, result.matvecs_verify, result.passes, result.iterations)
         work.add(result.method, result.completeness, counts)
         U, S, Vh = (arrays.xp.expand_dims(x, axis=0) for x in result)
@@ -275,12 +276,11 @@ def _starts(
         fits = tuple(start.shape[:-1]) == (*ahead, n) and start.shape[-1] > 0
     if not fits:
         given = "a result" if vectors is not start else "an array"
-        msg = (
+        raise ValueError(
             f"start is {given} with vectors of shape {tuple(vectors.shape)}; for a batch of shape "
             f"{(*ahead, *shape)} pass the result of such a batch, or right vectors of shape "
             f"{(*ahead, n, 'p')}".replace("'", "")
         )
-        raise ValueError(msg)
     if 0 not in tuple(vectors.shape):
         size_of_start(arrays, arrays.take(vectors))
 

@@ -60,17 +60,16 @@ class Request:
         else:
             known = 0 < self.eta < math.inf
         if not known:
-            msg = (
+            raise ValueError(
                 f"verify={self.verify!r}; it is True, False, 'exact', or the share of s_k by which "
                 "a missed value may exceed it: a positive number"
             )
-            raise ValueError(msg)
         if self.on_failure not in ("return", "raise"):
-            msg = f"on_failure={self.on_failure!r}; it is 'return' or 'raise'"
-            raise ValueError(msg)
+            raise ValueError(f"on_failure={self.on_failure!r}; it is 'return' or 'raise'")
         if self.callback is not None and not callable(self.callback):
-            msg = f"callback is {describe(self.callback)}; pass a function of one argument"
-            raise TypeError(msg)
+            raise TypeError(
+                f"callback is {describe(self.callback)}; pass a function of one argument"
+            )
 
     @property
     def eta(self) -> float | None:
@@ -313,12 +312,11 @@ def _answer(driver: _Driver, method: Method, *, exactly: bool) -> SVDResult:
                 outcome, status = latest, Status.MAX_MATVECS
                 break
             if before is None:
-                msg = (
+                raise ValueError(
                     f"max_matvecs={cap} is too small: {op.matvecs} products gave "
                     f"{driver.run.available} of {driver.k} triplets; {method} makes "
                     f"{driver.run.next_cost} products at a time"
                 )
-                raise ValueError(msg)
             outcome, status = before, Status.INCOMPLETE
             break
         verdict = driver.verdict(outcome, ended)
@@ -368,8 +366,9 @@ def _begin(problem: Problem, method: Method, k: int, tol: float, start: Any, cap
         rng = _NOT_USED if isinstance(method, Direct) else problem.rng
         return method.init(problem.op, k, tol=tol, start=block, rng=rng)
     if start is not None:
-        msg = "start and state are both given; state= goes on with A, start= begins anew"
-        raise ValueError(msg)
+        raise ValueError(
+            "start and state are both given; state= goes on with A, start= begins anew"
+        )
     run = problem.state.run.copy()
     if problem.rng_given:
         run.rng = problem.rng
@@ -423,11 +422,10 @@ def _examine(problem: Problem, driver: _Driver, ended: Status | None) -> _Outcom
         driver.truncated = driver.truncated and k >= driver.limit
         (U, S, V), residuals = (U[:, :k], S[:k], V[:, :k]), residuals[:k]
     if not np.isfinite(residuals).all():
-        msg = (
+        raise ValueError(
             "a product with A (or its adjoint) returned NaN or inf when the triplets were checked; "
             "find it in A, or scale A down"
         )
-        raise ValueError(msg)
     return _Outcome((U, S, V), residuals / S[0] if k and S[0] > 0 else residuals)
 
 

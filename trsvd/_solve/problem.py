@@ -49,22 +49,21 @@ def check_start(start: Any, arrays: Arrays | None) -> None:
     vectors = start.Vh if isinstance(start, (SVDResult, Subspace)) else start
     masked = isinstance(vectors, np.ma.MaskedArray)
     if masked or not (is_array(vectors) and is_numeric(admitted(vectors).dtype)):
-        msg = f"start is {describe(start)}; pass an array of shape (n, p), a Subspace or a result"
-        raise TypeError(msg)
+        raise TypeError(
+            f"start is {describe(start)}; pass an array of shape (n, p), a Subspace or a result"
+        )
     if arrays is not None and arrays.would_lose_imaginary(vectors):
-        msg = (
+        raise TypeError(
             f"start is complex and the matrix is real ({arrays.dtype_name}); real right vectors "
             "belong to a real matrix: pass the real part"
         )
-        raise TypeError(msg)
 
 
 def size_of_start(arrays: Arrays, block: Array) -> float:
     """The largest entry of start vectors, in modulus; ValueError unless all are finite."""
     size = arrays.max_abs(block)
     if not math.isfinite(size):
-        msg = "start contains NaN or inf; pass finite vectors, or start=None"
-        raise ValueError(msg)
+        raise ValueError("start contains NaN or inf; pass finite vectors, or start=None")
     return size
 
 
@@ -122,11 +121,10 @@ class Problem:
             probed = _probed(op, self.rng)
             size = probed.size
         elif not math.isfinite(size):
-            msg = (
+            raise ValueError(
                 f"the matrix contains NaN or inf (its largest entry is {size}), and such a matrix "
                 "has no SVD; find where they come from, remove or replace them"
             )
-            raise ValueError(msg)
         self.op = Metered(op, size)
         self.op.norm_hint = norm
         if probed is not None:
@@ -146,15 +144,15 @@ class Problem:
         if isinstance(state, SVDResult):
             state = state.state
         if not isinstance(state, State):
-            msg = f"state is a {type(state).__name__}; pass result.state of an earlier call"
-            raise TypeError(msg)
+            raise TypeError(
+                f"state is a {type(state).__name__}; pass result.state of an earlier call"
+            )
         if state.shape != self.shape or not state.arrays.same_kind(self.arrays):
-            msg = (
+            raise ValueError(
                 f"state belongs to a matrix of shape {state.shape} in {state.arrays}, A has "
                 f"shape {self.shape} in {self.arrays}; state= goes on with the same "
                 "matrix, start= begins near an earlier result with another"
             )
-            raise ValueError(msg)
         self.op.set_scale(state.scale_exponent)
         return state
 
@@ -168,11 +166,10 @@ class Problem:
     ) -> Method:
         if self.state is not None:
             if method is not None and named_method(method) != self.state.method:
-                msg = (
+                raise ValueError(
                     f"state was made by {self.state.method}; it cannot go on as "
                     f"{named_method(method)}: leave method out, or start anew with start=result"
                 )
-                raise ValueError(msg)
             return self.state.method
         if method is None:
             return select_method(self.user_op, k, tol, max_matvecs=max_matvecs).method
@@ -211,20 +208,18 @@ class Problem:
             rows = start.U if self.flipped else arrays.adjoint(arrays.take(start.Vh))
             block = arrays.take(rows)
             if (start.U.shape[0], start.Vh.shape[1]) != (m, n):
-                msg = (
+                raise ValueError(
                     f"start is a result for shape {(start.U.shape[0], start.Vh.shape[1])}, A has "
                     f"shape {(m, n)}; a warm start needs the same shape"
                 )
-                raise ValueError(msg)
             if block.shape[1] == 0:
                 return None
         else:
             if start.ndim not in {1, 2} or start.shape[0] != n or 0 in tuple(start.shape):
-                msg = (
+                raise ValueError(
                     f"start has shape {tuple(start.shape)}; right vectors for A of shape {(m, n)} "
                     f"have shape ({n}, p), or ({n},) for one"
                 )
-                raise ValueError(msg)
             block = arrays.take(start if start.ndim == 2 else start[:, None])
         size = size_of_start(arrays, block)
         if size:
@@ -233,10 +228,9 @@ class Problem:
         width = min(self.rank, int(block.shape[1]))
         if self.flipped and is_array(start):
             if width > cap:
-                msg = (
+                raise ValueError(
                     f"max_matvecs={cap} is too small: a start of {width} right vectors takes as "
                     "many products to begin with on a matrix with more columns than rows"
                 )
-                raise ValueError(msg)
             return self.op.rmatmat(block[:, :width])
         return block[:, :width]

@@ -218,14 +218,12 @@ def svds_to_tolerance(
     """
     problem = Problem(A, rng, state)
     if not 0 < check_number("eps", eps) < 1:
-        msg = f"eps={eps}; the relative error must be between 0 and 1"
-        raise ValueError(msg)
+        raise ValueError(f"eps={eps}; the relative error must be between 0 and 1")
     if eps <= 10 * problem.eps:
-        msg = (
+        raise ValueError(
             f"eps={eps:g} is at the rounding level of this dtype ({problem.eps:.1e}): triplets in "
             "it cannot leave so little of A; ask for a larger eps, or convert A to a wider dtype"
         )
-        raise ValueError(msg)
     tol = check_tol(tol, problem.eps)
     norm = problem.op.frobenius_norm()
     resolvable = 4 * problem.eps**0.5
@@ -236,17 +234,15 @@ def svds_to_tolerance(
     if isinstance(chosen, Direct):
         chosen = Direct(route="svd")
     elif norm is None:
-        msg = (
+        raise ValueError(
             "the Frobenius norm of this operator is not known, so the error cannot be; give it a "
             "method frobenius_norm(), or use method='direct'"
         )
-        raise ValueError(msg)
     elif eps < resolvable:
-        msg = (
+        raise ValueError(
             f"eps={eps:g} is too small for {chosen.name!r}: ||A||_F^2 - sum s_i^2 has no digits "
             f"left below eps = {resolvable:.1e} in this dtype; use method='direct'"
         )
-        raise ValueError(msg)
     stop = Energy(eps, math.inf if norm is None else norm * problem.unit, tol)
     request = Request(start, max_matvecs, callback, on_failure, verify)
     return _grow(problem, chosen, stop, request, max_k)
@@ -304,8 +300,9 @@ def svds_above(
     else:
         level = check_number("threshold", threshold)
         if math.isnan(level) or level < 0:
-            msg = f"threshold={threshold}; it must be a number of at least 0, or a callable"
-            raise ValueError(msg)
+            raise ValueError(
+                f"threshold={threshold}; it must be a number of at least 0, or a callable"
+            )
 
         def wanted(S: HostArray) -> Any:
             return np.greater(S, level)

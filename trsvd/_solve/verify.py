@@ -280,11 +280,10 @@ def check_fits(shape: tuple[int, int]) -> None:
         ``(m, n)``.
     """
     if min(shape) > _LARGEST:
-        msg = (
+        raise ValueError(
             f"verify='exact' computes all singular values, and min(m, n) = {min(shape)} is more "
             f"than {_LARGEST}; verify=True checks with a stated probability"
         )
-        raise ValueError(msg)
 
 
 def check_spectrum(

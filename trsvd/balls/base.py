@@ -41,14 +41,13 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.gap is not None and self.tol is not None:
-            msg = f"gap={self.gap} and tol={self.tol} are both given; ask for one of them"
-            raise ValueError(msg)
+            raise ValueError(
+                f"gap={self.gap} and tol={self.tol} are both given; ask for one of them"
+            )
         if self.gap is not None and not 0 < check_number("gap", self.gap) < 1:
-            msg = f"gap={self.gap}; a relative gap is a number between 0 and 1"
-            raise ValueError(msg)
+            raise ValueError(f"gap={self.gap}; a relative gap is a number between 0 and 1")
         if self.certify not in (True, False, "probable"):
-            msg = f"certify={self.certify!r}; it is True, False or 'probable'"
-            raise ValueError(msg)
+            raise ValueError(f"certify={self.certify!r}; it is True, False or 'probable'")
         check_tol(self.tol, 0.0)
         if not (self.rng is None or is_seed(self.rng) or isinstance(self.rng, np.random.Generator)):
             check_rng(self.rng)
@@ -169,11 +168,10 @@ class Ball(ABC):
             bad = _first_not_finite(matrices)
             if bad is None:
                 raise
-            msg = (
+            raise ValueError(
                 f"matrix {bad} of the batch contains NaN or inf; find where it comes from before "
                 "making a step along it"
-            )
-            raise ValueError(msg) from None
+            ) from None
         return [_judged(G, result, gap) for G, result in zip(matrices, found, strict=True)]
 
     @abstractmethod
@@ -237,14 +235,14 @@ def _matrices_of(Gs: Any) -> list[Any]:
         return [admitted(G) for G in Gs]
     Gs = admitted(Gs)
     if not is_array(Gs) or Gs.ndim < 3:
-        msg = (
+        raise TypeError(
             f"{describe(Gs)} is not a batch; pass a list of matrices, or an array of shape "
             "(..., m, n) with at least three dimensions"
         )
-        raise TypeError(msg)
     if 0 in tuple(Gs.shape[-2:]):
-        msg = f"G has shape {tuple(Gs.shape)}; a batch needs matrices with rows and columns"
-        raise ValueError(msg)
+        raise ValueError(
+            f"G has shape {tuple(Gs.shape)}; a batch needs matrices with rows and columns"
+        )
     count = math.prod(Gs.shape[:-2])
     flat = Arrays.of_array(Gs).xp.reshape(Gs, (count, *Gs.shape[-2:]))
     return [flat[i, :, :] for i in range(count)]
@@ -256,15 +254,13 @@ def _starts_of(start: Any, count: int) -> list[Any]:
         return [None] * count
     single = isinstance(start, (str, bytes, LMOResult, Subspace, SVDResult))
     if single or not (isinstance(start, Sequence) or is_array(start)):
-        msg = (
+        raise TypeError(
             f"start is {describe(start)}; pass a list with a warm start (or None) for each of the "
             f"{count} matrices"
         )
-        raise TypeError(msg)
     starts = list(start)
     if len(starts) != count:
-        msg = f"start has {len(starts)} entries for {count} matrices; give one for each"
-        raise ValueError(msg)
+        raise ValueError(f"start has {len(starts)} entries for {count} matrices; give one for each")
     return starts
 
 
@@ -306,8 +302,7 @@ def _merged(parts: Iterable[tuple[float, Ball]]) -> list[tuple[float, Ball]]:
 def _positive(factor: float) -> float:
     factor = check_number("the factor of a ball", factor)
     if not (math.isfinite(factor) and factor >= 0):
-        msg = f"a ball cannot be scaled by {factor}; use a finite number of at least 0"
-        raise ValueError(msg)
+        raise ValueError(f"a ball cannot be scaled by {factor}; use a finite number of at least 0")
     return factor
 
 

@@ -65,20 +65,21 @@ class _Entries:
     def __init__(self, G: Any) -> None:
         G = admitted(G)
         if not is_array(G):
-            msg = (
+            raise TypeError(
                 f"the entries of the matrix are needed, and this is {describe(G)}; pass a dense "
                 "array (A.toarray() of a sparse matrix, A.to_dense() in torch)"
             )
-            raise TypeError(msg)
         if G.ndim != 2 or 0 in tuple(G.shape):
-            msg = f"G has shape {tuple(G.shape)}; a ball takes a matrix with rows and columns"
-            raise ValueError(msg)
+            raise ValueError(
+                f"G has shape {tuple(G.shape)}; a ball takes a matrix with rows and columns"
+            )
         self.arrays = Arrays.of_array(G)
         X = self.arrays.take(G)
         size = self.arrays.max_abs(X)
         if not math.isfinite(size):
-            msg = "G contains NaN or inf; find where it comes from before making a step along it"
-            raise ValueError(msg)
+            raise ValueError(
+                "G contains NaN or inf; find where it comes from before making a step along it"
+            )
         exponent = math.frexp(size)[1] - 1
         exponent = exponent if abs(exponent) > _MODERATE else 0
         self._powers = split_power(-exponent)

@@ -25,8 +25,7 @@ _ADJUSTMENTS = {None: "muon", "original": "muon", "match_rms_adamw": "adamw"}
 def _weight(alpha: float) -> float:
     alpha = check_number("alpha", alpha)
     if not 0 <= alpha <= 1:
-        msg = f"alpha={alpha}; the weight of the spectral part is between 0 and 1"
-        raise ValueError(msg)
+        raise ValueError(f"alpha={alpha}; the weight of the spectral part is between 0 and 1")
     return alpha
 
 
@@ -89,29 +88,26 @@ def muon_method(method: Any, ns_steps: int, ns_coefficients: Sequence[float], ep
     if isinstance(method, str) and method == "newton-schulz":
         return own
     if own != MuonIteration():
-        msg = (
+        raise ValueError(
             f"ns_steps, ns_coefficients and eps are options of method='newton-schulz', and method "
             f"is {method!r}; leave them out, or pass method=trsvd.NewtonSchulz(steps=..., "
             "coefficients=...)"
         )
-        raise ValueError(msg)
     return method
 
 
 def muon_scaling(adjust_lr_fn: Any, shape_scaling: Any) -> Any:
     """The scaling that is meant by torch's name or by ours; ValueError if both are given."""
     if adjust_lr_fn not in _ADJUSTMENTS:
-        msg = (
+        raise ValueError(
             f"Adjust learning rate function {adjust_lr_fn} is not supported; pass 'original', "
             "'match_rms_adamw' or None"
         )
-        raise ValueError(msg)
     if shape_scaling is None:
         return _ADJUSTMENTS[adjust_lr_fn]
     if adjust_lr_fn is not None:
-        msg = (
+        raise ValueError(
             f"adjust_lr_fn={adjust_lr_fn!r} beside shape_scaling={shape_scaling!r}; both are the "
             "factor of the updates: pass one of them"
         )
-        raise ValueError(msg)
     return shape_scaling

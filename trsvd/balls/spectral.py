@@ -42,11 +42,9 @@ def _check_k(k: int) -> None:
     try:
         value = operator.index(k)
     except TypeError:
-        msg = f"k={k!r} is not an integer"
-        raise TypeError(msg) from None
+        raise TypeError(f"k={k!r} is not an integer") from None
     if isinstance(k, bool) or value < 1:
-        msg = f"k={k}; a Ky Fan norm takes an integer of at least 1"
-        raise ValueError(msg)
+        raise ValueError(f"k={k}; a Ky Fan norm takes an integer of at least 1")
 
 
 @dataclass(frozen=True)
@@ -99,11 +97,10 @@ class KyFanDualBall(Ball):
         k = min(self.k, *_shape(G))
         if isinstance(options.method, PolarIteration):
             if k < min(_shape(G)):
-                msg = (
+                raise ValueError(
                     f"{options.method} computes the polar factor, all min(m, n) = "
                     f"{min(_shape(G))} pairs, and k is {k}; name a method of trsvd.svds, or None"
                 )
-                raise ValueError(msg)
             return _polar(G, options, 1.0)
         return _result(leading_pairs(G, k, **options.as_arguments()), -1.0)
 
@@ -270,8 +267,9 @@ class SchattenBall(Ball):
     def __post_init__(self) -> None:
         p = check_number("p", self.p)
         if not p >= 1:
-            msg = f"p={p}; a Schatten norm takes a number of at least 1, math.inf included"
-            raise ValueError(msg)
+            raise ValueError(
+                f"p={p}; a Schatten norm takes a number of at least 1, math.inf included"
+            )
         object.__setattr__(self, "p", p)
 
     def support(self, G: Any) -> float:
@@ -320,11 +318,11 @@ def _schatten(S: HostArray, p: float) -> float:
 def _shape(G: Any) -> tuple[int, int]:
     shape = getattr(admitted(G), "shape", None)
     if shape is None or len(shape) != 2:
-        msg = f"{describe(G)} is not a matrix; a ball takes an array or operator with 2 dimensions"
-        raise ValueError(msg)
+        raise ValueError(
+            f"{describe(G)} is not a matrix; a ball takes an array or operator with 2 dimensions"
+        )
     if 0 in tuple(shape):
-        msg = f"G has shape {tuple(shape)}; a ball takes a matrix with rows and columns"
-        raise ValueError(msg)
+        raise ValueError(f"G has shape {tuple(shape)}; a ball takes a matrix with rows and columns")
     return int(shape[0]), int(shape[1])
 
 

@@ -185,6 +185,5 @@ def _linear_program(parts: list[tuple[float, _Faces]], S: HostArray) -> float:
     limits = np.vstack(rows)
     answer = scipy.optimize.linprog(cost, limits, np.zeros(len(limits)), equal, S, method="highs")
     if answer.status != 0:
-        msg = f"the linear program for the gauge was not solved: {answer.message}"
-        raise RuntimeError(msg)
+        raise RuntimeError(f"the linear program for the gauge was not solved: {answer.message}")
     return float(answer.fun)

@@ -201,8 +201,9 @@ def _methods(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in table.NAMES]
     if unknown or not names:
-        msg = f"{', '.join(unknown) or 'nothing'!r} is not known; choose of {','.join(table.NAMES)}"
-        raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(
+            f"{', '.join(unknown) or 'nothing'!r} is not known; choose of {','.join(table.NAMES)}"
+        )
     return [name for name in table.NAMES if name in names]
 
 
@@ -223,8 +224,7 @@ class _Source:
         try:
             return table.Case(self.name, table.gaussian(*self.size, seed), in_paper=True)
         except (MemoryError, ValueError) as error:
-            msg = f"no Gaussian matrix of shape {self.size}: {error}"
-            raise UsageError(msg) from error
+            raise UsageError(f"no Gaussian matrix of shape {self.size}: {error}") from error
 
 
 def _run_table(arguments: argparse.Namespace) -> int:
@@ -292,8 +292,7 @@ def _run_group(
         except table.Undefined:
             raise
         except ValueError as error:
-            msg = f"{case.name}: {error}"
-            raise UsageError(msg) from error
+            raise UsageError(f"{case.name}: {error}") from error
     display.group(title, rows)
     return rows
 
@@ -322,16 +321,16 @@ def _ranks(source: _Source, arguments: argparse.Namespace) -> list[int]:
     ranks = arguments.k or [min(k, rank) for k in paper]
     for k in ranks:
         if k > rank:
-            msg = f"--k {k}: {source.name} of shape {source.size} has min(m, n) = {rank} triplets"
-            raise UsageError(msg)
+            raise UsageError(
+                f"--k {k}: {source.name} of shape {source.size} has min(m, n) = {rank} triplets"
+            )
         wanted = arguments.methods is None or "trlan" in arguments.methods
         if wanted and arguments.basis_size is not None:
             method = table.method_object("trlan", rank, k, arguments.basis_size)
             try:
                 method.basis_for(k, rank)  # type: ignore[attr-defined]
             except ValueError as error:
-                msg = f"--basis-size: {error}"
-                raise UsageError(msg) from error
+                raise UsageError(f"--basis-size: {error}") from error
     return list(dict.fromkeys(ranks))
 
 

@@ -16,16 +16,14 @@ def positive(text: str) -> int:
     """A whole number of at least 1."""
     value = int(text) if text.isascii() and text.isdigit() else 0
     if value < 1:
-        msg = f"{text!r} is not a whole number of at least 1"
-        raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return value
 
 
 def seed(text: str) -> int:
     """A whole number of at least 0."""
     if not (text.isascii() and text.isdigit()):
-        msg = f"{text!r} is not a whole number of at least 0"
-        raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
 
@@ -33,8 +31,7 @@ def size(text: str) -> tuple[int, int]:
     """``N`` or ``MxN``."""
     parts = [positive(part) for part in text.lower().split("x")]
     if len(parts) > 2:
-        msg = f"{text!r} is not a size; give N, or MxN"
-        raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; give N, or MxN")
     return parts[0], parts[-1]
 
 
@@ -45,8 +42,7 @@ def fraction(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < 1:
-        msg = f"{text!r} is not a number between 0 and 1"
-        raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
     return value
 
 
@@ -54,8 +50,7 @@ def dots(text: str) -> int:
     """Pixels per inch: fewer leave no room for the text, more no memory for the picture."""
     value = int(text) if text.isascii() and text.isdigit() else 0
     if not 50 <= value <= 1200:
-        msg = f"{text!r} is not a whole number from 50 to 1200"
-        raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 50 to 1200")
     return value
 
 
@@ -64,8 +59,8 @@ def check_directory(path: Path) -> None:
     try:
         is_directory, has_parent = path.is_dir(), path.absolute().parent.is_dir()
     except OSError as error:  # a name that is too long, for one
-        msg = f"{path}: cannot be written: {error.strerror}"
-        raise UsageError(msg) from error
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
     if is_directory or not has_parent:
-        msg = f"{path}: cannot be written: {'a' if is_directory else 'no such'} directory"
-        raise UsageError(msg)
+        raise UsageError(
+            f"{path}: cannot be written: {'a' if is_directory else 'no such'} directory"
+        )

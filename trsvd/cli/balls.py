@@ -93,8 +93,9 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         draw(panels, path, dpi=arguments.dpi)
     except (OSError, RuntimeError) as error:  # the latter where .pgf finds no LaTeX
-        msg = f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}"
-        raise UsageError(msg) from error
+        raise UsageError(
+            f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}"
+        ) from error
     count = sum(len(panel.shapes) for panel in panels)
     print(f"wrote {path}: {count} unit ball{'s' if count > 1 else ''}")
     return 0

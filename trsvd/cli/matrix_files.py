@@ -56,24 +56,23 @@ def read_matrix(source: str | Path, tensor: str | None = None) -> Any:
     suffix = path.suffix.lower()
     if suffix not in {*readers, ".safetensors"}:
         known = ", ".join([*readers, ".safetensors"])
-        msg = f"{path}: files ending in {suffix or 'nothing'!r} are not known; use one of {known}"
-        raise MatrixFileError(msg)
+        raise MatrixFileError(
+            f"{path}: files ending in {suffix or 'nothing'!r} are not known; use one of {known}"
+        )
     if tensor is not None and suffix in readers:
-        msg = f"{path}: a tensor ({tensor!r}) can be named in .safetensors files only"
-        raise MatrixFileError(msg)
+        raise MatrixFileError(
+            f"{path}: a tensor ({tensor!r}) can be named in .safetensors files only"
+        )
     if not path.is_file():
-        msg = f"{path}: {'not a file' if path.exists() else 'no such file'}"
-        raise MatrixFileError(msg)
+        raise MatrixFileError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     try:
         A = readers[suffix](path) if suffix in readers else _safetensors(path, tensor)
     except MatrixFileError:
         raise
     except MemoryError as error:
-        msg = f"{path}: does not fit into memory ({_line(error)})"
-        raise MatrixFileError(msg) from error
+        raise MatrixFileError(f"{path}: does not fit into memory ({_line(error)})") from error
     except Exception as error:  # a damaged file raises anything
-        msg = f"{path}: cannot be read: {_line(error)}"
-        raise MatrixFileError(msg) from error
+        raise MatrixFileError(f"{path}: cannot be read: {_line(error)}") from error
     return _checked(path, A)
 
 
@@ -84,21 +83,20 @@ def _split(source: str | Path, tensor: str | None) -> tuple[Path, str | None]:
     if not mark or Path(text).is_file():
         return Path(text), tensor
     if tensor not in {None, name}:
-        msg = f"{text}: two tensors are named, {name!r} and {tensor!r}"
-        raise MatrixFileError(msg)
+        raise MatrixFileError(f"{text}: two tensors are named, {name!r} and {tensor!r}")
     return Path(file + ".safetensors"), name
 
 
 def _checked(path: Path, A: Any) -> Any:
     if len(A.shape) != 2 or 0 in A.shape:
-        msg = (
+        raise MatrixFileError(
             f"{path}: holds an array of shape {tuple(A.shape)}; a matrix has two dimensions, "
             "neither of them 0"
         )
-        raise MatrixFileError(msg)
     if A.dtype.kind not in "biufc" or A.dtype.itemsize > (16 if A.dtype.kind == "c" else 8):
-        msg = f"{path}: holds {A.dtype}, which cannot be computed with; save it as float64"
-        raise MatrixFileError(msg)
+        raise MatrixFileError(
+            f"{path}: holds {A.dtype}, which cannot be computed with; save it as float64"
+        )
     if not A.dtype.isnative:
         A = A.astype(A.dtype.newbyteorder("="))
     return A
@@ -115,16 +113,14 @@ def _line(error: Exception) -> str:
 
 def _npy(path: Path) -> HostArray:
     if path.stat().st_size == 0:
-        msg = f"{path}: the file is empty"
-        raise MatrixFileError(msg)
+        raise MatrixFileError(f"{path}: the file is empty")
     with path.open("rb") as file:
         _, dtype = _npy_header(file)
     if dtype.hasobject:
-        msg = (
+        raise MatrixFileError(
             f"{path}: holds Python objects, which are never unpickled; save a numeric array, "
             "as with numpy.save(path, A.astype('float64'))"
         )
-        raise MatrixFileError(msg)
     return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
 
 
@@ -139,11 +135,10 @@ def _npz(path: Path) -> Any:
             raise
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
-        msg = (
+        raise MatrixFileError(
             f"{path}: not a sparse matrix as scipy.sparse.save_npz writes it (it holds "
             f"{', '.join(names) or 'nothing'}: {_line(error)}); save dense arrays as .npy"
-        )
-        raise MatrixFileError(msg) from error
+        ) from error
     return _rows(A)
 
 
@@ -161,14 +156,14 @@ def _check_members(path: Path) -> None:
                 shape, dtype = _npy_header(file)
                 begins = file.tell()
             if dtype.hasobject:
-                msg = f"{path}: {member.filename} holds Python objects, which are never unpickled"
-                raise MatrixFileError(msg)
+                raise MatrixFileError(
+                    f"{path}: {member.filename} holds Python objects, which are never unpickled"
+                )
             if begins + _bytes(shape, dtype) > member.file_size:
-                msg = (
+                raise MatrixFileError(
                     f"{path}: {member.filename} declares {dtype} of shape {shape}, which is more "
                     f"than its {member.file_size} bytes; the file is damaged"
                 )
-                raise MatrixFileError(msg)
             total += member.file_size
     check_room(total, str(path))
 
@@ -179,8 +174,7 @@ def _npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     begin = file.tell()
     length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
     if length > _LONGEST_HEADER:  # NumPy makes room for it before it looks
-        msg = f"its header is said to have {length} bytes"
-        raise ValueError(msg)
+        raise ValueError(f"its header is said to have {length} bytes")
     file.seek(begin)
     # (The third version differs from the second in the encoding of names only.)
     read = np.lib.format.read_array_header_1_0
@@ -209,8 +203,7 @@ def _rows(A: Any) -> Any:
     if pointers is not None:
         # SciPy takes a negative last one for a matrix without entries, and looks no further.
         if pointers[0] != 0 or np.any(np.diff(pointers) < 0):
-            msg = "its pointers to rows or columns are not ascending from 0"
-            raise ValueError(msg)
+            raise ValueError("its pointers to rows or columns are not ascending from 0")
         A.check_format(full_check=True)
     if len(A.shape) != 2:
         return A
@@ -227,14 +220,14 @@ def _safetensors(path: Path, tensor: str | None) -> HostArray:
         if tensor is None:
             tensor = _only_matrix(path, shapes)
         if tensor not in shapes:
-            msg = f"{path}: has no tensor {tensor!r}; it has {_listed(shapes)}"
-            raise MatrixFileError(msg)
+            raise MatrixFileError(f"{path}: has no tensor {tensor!r}; it has {_listed(shapes)}")
         dtype = slices[tensor].get_dtype()
         if dtype == "BF16":
             return _bfloat16(path, tensor, shapes[tensor])
         if dtype not in {"BOOL", "F16", "F32", "F64", "C64"} and dtype[0] not in "IU":
-            msg = f"{path}: tensor {tensor!r} is {dtype}, which cannot be computed with"
-            raise MatrixFileError(msg)
+            raise MatrixFileError(
+                f"{path}: tensor {tensor!r} is {dtype}, which cannot be computed with"
+            )
         return np.asarray(file.get_tensor(tensor))
 
 
@@ -242,11 +235,10 @@ def _only_matrix(path: Path, shapes: dict[str, tuple[int, ...]]) -> str:
     matrices = [name for name, shape in shapes.items() if len(shape) == 2]
     if len(matrices) == 1:
         return matrices[0]
-    msg = (
+    raise MatrixFileError(
         f"{path}: name one of its tensors, as in FILE.safetensors:NAME (or with --tensor); "
         f"it has {_listed(shapes)}"
     )
-    raise MatrixFileError(msg)
 
 
 def _listed(shapes: dict[str, tuple[int, ...]]) -> str:
@@ -347,8 +339,7 @@ def _sizes(file: TextIO, count: int) -> list[int]:
         if len(words) != count or not all(word.isdigit() and len(word) < 19 for word in words):
             break
         return [int(word) for word in words]
-    msg = f"there is no line with {count} sizes"
-    raise ValueError(msg)
+    raise ValueError(f"there is no line with {count} sizes")
 
 
 def _check_size(entries: int, least: int, path: Path) -> None:

@@ -17,8 +17,7 @@ __all__ = ["NoConvergence", "randomized_svd", "svds"]
 
 def __getattr__(name: str) -> Any:
     if name != "TruncatedSVD":
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from trsvd.compat.estimators import TruncatedSVD
 
     return TruncatedSVD

@@ -172,18 +172,17 @@ def check_svds(
     if ncv is not None and solver == "arpack":
         ncv = _whole("ncv", ncv, k + 1, rank - 1, "`k < ncv < min(A.shape)`")
     if tol < 0 or not math.isfinite(tol):
-        msg = f"`tol` must be a non-negative floating point value. It is {tol}."
-        raise ValueError(msg)
+        raise ValueError(f"`tol` must be a non-negative floating point value. It is {tol}.")
     which = _one_of("which", str(which).upper(), ("LM", "SM"), "`which` must be in")
     start = None if v0 is None else _start(op, v0, solver)
     if maxiter is not None and (int(maxiter) != maxiter or maxiter <= 0):
-        msg = f"`maxiter` must be a positive integer. It is {maxiter!r}."
-        raise ValueError(msg)
+        raise ValueError(f"`maxiter` must be a positive integer. It is {maxiter!r}.")
     name, text = "return_singular_vectors", "`return_singular_vectors` must be in"
     wanted = _one_of(name, return_singular_vectors, (True, False, "u", "vh"), text)
     if options:
-        msg = f"options={options!r}: there are no options of a solver here; leave them out"
-        raise ValueError(msg)
+        raise ValueError(
+            f"options={options!r}: there are no options of a solver here; leave them out"
+        )
     basis_size = None if ncv is None or solver != "arpack" else max(ncv, min(k + 2, rank))
     return Asked(
         op=op,
@@ -212,18 +211,15 @@ def as_scipy_operator(A: Any) -> MatrixOperator:
         A = scipy.sparse.linalg.aslinearoperator(A)
     name = dtype_name(A.dtype)
     if name == "bool" or (name not in COMPUTE and (is_array(A) or is_sparse(A))):
-        msg = f"`A` must be of numeric data type. It is {describe(A)}."
-        raise ValueError(msg)
+        raise ValueError(f"`A` must be of numeric data type. It is {describe(A)}.")
     if math.prod(A.shape) == 0:
-        msg = f"`A` must not be empty. It has shape {tuple(A.shape)}."
-        raise ValueError(msg)
+        raise ValueError(f"`A` must not be empty. It has shape {tuple(A.shape)}.")
     if len(A.shape) > 2:
         # SciPy's sentences, of 1.18 and before.
-        msg = (
+        raise ValueError(
             f"Only 2-D input is supported for `A`: array must have ndim <= 2. `A` has shape "
             f"{tuple(A.shape)}; call svds for each matrix, or trsvd.svds for an array of them."
         )
-        raise ValueError(msg)
     return as_operator(A)
 
 
@@ -236,8 +232,9 @@ def generator(name: str, rng: Any) -> np.random.Generator | None:
     try:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:
-        msg = f"{name}={rng!r} is not a seed ({error}); pass a non-negative integer, or a Generator"
-        raise type(error)(msg) from None
+        raise type(error)(
+            f"{name}={rng!r} is not a seed ({error}); pass a non-negative integer, or a Generator"
+        ) from None
 
 
 def explain(error: NotConverged, wanted: str, *, limit: str, more: str, otherwise: str) -> str:
@@ -282,12 +279,10 @@ def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 def check_count(name: str, value: Any) -> int:
     """A whole number of at least 0."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        msg = f"{name}={value!r} is not a whole number"
-        raise TypeError(msg)
+        raise TypeError(f"{name}={value!r} is not a whole number")
     count = operator.index(value)
     if count < 0:
-        msg = f"{name}={count}; it must be at least 0"
-        raise ValueError(msg)
+        raise ValueError(f"{name}={count}; it must be at least 0")
     return count
 
 
@@ -300,8 +295,7 @@ def raise_tol(error: NotConverged) -> str:
 
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...], text: str) -> Any:
     if value not in allowed:
-        msg = f"{text} {allowed}; it is {name}={value!r}"
-        raise ValueError(msg)
+        raise ValueError(f"{text} {allowed}; it is {name}={value!r}")
     return value
 
 
@@ -309,8 +303,7 @@ def _whole(name: str, value: Any, least: int, most: int, rule: str) -> int:
     """A whole number of a range; ValueError with SciPy's sentence otherwise."""
     whole = int(value)
     if whole != value or not least <= whole <= most:
-        msg = f"`{name}` must be an integer satisfying {rule}. It is {value!r}."
-        raise ValueError(msg)
+        raise ValueError(f"`{name}` must be an integer satisfying {rule}. It is {value!r}.")
     return whole
 
 
@@ -330,19 +323,17 @@ def _start(op: MatrixOperator, v0: Any, solver: str) -> Subspace | Array:
     """
     v0 = v0 if is_array(v0) else np.atleast_1d(v0)
     if not dtype_name(v0.dtype).startswith(("float", "complex")):
-        msg = "`v0` must be of floating or complex floating data type."
-        raise ValueError(msg)
+        raise ValueError("`v0` must be of floating or complex floating data type.")
     m, n = op.shape
     shape = (m,) if solver == "propack" else (min(m, n),)
     if tuple(v0.shape) != shape:
-        msg = f"`v0` must have shape {shape}. It has {tuple(v0.shape)}."
-        raise ValueError(msg)
+        raise ValueError(f"`v0` must have shape {shape}. It has {tuple(v0.shape)}.")
     if op.arrays.would_lose_imaginary(v0):
-        msg = "`v0` is complex and `A` is real, with real singular vectors; pass `v0.real`"
-        raise TypeError(msg)
+        raise TypeError(
+            "`v0` is complex and `A` is real, with real singular vectors; pass `v0.real`"
+        )
     if not math.isfinite(op.arrays.max_abs(op.arrays.take(v0[:, None]))):
-        msg = "`v0` contains NaN or inf; pass finite numbers, or leave it out"
-        raise ValueError(msg)
+        raise ValueError("`v0` contains NaN or inf; pass finite numbers, or leave it out")
     column = v0[:, None]
     if m < n:
         return Subspace(column, op.arrays.zeros(1, n))

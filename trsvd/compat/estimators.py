@@ -140,19 +140,20 @@ def _to_scipys_tol(X: Any, k: int, tol: float, rng: np.random.Generator | None) 
     """The leading triplets to the tolerance of SciPy's ``svds``, by `trsvd.svds`'s own choice."""
     m, n = X.shape
     if k >= min(m, n):
-        msg = (
+        raise ValueError(
             f"n_components={k} must be less than n_samples={m} and n_features={n} with "
             "algorithm='arpack'; algorithm='randomized' computes up to the smaller of them"
         )
-        raise ValueError(msg)
     asked = check_svds(X, k, None, tol, "LM", None, None, True, "arpack", rng, None)
     try:
         return asked.triplets(asked.op, verify=True)
     except NotConverged as error:
         wanted = f"tol={tol:g} asks for {asked.tol:.2e}"
         advice = raise_tol(error)
-        msg = explain(error, wanted, limit="the limit of products", more=advice, otherwise=advice)
-        raise NoConvergence(msg, error.result) from None
+        raise NoConvergence(
+            explain(error, wanted, limit="the limit of products", more=advice, otherwise=advice),
+            error.result,
+        ) from None
 
 
 def _checked(estimator: TruncatedSVD, X: Any) -> Any:

@@ -137,8 +137,9 @@ def svds(
     """
     if random_state is not None:
         if rng is not None:
-            msg = "rng and random_state are both given; random_state is the older name of rng"
-            raise TypeError(msg)
+            raise TypeError(
+                "rng and random_state are both given; random_state is the older name of rng"
+            )
         rng = generator("random_state", random_state)
     asked = check_svds(
         A, k, ncv, tol, which, v0, maxiter, return_singular_vectors, solver, rng, options

@@ -145,8 +145,9 @@ def leading(
     k = check_count("n_components", n_components)
     rank = min(M.shape[-2:], default=1)
     if len(M.shape) >= 2 and not 1 <= k <= rank:
-        msg = f"n_components={k} must be in 1 .. {rank}, as a matrix of shape {tuple(M.shape)} has"
-        raise ValueError(msg)
+        raise ValueError(
+            f"n_components={k} must be in 1 .. {rank}, as a matrix of shape {tuple(M.shape)} has"
+        )
     oversampling = check_count("n_oversamples", n_oversamples)
     method = None
     if isinstance(n_iter, str):
@@ -159,11 +160,13 @@ def leading(
     except NotConverged as error:
         raising = f"raise tol above {error.result.residuals.max():.2e}"
         fixed = f"n_iter={n_iter!r} power iterations are made; pass n_iter='auto' to iterate to tol"
-        msg = explain(
-            error,
-            f"tol={tol:g}",
-            limit="the limit of products",
-            more=raising if method is None else f"{fixed}, or {raising}",
-            otherwise=raising,
-        )
-        raise NotConverged(msg, error.result) from None
+        raise NotConverged(
+            explain(
+                error,
+                f"tol={tol:g}",
+                limit="the limit of products",
+                more=raising if method is None else f"{fixed}, or {raising}",
+                otherwise=raising,
+            ),
+            error.result,
+        ) from None

@@ -46,8 +46,7 @@ class Direct:
 
     def __post_init__(self) -> None:
         if self.route not in {"auto", "svd", "gram"}:
-            msg = f"route={self.route!r}; it is one of 'auto', 'svd', 'gram'"
-            raise ValueError(msg)
+            raise ValueError(f"route={self.route!r}; it is one of 'auto', 'svd', 'gram'")
 
     def init(
         self, op: Metered, k: int, *, tol: float, start: Array | None, rng: np.random.Generator

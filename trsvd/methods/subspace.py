@@ -25,8 +25,7 @@ __all__ = [
 
 def _refuse_negative(name: str, value: int | None, least: int = 0) -> None:
     if value is not None and value < least:
-        msg = f"{name}={value}; it must be at least {least}"
-        raise ValueError(msg)
+        raise ValueError(f"{name}={value}; it must be at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,8 +290,7 @@ class PowerIteration:
 
     def __post_init__(self) -> None:
         if self.iterations is not None and self.iterations < 0:
-            msg = f"iterations={self.iterations}; it must be at least 0"
-            raise ValueError(msg)
+            raise ValueError(f"iterations={self.iterations}; it must be at least 0")
 
     def init(
         self, op: Metered, k: int, *, tol: float, start: Array | None, rng: np.random.Generator

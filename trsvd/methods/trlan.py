@@ -82,14 +82,12 @@ class ThickRestartLanczos:
 
     def __post_init__(self) -> None:
         if self.block_size < 1:
-            msg = f"block_size={self.block_size}; it must be at least 1"
-            raise ValueError(msg)
+            raise ValueError(f"block_size={self.block_size}; it must be at least 1")
         if self.reorthogonalize not in {"auto", "one-sided", "two-sided"}:
-            msg = (
+            raise ValueError(
                 f"reorthogonalize={self.reorthogonalize!r}; it is one of 'auto', 'one-sided', "
                 "'two-sided'"
             )
-            raise ValueError(msg)
 
     def basis_for(self, k: int, rank: int) -> int:
         """Number of basis columns for k triplets; ValueError if the one given is too small."""
@@ -98,11 +96,10 @@ class ThickRestartLanczos:
         if size is None:
             size = max(2 * k + 20, k + 3 * self.block_size)
         if size < min(least, rank):
-            msg = (
+            raise ValueError(
                 f"basis_size={size} is too small for k={k} with block_size={self.block_size}; "
                 f"give at least {min(least, rank)} (2 * k + 20 is a good size)"
             )
-            raise ValueError(msg)
         return min(size, rank)
 
     def init(

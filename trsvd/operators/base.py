@@ -275,12 +275,11 @@ class _Products:
         self.way = "both"
         self.settled = self.block is None or self.single is None
         if self.block is None and self.single is None:
-            msg = (
+            raise TypeError(
                 f"{describe(A)} has neither {block} nor {single}; pass a dense array, a sparse "
                 "matrix of scipy, cupyx or torch, or an object with shape, dtype, matmat and "
                 "rmatmat (or matvec and rmatvec)"
             )
-            raise TypeError(msg)
 
     def __call__(self, X: Array) -> Array:
         width = int(X.shape[1])
@@ -297,22 +296,20 @@ class _Products:
             return self._of_block(self.block, X)
         y = self._of_user(self.single, X[:, 0])
         if math.prod(getattr(y, "shape", (0,))) != self.rows:
-            msg = (
+            raise ValueError(
                 f"{self.single} of {describe(self.A)} returned {describe(y)} for a vector of shape "
                 f"({X.shape[0]},); it must return an array of shape ({self.rows},)"
             )
-            raise ValueError(msg)
         return self.arrays.xp.reshape(self._taken(self.single, y), (self.rows, 1))
 
     def _of_block(self, name: str, X: Array) -> Array:
         Y = self._of_user(name, X)
         want = (self.rows, int(X.shape[1]))
         if tuple(getattr(Y, "shape", ())) != want:
-            msg = (
+            raise ValueError(
                 f"{name} of {describe(self.A)} returned {describe(Y)} for a block of shape "
                 f"{tuple(X.shape)}; it must return an array of shape {want}"
             )
-            raise ValueError(msg)
         return self._taken(name, Y)
 
     def _of_user(self, name: str, X: Array) -> Any:
@@ -324,20 +321,18 @@ class _Products:
                 error
             ):
                 raise
-            msg = (
+            raise TypeError(
                 f"{describe(self.A)} does not implement {self.name}: a truncated SVD needs "
                 "products with the matrix (matmat or matvec) and with its adjoint (rmatmat or "
                 "rmatvec)"
-            )
-            raise TypeError(msg) from error
+            ) from error
 
     def _taken(self, name: str, Y: Any) -> Array:
         if dtype_name(Y.dtype).startswith("complex") and not self.arrays.is_complex:
-            msg = (
+            raise TypeError(
                 f"{name} of {describe(self.A)} returned {dtype_name(Y.dtype)} but the operator's "
                 f"dtype is {dtype_name(self.A.dtype)}; declare a complex dtype"
             )
-            raise TypeError(msg)
         return self.arrays.take(Y, copy=True)
 
 
@@ -407,26 +402,24 @@ def as_operator(A: Any) -> MatrixOperator:
     A = admitted(A)
     shape = getattr(A, "shape", None)
     if shape is None:
-        msg = (
+        raise TypeError(
             f"{describe(A)} is not a matrix; pass an array (numpy.asarray(A)), a sparse matrix, or "
             "an object with shape, dtype, matmat and rmatmat"
         )
-        raise TypeError(msg)
     if len(shape) > 2 and not (is_array(A) or is_sparse(A)):
-        msg = (
+        raise ValueError(
             f"{describe(A)} has batch dimensions; an operator here is one matrix, of shape (m, n): "
             "pass an operator for each matrix of the batch"
         )
-        raise ValueError(msg)
     if len(shape) != 2:
-        msg = (
+        raise ValueError(
             f"A has {len(shape)} dimensions (shape {tuple(shape)}); a matrix has 2: reshape it, or "
             "pass one matrix of a batch"
         )
-        raise ValueError(msg)
     if 0 in tuple(shape):
-        msg = f"A has shape {tuple(shape)}; a matrix without rows or columns has no triplets"
-        raise ValueError(msg)
+        raise ValueError(
+            f"A has shape {tuple(shape)}; a matrix without rows or columns has no triplets"
+        )
     if is_sparse(A):
         return _SparseMatrix(A)
     if is_array(A):

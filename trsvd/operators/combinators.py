@@ -108,8 +108,9 @@ class CenteredOperator(MatrixOperator):
         else:
             mean = self.arrays.take(mean)
             if tuple(mean.shape) != (n,):
-                msg = f"mean has shape {tuple(mean.shape)}; A has {n} columns, so give shape ({n},)"
-                raise ValueError(msg)
+                raise ValueError(
+                    f"mean has shape {tuple(mean.shape)}; A has {n} columns, so give shape ({n},)"
+                )
             self._mean = xp.reshape(mean, (n, 1))
 
     @property
@@ -169,14 +170,14 @@ class SumOperator(MatrixOperator):
 
     def __init__(self, *terms: Any) -> None:
         if not terms:
-            msg = "a sum needs at least one term"
-            raise ValueError(msg)
+            raise ValueError("a sum needs at least one term")
         self.terms = tuple(as_operator(term) for term in terms)
         self.shape = self.terms[0].shape
         for term in self.terms:
             if term.shape != self.shape:
-                msg = f"terms of a sum have shapes {self.shape} and {term.shape}; they must agree"
-                raise ValueError(msg)
+                raise ValueError(
+                    f"terms of a sum have shapes {self.shape} and {term.shape}; they must agree"
+                )
         self.arrays = Arrays.common([term.arrays for term in self.terms])
 
     def matmat(self, X: Array) -> Array:
@@ -227,11 +228,10 @@ class LowRankUpdate(MatrixOperator):
             or V.shape[0] != n
             or U.shape[1] != V.shape[1]
         ):
-            msg = (
+            raise ValueError(
                 f"factors have shapes {tuple(U.shape)} and {tuple(V.shape)}; for a matrix of shape "
                 f"{self.shape} they must be ({m}, r) and ({n}, r)"
             )
-            raise ValueError(msg)
         self._U, self._V = self.arrays.take(U), self.arrays.take(V)
 
     def matmat(self, X: Array) -> Array:

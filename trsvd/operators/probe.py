@@ -149,11 +149,10 @@ class _Prober:
         size = arrays.max_abs(Y)
         if not math.isfinite(size):
             name = "A^H" if adjoint else "A"
-            msg = (
+            raise ValueError(
                 f"a product with {name} has entries that are not finite ({size}); "
                 "find the NaN or inf in A, or scale A down"
             )
-            raise ValueError(msg)
         scale = _brings_near_one(arrays, size)
         Y = Y * scale
         half = _Half(arrays, product, X, Y, scale, size, _largest_norm(arrays, Y))
@@ -194,12 +193,11 @@ class _Prober:
             forward, backward = forward.measured(), backward.measured()
             off = self._differ(forward, backward)
             if off is not None:
-                msg = (
+                raise AdjointError(
                     f"rmatmat is not the adjoint of matmat: for a random x, <x, A^H (A x)> differs "
                     f"from ||A x||^2 by {abs(off):.3g} times its size; rmatmat must compute the "
                     "conjugate transpose, A.conj().T @ X"
                 )
-                raise AdjointError(msg)
         bound = self._rounding(forward, backward)
         bound *= math.sqrt(max(1.0, max(self.op.shape) / _RANDOM))
         # A part multiplies a random unit vector by its norm over sqrt(n).

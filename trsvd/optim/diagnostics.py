@@ -36,8 +36,9 @@ __all__ = [
 def check_every(every: Any) -> int:
     """The steps from one call of a hook to the next; ValueError if that is no positive integer."""
     if isinstance(every, bool) or not isinstance(every, Integral) or every < 1:
-        msg = f"every={every!r}; the steps from one call to the next are a positive integer"
-        raise ValueError(msg)
+        raise ValueError(
+            f"every={every!r}; the steps from one call to the next are a positive integer"
+        )
     return int(every)
 
 
@@ -200,8 +201,7 @@ class _Writer:
     def file(self) -> IO[str]:
         """The open file; ValueError after `close`."""
         if self._file is None:
-            msg = f"{self.path} is closed; make another writer"
-            raise ValueError(msg)
+            raise ValueError(f"{self.path} is closed; make another writer")
         return self._file
 
     def close(self) -> None:

@@ -86,8 +86,9 @@ def dion_step(
         return _adjoint(arrays, D), _adjoint(arrays, M), Q
     sizes = xp.max(xp.abs(B), axis=(1, 2), keepdims=True)
     if not np.isfinite(arrays.get(xp.max(sizes))):
-        msg = "a gradient contains NaN or inf; find where it comes from before making a step"
-        raise ValueError(msg)
+        raise ValueError(
+            "a gradient contains NaN or inf; find where it comes from before making a step"
+        )
     B = arrays.over(B, sizes)  # squares of entries near 1 stay in range
     with arrays.as_asked():
         P, _ = xp.linalg.qr(B @ Q)
@@ -150,8 +151,9 @@ class DionDescent:
     def __post_init__(self) -> None:
         object.__setattr__(self, "momentum", check_momentum(self.momentum))
         if callable(self.k):
-            msg = f"k={self.k!r}; Dion keeps its factors from step to step: pass a fixed rank"
-            raise TypeError(msg)
+            raise TypeError(
+                f"k={self.k!r}; Dion keeps its factors from step to step: pass a fixed rank"
+            )
         check_rank(self.k)
         for name in ("orthonormal", "transpose"):
             check_flag(name, getattr(self, name))
@@ -187,16 +189,14 @@ class DionDescent:
 def check_beta2(beta2: float) -> float:
     """The decay of a second moment; ValueError if it is not at least 0 and below 1."""
     if not 0 <= check_number("beta2", beta2) < 1:
-        msg = f"Invalid beta2 value: {beta2}; it must be at least 0 and below 1"
-        raise ValueError(msg)
+        raise ValueError(f"Invalid beta2 value: {beta2}; it must be at least 0 and below 1")
     return float(beta2)
 
 
 def check_eps(eps: float) -> float:
     """What is added to the roots; ValueError if it is negative or not finite."""
     if not 0 <= check_number("eps", eps) < math.inf:
-        msg = f"Invalid eps value: {eps}; it must be finite and at least 0"
-        raise ValueError(msg)
+        raise ValueError(f"Invalid eps value: {eps}; it must be finite and at least 0")
     return float(eps)
 
 

@@ -67,15 +67,16 @@ class MuonIteration(PolarIteration):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps >= 100:
-            msg = f"Number of steps must be less than 100, and ns_steps is {self.steps}"
-            raise ValueError(msg)
+            raise ValueError(f"Number of steps must be less than 100, and ns_steps is {self.steps}")
         if len(self.coefficients) != 3:
-            msg = f"Coefficients must be a tuple of exactly 3 values, not {self.coefficients}"
-            raise ValueError(msg)
+            raise ValueError(
+                f"Coefficients must be a tuple of exactly 3 values, not {self.coefficients}"
+            )
         object.__setattr__(self, "coefficients", checked_coefficients(self.coefficients))
         if not check_number("eps", self.eps) > 0:
-            msg = f"Invalid eps value: {self.eps}; the bound of the norm must be positive"
-            raise ValueError(msg)
+            raise ValueError(
+                f"Invalid eps value: {self.eps}; the bound of the norm must be positive"
+            )
 
     def polynomials(
         self, precision: str | None = None, shape: tuple[int, int] | None = None
@@ -166,16 +167,15 @@ class BallOracle:
         given: Any = self.ball
         if isinstance(given, Ball):
             if self.k is not None:
-                msg = (
+                raise ValueError(
                     f"k={self.k!r} beside a ball that has none to set; pass a function of k as ball"
                 )
-                raise ValueError(msg)
         elif not callable(given):
-            msg = f"ball is {describe(given)}; pass one of trsvd.balls, as trsvd.SpectralBall()"
-            raise TypeError(msg)
+            raise TypeError(
+                f"ball is {describe(given)}; pass one of trsvd.balls, as trsvd.SpectralBall()"
+            )
         elif self.k is None:
-            msg = "ball is a function of the rank; say which with k="
-            raise ValueError(msg)
+            raise ValueError("ball is a function of the rank; say which with k=")
         else:
             check_rank(self.k)
 
@@ -355,8 +355,9 @@ class RowRMSOracle:
 
     def __post_init__(self) -> None:
         if not check_number("eps", self.eps) > 0:
-            msg = f"Invalid eps value: {self.eps}; the bound of the root mean square is positive"
-            raise ValueError(msg)
+            raise ValueError(
+                f"Invalid eps value: {self.eps}; the bound of the root mean square is positive"
+            )
 
     def support(self, G: Array, step: int) -> float | None:
         """The support function of ``sqrt(n)`` times the row-wise ball."""
@@ -393,8 +394,7 @@ def row_oracle(normalization: str, eps: float) -> Oracle:
         return RowRMSOracle(eps=eps)
     if normalization == "l2":
         return BallOracle(ball=RowBall())
-    msg = f"normalization={normalization!r} is not known; name one of 'rms', 'l2'"
-    raise ValueError(msg)
+    raise ValueError(f"normalization={normalization!r} is not known; name one of 'rms', 'l2'")
 
 
 # ---- polar iterations, as they come ---------------------------------------------------------
@@ -580,8 +580,9 @@ def _sizes(arrays: Arrays, X: Array) -> Array:
     sizes = arrays.xp.max(arrays.xp.abs(X), axis=(1, 2), keepdims=True)
     largest = arrays.get(arrays.xp.max(sizes))
     if not math.isfinite(float(largest)):
-        msg = "a direction contains NaN or inf; find where it comes from before making a step"
-        raise ValueError(msg)
+        raise ValueError(
+            "a direction contains NaN or inf; find where it comes from before making a step"
+        )
     return sizes
 
 
@@ -599,8 +600,9 @@ def _clamped(arrays: Arrays, X: Array, eps: float) -> Array:
 def _normalized(arrays: Arrays, X: Array) -> Array:
     """A stack of matrices over their Frobenius norms; zero stays zero."""
     if not np.isfinite(arrays.largest_of_stack(X)).all():
-        msg = "a direction contains NaN or inf; find where it comes from before making a step"
-        raise ValueError(msg)
+        raise ValueError(
+            "a direction contains NaN or inf; find where it comes from before making a step"
+        )
     return arrays.units(X, axis=(1, 2))
 
 

@@ -66,11 +66,10 @@ class Piecewise:
         object.__setattr__(self, "values", tuple(self.values))
         object.__setattr__(self, "starts", tuple(self.starts))
         if len(self.values) != len(self.starts) + 1 or list(self.starts) != sorted(self.starts):
-            msg = (
+            raise ValueError(
                 f"values={self.values}, starts={self.starts}; give the ascending steps at which "
                 "each value but the first begins"
             )
-            raise ValueError(msg)
 
     def __call__(self, step: int) -> float:
         """The number of this step."""
@@ -106,8 +105,7 @@ class Cosine:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            msg = f"steps={self.steps}; a cosine takes at least one step"
-            raise ValueError(msg)
+            raise ValueError(f"steps={self.steps}; a cosine takes at least one step")
 
     def __call__(self, step: int) -> float:
         """The number of this step."""
@@ -145,20 +143,21 @@ def check_rank(k: Any) -> None:
     elif not callable(k):
         _positive(k)
         if not isinstance(k, Integral) and float(k) >= 1:
-            msg = (
+            raise TypeError(
                 f"k={k!r} is not an integer; pass the number of singular pairs as an integer (at "
                 "least min(m, n) for all), or a share of min(m, n) as a float between 0 and 1"
             )
-            raise TypeError(msg)
 
 
 def _positive(k: Any) -> None:
     if isinstance(k, bool) or not isinstance(k, Real):
-        msg = f"k={k!r} is not a number; pass an integer, or a share of min(m, n) as a float"
-        raise TypeError(msg)
+        raise TypeError(
+            f"k={k!r} is not a number; pass an integer, or a share of min(m, n) as a float"
+        )
     if not float(k) > 0:
-        msg = f"k={k!r}; pass a positive integer, or a share of min(m, n) between 0 and 1"
-        raise ValueError(msg)
+        raise ValueError(
+            f"k={k!r}; pass a positive integer, or a share of min(m, n) between 0 and 1"
+        )
 
 
 def rank_at(k: Any, step: int, rank: int) -> int:

@@ -46,8 +46,7 @@ def check_momentum(momentum: Any) -> float:
     """The momentum as a number; ValueError if it is not at least 0 and below 1."""
     value = check_number("momentum", momentum)
     if not 0 <= value < 1:
-        msg = f"Invalid momentum value: {momentum}; it must be at least 0 and below 1"
-        raise ValueError(msg)
+        raise ValueError(f"Invalid momentum value: {momentum}; it must be at least 0 and below 1")
     return value
 
 
@@ -56,8 +55,7 @@ def check_rate(name: str, value: Any) -> float:
     number = check_number(name, value)
     if not 0 <= number < math.inf:
         called = "learning rate" if name == "lr" else "value"
-        msg = f"Invalid {called}: {name}={value}; it must be finite and at least 0"
-        raise ValueError(msg)
+        raise ValueError(f"Invalid {called}: {name}={value}; it must be finite and at least 0")
     return number
 
 
@@ -415,8 +413,9 @@ class Rule:
         updates, leaves = list(_leaves(grads)), list(_leaves(params))
         shapes = [[tuple(X.shape) for X in arrays] for arrays in (updates, leaves)]
         if shapes[0] != shapes[1]:
-            msg = f"gradients of shapes {shapes[0]} for parameters of shapes {shapes[1]}"
-            raise ValueError(msg)
+            raise ValueError(
+                f"gradients of shapes {shapes[0]} for parameters of shapes {shapes[1]}"
+            )
         states = []
         for link, before in zip(self.links, state, strict=True):
             updates, after = link.update(updates, before, leaves)
@@ -473,8 +472,9 @@ def _leaves(tree: Any) -> Iterator[Array]:
     elif is_array(tree):
         yield admitted(tree)
     else:
-        msg = f"{describe(tree)} among the parameters; pass arrays, in lists, tuples and dicts"
-        raise TypeError(msg)
+        raise TypeError(
+            f"{describe(tree)} among the parameters; pass arrays, in lists, tuples and dicts"
+        )
 
 
 def _arranged(tree: Any, leaves: Iterator[Array]) -> Any:
@@ -517,17 +517,18 @@ which the spectral ball becomes that of the RMS-to-RMS operator norm. ``"adamw"`
 def check_shape(shape: tuple[int, ...], layout: str) -> None:
     """ValueError for a parameter that is no matrix, or a layout that is not known."""
     if layout not in LAYOUTS:
-        msg = f"layout={layout!r} is not known; name one of {', '.join(map(repr, LAYOUTS))}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"layout={layout!r} is not known; name one of {', '.join(map(repr, LAYOUTS))}"
+        )
     if len(shape) < 2:
-        msg = (
+        raise ValueError(
             f"a parameter of shape {tuple(shape)} is no matrix; leave biases, gains and other "
             "parameters with fewer than two dimensions to another optimizer, as AdamW"
         )
-        raise ValueError(msg)
     if layout == "thirds" and (len(shape) != 2 or shape[0] % 3):
-        msg = f"a parameter of shape {tuple(shape)} is not three matrices; pass layout='auto'"
-        raise ValueError(msg)
+        raise ValueError(
+            f"a parameter of shape {tuple(shape)} is not three matrices; pass layout='auto'"
+        )
 
 
 def stack_shape(shape: tuple[int, ...], layout: str = "auto") -> tuple[int, int, int]:
@@ -628,11 +629,10 @@ def shape_scale(scaling: Any, shape: tuple[int, ...], layout: str = "auto") -> f
         return 1.0
     if not callable(scaling):
         if scaling not in SCALINGS:
-            msg = (
+            raise ValueError(
                 f"shape_scaling={scaling!r} is not known; name one of {sorted(SCALINGS)}, or pass "
                 "None or a function of m and n"
             )
-            raise ValueError(msg)
         scaling = SCALINGS[scaling]
     _, m, n = stack_shape(shape, layout)
     return float(scaling(m, n)) if m * n else 1.0

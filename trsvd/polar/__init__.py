@@ -92,8 +92,7 @@ def newton_schulz(G: Array, *, steps: int, coefficients: Sequence[float] = CUBIC
            [ 0.  , -1.11]])
     """
     if steps < 0:
-        msg = f"steps={steps}; it must be at least 0"
-        raise ValueError(msg)
+        raise ValueError(f"steps={steps}; it must be at least 0")
     return next(itertools.islice(newton_schulz_iterates(G, coefficients=coefficients), steps, None))
 
 
@@ -156,15 +155,16 @@ def _normalized(G: Array) -> tuple[Arrays, Array]:
     """``G / ||G||_F`` in the compute dtype; zero stays zero."""
     G = admitted(G)
     if not is_array(G):
-        msg = f"G is {describe(G)}; pass an array of an array API library"
-        raise TypeError(msg)
+        raise TypeError(f"G is {describe(G)}; pass an array of an array API library")
     if G.ndim != 2 or 0 in tuple(G.shape):
-        msg = f"G has shape {tuple(G.shape)}; pass a matrix with at least one row and one column"
-        raise ValueError(msg)
+        raise ValueError(
+            f"G has shape {tuple(G.shape)}; pass a matrix with at least one row and one column"
+        )
     arrays = Arrays.of_array(G)
     X = arrays.matrix(G)
     size = arrays.max_abs(X)
     if not math.isfinite(size):
-        msg = f"G contains NaN or inf (its largest entry is {size}); it has no polar factor"
-        raise ValueError(msg)
+        raise ValueError(
+            f"G contains NaN or inf (its largest entry is {size}); it has no polar factor"
+        )
     return arrays, arrays.units(X, axis=(0, 1))

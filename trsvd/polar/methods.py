@@ -127,8 +127,7 @@ class PolarIteration(ABC):
         """
         lower = check_number("lower", lower)
         if not 0 <= lower <= 1:
-            msg = f"lower={lower}; singular values of G / ||G||_F are between 0 and 1"
-            raise ValueError(msg)
+            raise ValueError(f"lower={lower}; singular values of G / ||G||_F are between 0 and 1")
         low, high = image(self.polynomials(), lower, 1.0)
         return max(1 - low, high - 1)
 
@@ -206,19 +205,17 @@ class NewtonSchulz(PolarIteration):
         object.__setattr__(self, "coefficients", checked_coefficients(self.coefficients))
         low, high = image(self.polynomials(), 0.0, 1.0)
         if not (low >= -FAR and high <= FAR):
-            msg = (
+            raise ValueError(
                 f"coefficients={self.coefficients} take singular values of 0 to 1 beyond {FAR} in "
                 f"{self.steps} steps; a polynomial for a polar factor keeps them near 1, as "
                 "trsvd.polar.QUINTIC does"
             )
-            raise ValueError(msg)
         if not (low >= _NEGATIVE and high > 0):
-            msg = (
+            raise ValueError(
                 f"coefficients={self.coefficients} take singular values of 0 to 1 to values from "
                 f"{low:.3g} to {high:.3g} in {self.steps} steps; a polynomial for a polar factor "
                 "keeps them positive, as trsvd.polar.QUINTIC does"
             )
-            raise ValueError(msg)
 
     def polynomials(
         self, precision: str | None = None, shape: tuple[int, int] | None = None
@@ -295,18 +292,21 @@ class PolarExpress(PolarIteration):
         super().__post_init__()
         object.__setattr__(self, "lower", check_number("lower", self.lower))
         if not 0 < self.lower < 1:
-            msg = f"lower={self.lower}; it is a share of ||G||_F between 0 and 1, as 1e-3"
-            raise ValueError(msg)
+            raise ValueError(
+                f"lower={self.lower}; it is a share of ||G||_F between 0 and 1, as 1e-3"
+            )
         if self.safety is not None:
             object.__setattr__(self, "safety", check_number("safety", self.safety))
             if not 1 <= self.safety < 2:
-                msg = f"safety={self.safety}; it is a factor of at least 1 and below 2, as 1.01"
-                raise ValueError(msg)
+                raise ValueError(
+                    f"safety={self.safety}; it is a factor of at least 1 and below 2, as 1.01"
+                )
         if self.cushion is not None:
             object.__setattr__(self, "cushion", check_number("cushion", self.cushion))
             if not 0 <= self.cushion < 1:
-                msg = f"cushion={self.cushion}; it is a share of at least 0 and below 1, as 0.02"
-                raise ValueError(msg)
+                raise ValueError(
+                    f"cushion={self.cushion}; it is a share of at least 0 and below 1, as 0.02"
+                )
 
     def polynomials(
         self, precision: str | None = None, shape: tuple[int, int] | None = None
@@ -331,11 +331,11 @@ def _checked_steps(steps: Any) -> int:
     try:
         value = operator.index(steps)
     except TypeError:
-        msg = f"steps={steps!r} is not an integer; pass the number of iterations"
-        raise TypeError(msg) from None
+        raise TypeError(
+            f"steps={steps!r} is not an integer; pass the number of iterations"
+        ) from None
     if isinstance(steps, bool) or value < 1:
-        msg = f"steps={steps}; at least one iteration is needed"
-        raise ValueError(msg)
+        raise ValueError(f"steps={steps}; at least one iteration is needed")
     return value
 
 
@@ -346,6 +346,5 @@ def _precision(dtype: Any) -> str | None:
     name = dtype if isinstance(dtype, str) else dtype_name(dtype)
     name = {"complex64": "float32", "complex128": "float64"}.get(name, name)
     if name not in UNITS:
-        msg = f"dtype={dtype!r}; products are made in one of {', '.join(UNITS)}"
-        raise ValueError(msg)
+        raise ValueError(f"dtype={dtype!r}; products are made in one of {', '.join(UNITS)}")
     return name

@@ -53,11 +53,10 @@ def polynomial_step(arrays: Arrays, X: Array, polynomial: Polynomial) -> Array:
             power = coefficient * gram + power @ gram
         product = power @ X if wide else X @ power
     if product.dtype != X.dtype:
-        msg = (
+        raise TypeError(
             f"a product of {X.dtype} came out in {product.dtype}; call this outside of what "
             "changes the dtype of products, as torch.autocast does"
         )
-        raise TypeError(msg)
     return a * X + product
 
 
@@ -65,8 +64,9 @@ def checked_coefficients(coefficients: Sequence[float]) -> Polynomial:
     """Coefficients that a user gave, as a polynomial; ValueError if they make no iteration."""
     values = tuple(float(value) for value in coefficients)
     if len(values) < 2 or not all(map(math.isfinite, values)):
-        msg = f"coefficients={coefficients!r}; give at least two finite numbers, as (1.5, -0.5)"
-        raise ValueError(msg)
+        raise ValueError(
+            f"coefficients={coefficients!r}; give at least two finite numbers, as (1.5, -0.5)"
+        )
     return values
 
 

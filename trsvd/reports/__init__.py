@@ -158,8 +158,7 @@ def check_plot(path: str | Path) -> None:
     known = sorted(figure_class()().canvas.get_supported_filetypes())
     ending = Path(path).suffix.lower().lstrip(".")
     if ending not in known:
-        msg = f"{path}: pictures can be {', '.join(known)}"
-        raise ValueError(msg)
+        raise ValueError(f"{path}: pictures can be {', '.join(known)}")
 
 
 def figure_class() -> Any:
@@ -177,6 +176,5 @@ def figure_class() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        msg = "a plot needs matplotlib: pip install 'trsvd[plot]'"
-        raise ImportError(msg) from error
+        raise ImportError("a plot needs matplotlib: pip install 'trsvd[plot]'") from error
     return Figure

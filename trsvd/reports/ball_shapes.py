@@ -106,19 +106,16 @@ def named_shape(name: str) -> Shape:
     kind, *numbers = name.strip().lower().split(":")
     if kind.removesuffix("-dual") in _NOT_OF_SINGULAR_VALUES:
         what = _NOT_OF_SINGULAR_VALUES[kind.removesuffix("-dual")]
-        msg = (
+        raise ValueError(
             f"{name!r} looks at the {what} of a matrix and not at its singular values alone: it "
             "has no ball in their space"
         )
-        raise ValueError(msg)
     form = next((form for form in NAMES if form.split(":")[0] == kind), None)
     if form is None:
-        msg = f"{name!r} is no ball that can be drawn; choose of {', '.join(NAMES)}"
-        raise ValueError(msg)
+        raise ValueError(f"{name!r} is no ball that can be drawn; choose of {', '.join(NAMES)}")
     wanted = form.split(":")[1:]
     if len(numbers) != len(wanted):
-        msg = f"{name!r} is not of the form {form}"
-        raise ValueError(msg)
+        raise ValueError(f"{name!r} is not of the form {form}")
     read = {"K": _whole_number, "ALPHA": _share}
     values = [read[kind](number, name) for kind, number in zip(wanted, numbers, strict=True)]
     return _SHAPES[form](*values)
@@ -127,8 +124,7 @@ def named_shape(name: str) -> Shape:
 def _whole_number(text: str, name: str) -> int:
     value = int(text) if text.isascii() and text.isdigit() else 0
     if value < 1:
-        msg = f"{name!r}: K = {text!r} is not a whole number of at least 1"
-        raise ValueError(msg)
+        raise ValueError(f"{name!r}: K = {text!r} is not a whole number of at least 1")
     return value
 
 
@@ -138,8 +134,7 @@ def _share(text: str, name: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        msg = f"{name!r}: ALPHA = {text!r} is not a number from 0 to 1"
-        raise ValueError(msg)
+        raise ValueError(f"{name!r}: ALPHA = {text!r} is not a number from 0 to 1")
     return value
 
 

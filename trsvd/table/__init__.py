@@ -157,17 +157,16 @@ class Place:
         if self.backend == "numpy":
             return A
         if is_sparse(A):
-            msg = "sparse matrices run with --backend numpy only"
-            raise ValueError(msg)
+            raise ValueError("sparse matrices run with --backend numpy only")
         try:
             return _namespace(self.backend).asarray(np.array(A), device=self.device)
         except ImportError as error:
-            msg = f"--backend {self.backend}: it is not installed ({error})"
-            raise ValueError(msg) from error
+            raise ValueError(f"--backend {self.backend}: it is not installed ({error})") from error
         except Exception as error:  # what a library without its device raises is its own
             line = " ".join(str(error).split())
-            msg = f"--backend {self.backend}: cannot hold the matrix ({line})"
-            raise ValueError(msg) from error
+            raise ValueError(
+                f"--backend {self.backend}: cannot hold the matrix ({line})"
+            ) from error
 
 
 Tick = Callable[[int, float], None]
@@ -296,11 +295,10 @@ def _row(
     matvecs, iterations, first, second = trial.judge(outcome)
     same = abs(first - found.err1) <= 0.01 * found.err1 + case.rounding
     if matvecs != found.matvecs or not same:
-        msg = (
+        raise Irreproducible(
             f"{name} on {case.name}: the run with a callback came to err1 = {found.err1:.3e} with "
             f"{found.matvecs} products, a fresh run to {first:.3e} with {matvecs}"
         )
-        raise Irreproducible(msg)
     return Row(
         matrix=case.name,
         size=case.size,
@@ -400,8 +398,7 @@ class _PolarTrial(_Trial):
 
     def __init__(self, case: Case, A: Any) -> None:
         if is_sparse(A):
-            msg = f"{NEWTON_SCHULZ} needs a dense matrix"
-            raise Undefined(msg)
+            raise Undefined(f"{NEWTON_SCHULZ} needs a dense matrix")
         self.A, self.k, self.size = A, case.rank, case.size
         self.arrays = Arrays.of_array(A)
         self.truth = case.polar_factor()

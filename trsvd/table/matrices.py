@@ -136,8 +136,7 @@ class Case:
     def __post_init__(self) -> None:
         size = as_operator(self.A).max_abs()
         if size is None or not math.isfinite(size):
-            msg = f"{self.name}: contains NaN or inf; such a matrix has no SVD"
-            raise ValueError(msg)
+            raise ValueError(f"{self.name}: contains NaN or inf; such a matrix has no SVD")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -196,17 +195,15 @@ class Case:
         level = self.rounding * float(S[0])
         if float(S[k - 1]) <= level:
             found = int(np.sum(level < S))
-            msg = (
+            raise Undefined(
                 f"err1 is undefined at k = {k}: the rank is {found} to rounding "
                 f"(s_{k} = {S[k - 1]:.2e}, s_1 = {S[0]:.2e})"
             )
-            raise Undefined(msg)
         if float(S[k - 1]) - following <= level:
-            msg = (
+            raise Undefined(
                 f"err1 is undefined at k = {k}: s_{k} = s_{k + 1} = {S[k - 1]:.6g} to rounding, so "
                 "that the top k triplets are not unique"
             )
-            raise Undefined(msg)
         return U[:, :k], S[:k], Vh[:k]
 
     def _arpack(self, k: int) -> tuple[HostArray, HostArray, HostArray]:
@@ -229,9 +226,8 @@ class Case:
         U, S, Vh = self._full
         if not S[-1] > self.rounding * S[0]:
             found = int(np.sum(self.rounding * S[0] < S))
-            msg = (
+            raise Undefined(
                 f"the rank is {found} of {self.rank} to rounding in {self.A.dtype}, so that the "
                 "polar factor is not unique"
             )
-            raise Undefined(msg)
         return U @ Vh

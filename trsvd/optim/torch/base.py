@@ -308,12 +308,11 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         # Where `CompositeOptimizer` collects what undoes a step.
         self._journal: list[Callable[[], None]] | None = None
         if isinstance(params, Groups) and not params:
-            msg = (
+            raise ValueError(
                 f"the part {params.part!r} of the split is empty: the model has no such parameter "
                 f"that requires a gradient. Leave {type(self).__name__} out, or print the split to "
                 "see where each parameter goes"
             )
-            raise ValueError(msg)
         super().__init__(params, {"lr": lr, **options})
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
@@ -343,8 +342,9 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         check_rng(group["seed"])
         dtype = group["momentum_dtype"]
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            msg = f"momentum_dtype={dtype!r}; pass a real floating dtype, as torch.float32, or None"
-            raise TypeError(msg)
+            raise TypeError(
+                f"momentum_dtype={dtype!r}; pass a real floating dtype, as torch.float32, or None"
+            )
         for param in group["params"]:
             check_shape(tuple(param.shape), group["layout"])
             shape_scale(self.scaling(group), tuple(param.shape), group["layout"])
@@ -359,8 +359,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         """Errors for numbers and flags that may change between steps; no device is waited for."""
         lr = group["lr"]
         if isinstance(lr, Tensor) and lr.numel() != 1:
-            msg = f"Tensor lr must be 1-element, and is of shape {tuple(lr.shape)}"
-            raise ValueError(msg)
+            raise ValueError(f"Tensor lr must be 1-element, and is of shape {tuple(lr.shape)}")
         for name in ("lr", "weight_decay"):
             if not on_device(group[name]):
                 check_rate(name, group[name])
@@ -377,8 +376,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             try:
                 self._check_options(group)
             except (TypeError, ValueError) as error:
-                msg = f"parameter group {number}: {error}"
-                raise type(error)(msg) from None
+                raise type(error)(f"parameter group {number}: {error}") from None
 
     # ---- the step ---------------------------------------------------------------------------
 
@@ -453,11 +451,13 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def _check_gradient(self, param: Tensor) -> None:
         name = type(self).__name__
         if param.grad.layout is not torch.strided:
-            msg = f"{name} does not support sparse gradients; leave embeddings to another optimizer"
-            raise RuntimeError(msg)
+            raise RuntimeError(
+                f"{name} does not support sparse gradients; leave embeddings to another optimizer"
+            )
         if param.is_complex():
-            msg = f"{name} does not support complex parameters; view them as real ones"
-            raise RuntimeError(msg)
+            raise RuntimeError(
+                f"{name} does not support complex parameters; view them as real ones"
+            )
 
     def _known(self, param: Tensor) -> dict[str, Any]:
         """The state of a parameter; empty, and not kept, before its first step."""
@@ -710,8 +710,9 @@ def _check_factors(lr: Any, decay: Any, scale: float, dtype: torch.dtype) -> Non
         ("lr * weight_decay", float(lr) * float(decay)),
     ):
         if not abs(factor) < largest:
-            msg = f"{name} is {factor:.3g}, which overflows in {dtype}; pass smaller numbers"
-            raise ValueError(msg)
+            raise ValueError(
+                f"{name} is {factor:.3g}, which overflows in {dtype}; pass smaller numbers"
+            )
 
 
 def _products(X: Tensor, polynomials: Sequence[Sequence[float]]) -> Tensor:
@@ -768,8 +769,9 @@ def decoded(group: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
             options = {key: each for key, each in value.items() if key != _KEY}
             out[name] = _KNOWN[value[_KEY]](**options)
         elif value[_KEY] != _FUNCTION:
-            msg = f"{name} of the state is {value[_KEY]!r}, which this version does not know"
-            raise ValueError(msg)
+            raise ValueError(
+                f"{name} of the state is {value[_KEY]!r}, which this version does not know"
+            )
     return {**own, **out}
 
 

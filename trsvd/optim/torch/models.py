@@ -57,12 +57,12 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
         for optimizer in optimizers:
             if not isinstance(optimizer, torch.optim.Optimizer):
-                msg = f"{optimizer!r} is no torch.optim.Optimizer"
-                raise TypeError(msg)
+                raise TypeError(f"{optimizer!r} is no torch.optim.Optimizer")
         params = [p for each in optimizers for p in _parameters(each)]
         if len({id(p) for p in params}) < len(params):
-            msg = "two of the optimizers share a parameter; give each parameter to one of them"
-            raise ValueError(msg)
+            raise ValueError(
+                "two of the optimizers share a parameter; give each parameter to one of them"
+            )
         self.optimizers = optimizers
         self._order: list[tuple[int, int]] = []
         self._complete = False
@@ -140,8 +140,7 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         tensors = [p[1] if isinstance(p, tuple) else p for p in given["params"]]
         known = {id(p) for each in self.optimizers for p in _parameters(each)}
         if any(id(p) in known for p in tensors):
-            msg = "a parameter of the new group is in another group already"
-            raise ValueError(msg)
+            raise ValueError("a parameter of the new group is in another group already")
         self._places()
         refused = []
         for each in self.optimizers:
@@ -155,8 +154,7 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
                 refused.append(f"{type(each).__name__}: {error}")
             else:
                 return
-        msg = "no optimizer takes the new group. " + "; ".join(refused)
-        raise ValueError(msg)
+        raise ValueError("no optimizer takes the new group. " + "; ".join(refused))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"optimizers": self.optimizers, "_order": self._order, "_complete": True}
@@ -246,16 +244,14 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             state_dict = hook(self, state_dict) or state_dict
         groups, places = state_dict.get("param_groups"), list(self._places())
         if groups is None or "state" not in state_dict:
-            msg = f"a state with {sorted(state_dict)} is not that of an optimizer"
-            raise ValueError(msg)
+            raise ValueError(f"a state with {sorted(state_dict)} is not that of an optimizer")
         sizes = [len(group["params"]) for group in self.param_groups]
         given = [len(group["params"]) for group in groups]
         if sizes != given:
-            msg = (
+            raise ValueError(
                 f"the state has groups of {given} parameters, and this optimizer of {sizes}; make "
                 "the optimizer as it was when its state was saved"
             )
-            raise ValueError(msg)
         parts: list[dict[str, Any]] = [
             {"state": {}, "param_groups": [None] * len(each.param_groups)}
             for each in self.optimizers
@@ -304,8 +300,9 @@ def _check_rates(optimizer: torch.optim.Optimizer) -> None:
     for group in optimizer.param_groups:
         for name in ("lr", "weight_decay"):
             if isinstance(group.get(name), (int, float)) and not math.isfinite(group[name]):
-                msg = f"{type(optimizer).__name__}: {name} is {group[name]}; it must be finite"
-                raise ValueError(msg)
+                raise ValueError(
+                    f"{type(optimizer).__name__}: {name} is {group[name]}; it must be finite"
+                )
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
@@ -313,8 +310,9 @@ def _check_finite(optimizers: Sequence[torch.optim.Optimizer]) -> None:
     """ValueError if a gradient is not finite."""
     params = [p for each in optimizers for p in _parameters(each)]
     if not all_finite([p.grad for p in params if p.grad is not None]):
-        msg = "a gradient contains NaN or inf; find where it comes from before making a step"
-        raise ValueError(msg)
+        raise ValueError(
+            "a gradient contains NaN or inf; find where it comes from before making a step"
+        )
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]

@@ -782,8 +782,9 @@ class FStarNeon(MatrixOptimizer):
 def _check_lam(lam: Any) -> None:
     number = check_number("lam", lam)
     if not 0 < number < math.inf:
-        msg = f"lam={number}; the weight of the regularization must be positive and finite"
-        raise ValueError(msg)
+        raise ValueError(
+            f"lam={number}; the weight of the regularization must be positive and finite"
+        )
 
 
 class NorMuon(FamilyOptimizer):
@@ -926,8 +927,9 @@ class Dion(MatrixOptimizer):
     def _check_options(self, group: dict[str, Any]) -> None:
         super()._check_options(group)
         if callable(group["k"]):
-            msg = f"k={group['k']!r}; Dion keeps its factors from step to step: pass a fixed rank"
-            raise TypeError(msg)
+            raise TypeError(
+                f"k={group['k']!r}; Dion keeps its factors from step to step: pass a fixed rank"
+            )
         check_rank(group["k"])
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
@@ -1032,8 +1034,9 @@ class SCALE(MatrixOptimizer):
         chosen = {id(p) for p in ([last_layer] if isinstance(last_layer, Tensor) else last_layer)}
         known = {id(p) for group in self.param_groups for p in group["params"]}
         if not chosen <= known:
-            msg = "last_layer has a parameter that is not among params; pass it there too"
-            raise ValueError(msg)
+            raise ValueError(
+                "last_layer has a parameter that is not among params; pass it there too"
+            )
         self.param_groups = [
             part for group in self.param_groups for part in _divided(group, chosen)
         ]

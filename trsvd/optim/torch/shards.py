@@ -40,11 +40,10 @@ def local(X: Tensor, param: Tensor) -> Tensor:
         If the parameter is a DTensor and X is not, or the other way round.
     """
     if is_sharded(X) is not is_sharded(param):
-        msg = (
+        raise TypeError(
             f"a parameter that is a {type(param).__name__} has a gradient or a buffer that is a "
             f"{type(X).__name__}; both must be DTensors, or neither"
         )
-        raise TypeError(msg)
     if not is_sharded(X):
         return X
     given: Any = X
@@ -95,11 +94,10 @@ def own_part(whole: Tensor, param: Tensor) -> Tensor:
     everywhere = DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False)
     part: Tensor = everywhere.redistribute(mesh, wanted.placements).to_local()
     if part.shape != wanted.to_local().shape:
-        msg = (
+        raise NotImplementedError(
             f"a DTensor placed as {tuple(wanted.placements)} cannot be divided by this version of "
             "PyTorch; use a newer one, or other placements"
         )
-        raise NotImplementedError(msg)
     return part
 
 

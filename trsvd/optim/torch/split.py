@@ -238,11 +238,9 @@ def split_parameters(
     >>> matrices, others = split
     """
     if not isinstance(model, Module):
-        msg = f"model is a {type(model).__name__}; pass a torch.nn.Module"
-        raise TypeError(msg)
+        raise TypeError(f"model is a {type(model).__name__}; pass a torch.nn.Module")
     if qkv not in ("one", "three"):
-        msg = f"qkv={qkv!r}; packed projections are 'one' matrix or 'three'"
-        raise ValueError(msg)
+        raise ValueError(f"qkv={qkv!r}; packed projections are 'one' matrix or 'three'")
     modules = dict(model.named_modules())
     found, reason, guess = _head(modules, head)
     aside = {id(param) for module in found for param in module.parameters()}
@@ -275,14 +273,14 @@ def _head(modules: dict[str, Module], head: Any) -> tuple[list[Module], str, boo
         _check_head(modules, head, given)
         return [given], "head, as given", False
     if not isinstance(head, str):
-        msg = (
+        raise TypeError(
             f"head is a {type(head).__name__}; pass one module of the model, its name, 'last' or "
             "None"
         )
-        raise TypeError(msg)
     if head != "last":
-        msg = f"head={head!r} is no module of the model; name one of {_some_names(modules)}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"head={head!r} is no module of the model; name one of {_some_names(modules)}"
+        )
     tables = [module for module in modules.values() if isinstance(module, _Embeddings)]
     weights = {id(table.weight) for table in tables}
     layers = {
@@ -308,17 +306,15 @@ def _head(modules: dict[str, Module], head: Any) -> tuple[list[Module], str, boo
 def _check_head(modules: dict[str, Module], head: Any, given: Module) -> None:
     """ValueError for a head that is not in the model, or that has no matrix."""
     if not any(module is given for module in modules.values()):
-        msg = (
+        raise ValueError(
             f"head={head!r} is no module of the model, but perhaps of another one or of a copy; "
             f"pass a module of this model or its name, one of {_some_names(modules)}"
         )
-        raise ValueError(msg)
     if not any(param.ndim > 1 for param in given.parameters()):
-        msg = (
+        raise ValueError(
             f"head={head!r} has no parameter of two dimensions; pass the layer of the outputs, or "
             "None if the model has no head"
         )
-        raise ValueError(msg)
 
 
 def _some_names(modules: dict[str, Module]) -> str:
