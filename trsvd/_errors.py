@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trsvd._solve.result import SVDResult
 
-__all__ = ["AdjointError", "ConvergenceWarning", "NotConverged", "Status", "warn_caller"]
-
 
 class Status(enum.Enum):
     """Why a computation ended; the value is the message that a user reads."""

@@ -12,8 +12,6 @@ from trsvd._validate import check_number
 from trsvd.balls import FrobeniusBall, KyFanDualBall, MaxBall
 from trsvd.methods import Method
 
-__all__ = ["f_fanion_lmo", "s_fanion_lmo"]
-
 
 def _weights(alpha: float, **scales: float) -> list[float]:
     """The weights of both parts, and the factors by which they are scaled."""

@@ -11,8 +11,6 @@ from trsvd._oracles.result import LMOResult
 from trsvd._validate import check_number
 from trsvd.balls import Ball
 
-__all__ = ["minimizers"]
-
 
 def minimizers(ball: Ball, G: Array, radius: float, **options: Any) -> Array:
     """The minimizer over ``radius * ball``, of each matrix of a batch.

@@ -9,17 +9,6 @@ import numpy as np
 
 from trsvd.methods import METHODS, Method
 
-__all__ = [
-    "check_cap",
-    "check_flag",
-    "check_k",
-    "check_number",
-    "check_rng",
-    "check_tol",
-    "is_seed",
-    "named_method",
-]
-
 
 def named_method(method: str | Method) -> Method:
     if isinstance(method, str):

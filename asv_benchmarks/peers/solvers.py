@@ -16,23 +16,6 @@ import scipy.sparse.linalg
 
 from trsvd._arrays.dtypes import is_sparse
 
-__all__ = [
-    "arpack",
-    "dion",
-    "fbpca",
-    "gram",
-    "lobpcg",
-    "newton_schulz",
-    "numpy_svd",
-    "primme",
-    "propack",
-    "scipy_svd",
-    "sklearn_randomized",
-    "torch_lowrank",
-    "torch_svd",
-]
-
-
 # ---- LAPACK ---------------------------------------------------------------------------------
 
 

@@ -23,8 +23,6 @@ from race.display import (
 from trsvd.cli.arguments import UsageError, check_directory, positive
 from trsvd.reports import check_plot
 
-__all__ = ["add"]
-
 _ABOUT = """\
 Race trsvd against every installed peer. In each cell (a matrix, a dtype, a k, an accuracy) every
 competitor is given its best setting for the accuracy, found outside of the clock; then they take

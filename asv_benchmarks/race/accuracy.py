@@ -13,8 +13,6 @@ from race.matrices import Subject
 from trsvd._arrays.arrays import Arrays, HostArray, is_array
 from trsvd.testing import err1, rounding_level
 
-__all__ = ["Task", "Verdict", "judge"]
-
 _DIGITS = 1.01
 """Targets are met to two digits."""
 

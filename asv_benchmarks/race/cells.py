@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Cell", "all_cells", "data_cells", "matching", "quick_cells"]
-
 Measure = Literal["residual", "gap", "err1"]
 
 _DTYPES = {"float32": "f32", "float64": "f64"}

@@ -45,19 +45,6 @@ from trsvd.methods import (
     ThickRestartLanczos,
 )
 
-__all__ = [
-    "DEFAULT",
-    "Ladder",
-    "OWN",
-    "Own",
-    "PEERS",
-    "Peer",
-    "REFERENCES",
-    "answer_of",
-    "facts_of",
-    "with_start",
-]
-
 EXACT = 1e-4
 """A gap below this is not asked for: the oracle is called without one."""
 

@@ -10,18 +10,6 @@ from typing import Any
 from race.statistics import Group, Summary, seconds_of, summarize
 from trsvd.reports import figure_class
 
-__all__ = [
-    "COLUMNS",
-    "around_table",
-    "details",
-    "entries",
-    "line",
-    "markdown",
-    "plot",
-    "replace_table",
-    "summary_lines",
-]
-
 COLUMNS = (
     "cell",
     "threads",

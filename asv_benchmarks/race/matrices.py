@@ -27,17 +27,6 @@ from trsvd._solve.svds import svds
 from trsvd.table.matrices import Case
 from trsvd.testing import SPECTRA, matrix_with_spectrum
 
-__all__ = [
-    "Places",
-    "Subject",
-    "Unavailable",
-    "default_cache",
-    "exact_triplets",
-    "header_of",
-    "many_subjects",
-    "subject",
-]
-
 _KEPT = 60
 """Singular values that are kept where not all of them are known."""
 

@@ -8,18 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = [
-    "Group",
-    "Ratio",
-    "Summary",
-    "dropped",
-    "geometric_mean",
-    "median_interval",
-    "ratio_of",
-    "seconds_of",
-    "summarize",
-]
-
 SLOW = 5.0
 """A peer this many times slower than the fastest is dropped after one run."""
 

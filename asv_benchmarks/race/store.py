@@ -16,8 +16,6 @@ import scipy
 
 from trsvd.reports import machine
 
-__all__ = ["Mismatch", "Results", "Unwritable", "differences", "header"]
-
 _FORMAT = 1
 _PACKAGES = (
     "numpy",

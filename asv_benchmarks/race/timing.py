@@ -11,8 +11,6 @@ import numpy as np
 
 from race.matrices import Subject
 
-__all__ = ["Ceilings", "sample", "timed"]
-
 _SHORT = 0.02
 """A call shorter than this is timed several at a time: together they take about so long."""
 

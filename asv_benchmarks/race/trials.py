@@ -17,13 +17,6 @@ from race.competitors import Ladder, Options, Peer, answer_of, facts_of
 from race.statistics import SLOW, dropped, ratio_of
 from race.timing import Ceilings, sample, timed
 
-__all__ = [
-    "Effort",
-    "Outcome",
-    "race_cell",
-    "tune",
-]
-
 Announce = Callable[[str, float], None]
 
 

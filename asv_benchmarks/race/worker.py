@@ -31,8 +31,6 @@ from race.matrices import (
 from race.timing import Ceilings
 from race.trials import Effort, Outcome, race_cell
 
-__all__ = ["ROLES", "main", "sources"]
-
 Emit = Callable[..., None]
 
 _OTHERS = (*OWN, *PEERS, *REFERENCES)

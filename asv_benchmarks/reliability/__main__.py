@@ -16,8 +16,6 @@ from reliability.competitors import contestants
 from reliability.judge import Outcome
 from trsvd.cli.arguments import UsageError, check_directory, seed
 
-__all__ = ["add"]
-
 _ABOUT = """\
 Put hard cases (multiple values, rank below k, breakdowns, extreme scales, starts that lead astray,
 matrices that peers were reported to fail on) before trsvd's methods and oracles, and before every

@@ -39,8 +39,6 @@ from reliability.matrices import (
 from trsvd._arrays.arrays import HostArray
 from trsvd._arrays.dtypes import is_sparse
 
-__all__ = ["CASES", "Case", "Truth"]
-
 REAL = ("float64", "float32")
 COMPLEX = ("complex128", "complex64")
 

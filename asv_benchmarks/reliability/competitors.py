@@ -27,8 +27,6 @@ from trsvd._arrays.arrays import Arrays, HostArray, _namespace
 from trsvd._arrays.dtypes import is_sparse, split_power
 from trsvd.balls import KyFanDualBall, SpectralBall
 
-__all__ = ["METHODS", "Contestant", "backends", "contestants"]
-
 METHODS: dict[str, Any] = {
     "auto": None,
     "trlan": trsvd.ThickRestartLanczos(),

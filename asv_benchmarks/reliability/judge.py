@@ -19,16 +19,6 @@ from trsvd._arrays.arrays import HostArray
 from trsvd._oracles.result import LMOResult
 from trsvd._solve.result import Completeness, SVDResult
 
-__all__ = [
-    "Finding",
-    "Outcome",
-    "Standard",
-    "judge_result",
-    "judge_triplets",
-    "judge_update",
-    "value_bound",
-]
-
 
 class Outcome(enum.Enum):
     """What became of a case."""

@@ -11,26 +11,6 @@ import scipy.sparse
 
 from trsvd._arrays.arrays import HostArray
 
-__all__ = [
-    "companion",
-    "cycle",
-    "duplicated_columns",
-    "geometric",
-    "graph",
-    "hypercube",
-    "jump",
-    "kahan",
-    "laplacian",
-    "mixed_scales",
-    "of_rank",
-    "one_huge_row",
-    "orthogonal",
-    "spectrum",
-    "unitary",
-    "with_zeros",
-    "zero_one",
-]
-
 Maker = Callable[[], Any]
 
 

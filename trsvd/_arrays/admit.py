@@ -15,8 +15,6 @@ import scipy.sparse
 from trsvd._arrays.arrays import is_transformed
 from trsvd._arrays.dtypes import COMPUTE, describe
 
-__all__ = ["admitted"]
-
 _DASK = (
     "a dask array cannot be decomposed as it is. Where it fits into memory, pass A.compute(); "
     "otherwise pass an object with A.shape, A.dtype and the products "

@@ -36,7 +36,6 @@ from trsvd._arrays.memory import check_room
 
 Array = Any
 
-__all__ = ["Array", "Arrays", "HostArray", "is_array", "is_transformed"]
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
 

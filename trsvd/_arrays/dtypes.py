@@ -8,18 +8,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "COMPUTE",
-    "SINGLE",
-    "SINGLE_OF",
-    "converted",
-    "describe",
-    "dtype_name",
-    "is_numeric",
-    "is_sparse",
-    "split_power",
-]
-
 # Rounding unit of float32.
 SINGLE = float(np.finfo(np.float32).eps)
 # What each dtype is computed in.

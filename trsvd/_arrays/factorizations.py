@@ -10,8 +10,6 @@ import scipy.linalg
 from trsvd._arrays.host_blas import add_gram, cholesky_inverse, leading_eigenvectors, thin_svd
 from trsvd._arrays.reductions import Reductions, row_panels
 
-__all__ = ["Factorizations"]
-
 Array = Any
 HostArray = np.ndarray[Any, np.dtype[Any]]
 

@@ -18,20 +18,6 @@ import scipy.linalg
 from trsvd._compiled import kernels
 from trsvd._compiled.threads import blas_rests, threads
 
-__all__ = [
-    "add_gram",
-    "cholesky_inverse",
-    "compiled_product",
-    "dot",
-    "eigh",
-    "leading_eigenvectors",
-    "product",
-    "thin_qr",
-    "thin_svd",
-    "tridiagonal_eigh",
-    "wide_product",
-]
-
 # OpenBLAS multiplies so few numbers by one thread: NumPy, which has less around it, may do that.
 _ONE_THREAD = 1 << 18
 _LONG_SUM = 1 << 13

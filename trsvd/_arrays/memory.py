@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["check_room", "free_bytes"]
-
 # Less than this is not worth looking for.
 _SMALL = 1 << 28
 

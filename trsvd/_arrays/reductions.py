@@ -10,8 +10,6 @@ import numpy as np
 
 from trsvd._arrays.dtypes import split_power
 
-__all__ = ["Reductions", "row_panels"]
-
 Array = Any
 HostArray = np.ndarray[Any, np.dtype[Any]]
 

@@ -6,8 +6,6 @@ import os
 from functools import cache
 from typing import Any
 
-__all__ = ["kernels", "shared_kernels"]
-
 
 @cache
 def kernels() -> Any:

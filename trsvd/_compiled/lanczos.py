@@ -13,21 +13,6 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = [
-    "ACROSS",
-    "FORMED",
-    "FUSED",
-    "adjoint_product",
-    "finish_block",
-    "gram_lanczos",
-    "gram_product",
-    "gram_products",
-    "product",
-    "sparse_gram_lanczos",
-    "sparse_gram_product",
-    "sparse_gram_products",
-]
-
 FUSED, ACROSS, FORMED = 0, 1, 2  # how `gram_lanczos` makes a product
 
 # Sums may be reordered, so that they use vector instructions; NaN and inf keep their meaning.

@@ -32,14 +32,6 @@ from trsvd._compiled.lanczos import (
     sparse_gram_products,
 )
 
-__all__ = [
-    "COUNTERS",
-    "gram_lanczos",
-    "help_gram_lanczos",
-    "help_sparse_gram_lanczos",
-    "sparse_gram_lanczos",
-]
-
 _LINE = 8
 # Parts published, taken and done so far, whether the run is over, whether a helper failed, the row
 # of the basis that is multiplied, and which half of an `ACROSS` product is made.

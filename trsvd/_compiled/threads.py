@@ -19,18 +19,6 @@ import numpy as np
 
 from trsvd._compiled import kernels, shared_kernels
 
-__all__ = [
-    "Steps",
-    "blas_rests",
-    "one_blas_thread",
-    "shared_sparse_steps",
-    "shared_steps",
-    "sharing_threads",
-    "threads",
-    "threads_now",
-    "together",
-]
-
 T = TypeVar("T")
 
 

@@ -22,14 +22,6 @@ import numpy as np
 from trsvd._arrays.arrays import Array, Arrays, HostArray
 from trsvd._arrays.host_blas import thin_qr
 
-__all__ = [
-    "Columns",
-    "SpareVectors",
-    "largest_norm",
-    "level_of",
-    "orthonormalize",
-]
-
 # Up to so many entries a call of LAPACK takes less than a few products.
 _SMALL_BLOCK = 1 << 13
 

@@ -19,8 +19,6 @@ from trsvd._arrays.dtypes import SINGLE
 from trsvd._krylov.rayleigh_ritz import check_finite
 from trsvd._plan.precision import FEW, in_single, lost_to_squares, resolved
 
-__all__ = ["HOST_STACK_UP_TO", "STACK_UP_TO", "Settled", "Stack", "Triplets"]
-
 # Beyond this a batched factorization is no better than one at a time; of NumPy's, whose batched
 # products are a loop as well, beyond the other.
 STACK_UP_TO, HOST_STACK_UP_TO = 512, 128

@@ -32,8 +32,6 @@ from trsvd._krylov.basis import Columns, SpareVectors, largest_norm, level_of, o
 from trsvd._krylov.rayleigh_ritz import Ritz, check_finite, small_svd
 from trsvd.operators.counting import Metered
 
-__all__ = ["GolubKahan", "narrow"]
-
 
 class GolubKahan:
     """The basis and the small matrices; see the module's invariant.

@@ -24,8 +24,6 @@ from trsvd._krylov.rayleigh_ritz import Ritz, small_eigh
 from trsvd.operators.counting import Metered, Turned
 from trsvd.operators.gram import InMemory
 
-__all__ = ["GramLanczos"]
-
 
 def _lower(count: int, w: int) -> HostArray:
     """1 below the diagonal blocks of w columns, 0.5 on them, 0 beyond."""

@@ -18,19 +18,6 @@ from trsvd._krylov.basis import SpareVectors, orthonormalize
 from trsvd.operators.base import MatrixOperator
 from trsvd.operators.counting import Metered
 
-__all__ = [
-    "Ritz",
-    "check_finite",
-    "is_flat",
-    "rayleigh_ritz",
-    "orthogonality_loss",
-    "residual_blocks",
-    "residual_norms",
-    "small_eigh",
-    "small_svd",
-]
-
-
 # Products A v with so small cosines between them, in units of eps, are left as they are.
 _ORTHOGONAL = 8
 

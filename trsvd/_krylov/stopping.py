@@ -16,8 +16,6 @@ import numpy as np
 from trsvd._arrays.arrays import HostArray
 from trsvd._krylov.rayleigh_ritz import Ritz
 
-__all__ = ["FAILURE_PROBABILITY", "Energy", "Gap", "Residual", "Stop", "Values", "Verdict"]
-
 # Probability with which a random start, or a random check, may miss a singular value.
 FAILURE_PROBABILITY = 1e-3
 

@@ -18,8 +18,6 @@ from trsvd._krylov.basis import Columns, SpareVectors, orthonormalize
 from trsvd._krylov.rayleigh_ritz import check_finite, small_svd
 from trsvd.operators.counting import Metered
 
-__all__ = ["Subspace"]
-
 
 class Subspace:
     """A block of approximate singular vectors on both sides.

@@ -28,8 +28,6 @@ from trsvd._oracles.warm_start import GUARDS, Watch, blended, kept_values, looke
 from trsvd._solve.result import Subspace, Track
 from trsvd._validate import check_tol
 
-__all__ = ["all_leading_pairs"]
-
 
 def all_leading_pairs(
     matrices: Sequence[Any], k: int, starts: Sequence[Any], options: dict[str, Any]

@@ -29,8 +29,6 @@ import numpy as np
 from trsvd._arrays.arrays import Array, Arrays, HostArray
 from trsvd.operators.counting import Metered
 
-__all__ = ["FAILURE", "probable_bound"]
-
 FAILURE = 1e-6
 """Probability that the bound does not hold."""
 

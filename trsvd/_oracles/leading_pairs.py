@@ -20,14 +20,6 @@ from trsvd._solve.select import compiled_lanczos, suits_direct
 from trsvd._validate import check_k, check_tol, named_method
 from trsvd.methods import BlockKrylov, Direct, Method, ThickRestartLanczos
 
-__all__ = [
-    "EXACT_UP_TO",
-    "LeadingPairs",
-    "leading_pairs",
-    "rounding_of",
-    "water_filling",
-]
-
 
 @dataclass(frozen=True)
 class LeadingPairs:

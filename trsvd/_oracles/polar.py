@@ -28,14 +28,6 @@ from trsvd.polar.bounds import scalar_map
 from trsvd.polar.methods import FAR, HALF, UNITS, PolarIteration, rounding_unit
 from trsvd.polar.polynomials import polynomial_step
 
-__all__ = [
-    "WHOLE",
-    "polar_minimizer",
-    "product_dtype",
-    "spectral_function",
-    "whole_method",
-]
-
 # Entries of a panel of rows that inner products are summed over.
 _PANEL = 1 << 21
 

@@ -15,8 +15,6 @@ from trsvd._arrays.dtypes import dtype_name, split_power
 from trsvd._errors import Status
 from trsvd._solve.result import Subspace
 
-__all__ = ["DenseTerm", "LMOResult", "LowRankTerm", "as_start"]
-
 
 @dataclass(frozen=True, eq=False)
 class LowRankTerm:

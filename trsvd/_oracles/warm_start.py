@@ -45,19 +45,6 @@ from trsvd._solve.problem import Problem
 from trsvd._solve.result import Subspace, Track
 from trsvd.operators.counting import Metered
 
-__all__ = [
-    "GUARDS",
-    "Step",
-    "Watch",
-    "blended",
-    "kept_values",
-    "looked",
-    "outside_of",
-    "track",
-    "water_filling",
-]
-
-
 GUARDS = 2
 """Columns of a subspace beyond the k pairs; the last is blended with a random one."""
 

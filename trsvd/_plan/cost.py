@@ -10,8 +10,6 @@ from trsvd._arrays.dtypes import SINGLE
 from trsvd._krylov.rayleigh_ritz import is_flat
 from trsvd.operators.gram import InMemory
 
-__all__ = ["is_hopeless", "planned_impressions"]
-
 # Columns from random vectors that show roughly how the singular values are spread, at least; and
 # whether hardly at all.
 _IMPRESSION, _GLANCE = 24, 8

@@ -13,8 +13,6 @@ import numpy as np
 from trsvd._arrays.arrays import HostArray
 from trsvd._arrays.dtypes import SINGLE
 
-__all__ = ["FEW", "are_moderate", "in_single", "lost_to_squares", "resolved"]
-
 _DOUBLE = float(np.finfo(np.float64).eps)
 _LOOSE = 100 * SINGLE
 # LAPACK's vectors of so few rows are less skew, and to mend that takes as long as all the rest.

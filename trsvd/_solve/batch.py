@@ -20,8 +20,6 @@ from trsvd._solve.select import select_method
 from trsvd._validate import check_cap, check_k, check_rng, check_tol, named_method
 from trsvd.methods import Direct, Method
 
-__all__ = ["Single", "is_batch", "svds_of_batch"]
-
 Single = Callable[[Array, Any, np.random.Generator], SVDResult]
 """Computes one matrix, with its start and where random numbers come from; raises `NotConverged`."""
 

@@ -29,8 +29,6 @@ from trsvd._solve.verify import check_completeness, check_fits, check_spectrum, 
 from trsvd._validate import check_cap
 from trsvd.methods import Direct, Method, Run
 
-__all__ = ["Callback", "GaveWay", "OnFailure", "Request", "Verify", "solve"]
-
 # Handed to a method that draws no random numbers, so that none is made for each call.
 _NOT_USED = np.random.default_rng(0)
 

@@ -22,8 +22,6 @@ from trsvd.operators.base import MatrixOperator
 from trsvd.operators.counting import Metered
 from trsvd.operators.probe import Probed, probe
 
-__all__ = ["Problem", "State", "check_start", "size_of_start"]
-
 
 @dataclass(frozen=True)
 class State:

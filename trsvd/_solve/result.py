@@ -9,8 +9,6 @@ from typing import Any
 from trsvd._arrays.arrays import Array, HostArray
 from trsvd._errors import Status
 
-__all__ = ["Completeness", "Info", "SVDResult", "Subspace", "Track"]
-
 
 @dataclass(frozen=True)
 class Completeness:

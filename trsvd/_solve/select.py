@@ -15,8 +15,6 @@ from trsvd.methods import Direct, Method, ThickRestartLanczos
 from trsvd.operators.base import MatrixOperator, as_operator
 from trsvd.operators.gram import is_worth_forming, stays_in_cache
 
-__all__ = ["SMALL", "Selection", "compiled_lanczos", "select_method", "suits_direct"]
-
 # Up to this min(m, n) a dense factorization takes about as long as a few dozen Lanczos steps.
 SMALL = 500
 _DENSE_BYTES = 1 << 31

@@ -24,14 +24,6 @@ from trsvd._validate import check_k, check_number, check_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
 from trsvd.operators import as_operator
 
-__all__ = [
-    "leading_values",
-    "singular_values",
-    "svds",
-    "svds_above",
-    "svds_to_tolerance",
-]
-
 
 def svds(
     A: Any,

@@ -22,16 +22,6 @@ from trsvd.methods import Run
 from trsvd.operators.counting import Metered
 from trsvd.operators.gram import InMemory, coarsest_precision, for_one_vector
 
-__all__ = [
-    "FINE_ETA",
-    "certified_eta",
-    "check_completeness",
-    "check_fits",
-    "check_spectrum",
-    "second_look",
-    "steps_for",
-]
-
 _ETA = 0.1
 # Where only a number is returned, which has no certificate.
 FINE_ETA = 1e-3

@@ -25,8 +25,6 @@ from trsvd.methods import Method
 from trsvd.operators import as_operator
 from trsvd.polar.methods import PolarIteration
 
-__all__ = ["Ball", "Options", "SumBall"]
-
 
 @dataclass(frozen=True)
 class Options:

@@ -20,9 +20,6 @@ from trsvd._validate import named_method
 from trsvd.balls.base import Ball, Options
 from trsvd.polar.methods import PolarIteration
 
-__all__ = ["ColumnBall", "FrobeniusBall", "MaxBall", "RowBall"]
-
-
 # Powers of two that the largest entry may be, up and down, and squares stay in range of float32.
 _MODERATE = 20
 

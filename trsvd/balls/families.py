@@ -10,15 +10,6 @@ from trsvd._validate import check_number
 from trsvd.balls import Ball, FrobeniusBall, KyFanDualBall, MaxBall, SpectralBall
 from trsvd.optim.oracles import MuonIteration
 
-__all__ = [
-    "FFanionBall",
-    "SFanionBall",
-    "f_muon_ball",
-    "muon_method",
-    "muon_scaling",
-    "s_muon_ball",
-]
-
 _ADJUSTMENTS = {None: "muon", "original": "muon", "match_rms_adamw": "adamw"}
 
 

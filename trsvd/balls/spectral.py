@@ -24,16 +24,6 @@ from trsvd.operators import as_operator
 from trsvd.operators.counting import Metered
 from trsvd.polar.methods import PolarIteration
 
-__all__ = [
-    "KyFanBall",
-    "KyFanDualBall",
-    "NuclearBall",
-    "RMSBall",
-    "SchattenBall",
-    "SpectralBall",
-]
-
-
 # Smaller singular values have too few digits: denormal numbers are multiples of the least one.
 _LEAST = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
 

@@ -16,8 +16,6 @@ import scipy.optimize
 
 from trsvd._arrays.arrays import HostArray
 
-__all__ = ["sum_gauge"]
-
 
 @dataclass(frozen=True)
 class _Faces:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-__all__ = ["UsageError", "check_directory", "dots", "fraction", "positive", "seed", "size"]
-
 
 class UsageError(Exception):
     """What was asked for cannot be done; the message is one line."""

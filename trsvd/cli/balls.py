@@ -11,8 +11,6 @@ from trsvd.reports import check_plot
 from trsvd.reports.ball_pictures import draw, panels_of, paper_panels
 from trsvd.reports.ball_shapes import NAMES, named_shape
 
-__all__ = ["add"]
-
 _ABOUT = """\
 Draw unit balls of norms of singular values, in the plane or in space of two or three singular
 values (with signs and in any order). Without --ball: those of the paper (arXiv:2512.09678), the

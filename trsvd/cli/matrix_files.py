@@ -16,12 +16,6 @@ from trsvd._arrays.arrays import HostArray
 from trsvd._arrays.dtypes import is_sparse
 from trsvd._arrays.memory import check_room
 
-__all__ = [
-    "MatrixFileError",
-    "read_matrix",
-    "read_matrix_market",
-]
-
 _LONGEST_HEADER = 1 << 16
 
 

@@ -20,19 +20,6 @@ from trsvd._solve.verify import FINE_ETA
 from trsvd.methods import Method
 from trsvd.operators.base import MatrixOperator, as_operator
 
-__all__ = [
-    "NORMALIZERS",
-    "Asked",
-    "as_matrix",
-    "as_scipy_operator",
-    "check_choice",
-    "check_count",
-    "check_svds",
-    "explain",
-    "generator",
-    "raise_tol",
-]
-
 SOLVERS = ("arpack", "lobpcg", "propack")
 NORMALIZERS = ("auto", "QR", "LU", "none")
 # SciPy takes a tol of 1 and more, which any vectors meet.

@@ -20,8 +20,6 @@ from trsvd.compat.arguments import check_svds, explain, generator, raise_tol
 from trsvd.compat.scipy import NoConvergence
 from trsvd.compat.sklearn import leading
 
-__all__ = ["TruncatedSVD"]
-
 # Packages between a user's line and `TruncatedSVD.fit_transform`.
 _THROUGH = ("sklearn", "joblib")
 

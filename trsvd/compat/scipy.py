@@ -18,13 +18,6 @@ from trsvd.methods import Direct, Method, ThickRestartLanczos
 from trsvd.operators import AdjointOperator
 from trsvd.operators.base import MatrixOperator
 
-__all__ = [
-    "DENSE_RANK",
-    "NoConvergence",
-    "smallest",
-    "svds",
-]
-
 
 class NoConvergence(NotConverged, scipy.sparse.linalg.ArpackNoConvergence):  # type: ignore[misc]
     """`trsvd.NotConverged` that code written for SciPy catches as ``ArpackNoConvergence``.

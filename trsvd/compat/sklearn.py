@@ -22,8 +22,6 @@ from trsvd.compat.arguments import (
 )
 from trsvd.methods import RandomizedSVD
 
-__all__ = ["leading", "randomized_svd"]
-
 
 def randomized_svd(
     M: Any,

@@ -12,8 +12,6 @@ from trsvd._krylov.rayleigh_ritz import Ritz
 from trsvd.operators.base import MatrixOperator
 from trsvd.operators.counting import Metered
 
-__all__ = ["Method", "Run", "pad_block"]
-
 
 class Run(ABC):
     """A computation under way, on an operator with m >= n. Only the driving loop calls it.

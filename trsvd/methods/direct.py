@@ -15,8 +15,6 @@ from trsvd.methods.base import Run
 from trsvd.operators.counting import Metered
 from trsvd.operators.gram import formed_gram
 
-__all__ = ["Direct"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Direct:

@@ -15,13 +15,6 @@ from trsvd._krylov.subspace_iteration import Subspace
 from trsvd.methods.base import Run, pad_block
 from trsvd.operators.counting import Metered
 
-__all__ = [
-    "BlockKrylov",
-    "PowerIteration",
-    "RandomizedSVD",
-    "SubspaceRun",
-]
-
 
 def _refuse_negative(name: str, value: int | None, least: int = 0) -> None:
     if value is not None and value < least:

@@ -25,8 +25,6 @@ from trsvd.operators.gram import (
     stays_in_cache,
 )
 
-__all__ = ["ThickRestartLanczos"]
-
 # Rounding in squares leaves so many units times s_1 / s_k of a relative residual; and in those of a
 # Gram matrix that is formed. (Where it leaves more, residuals show it.)
 _SQUARES, _SQUARES_FORMED = 0.35, 0.25

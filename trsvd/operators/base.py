@@ -14,8 +14,6 @@ from trsvd._arrays.arrays import Array, Arrays, is_array
 from trsvd._arrays.dtypes import describe, dtype_name, is_sparse
 from trsvd.operators.probe import probe, settle
 
-__all__ = ["MatrixLike", "MatrixOperator", "as_operator", "check_adjoint"]
-
 
 @runtime_checkable
 class MatrixLike(Protocol):

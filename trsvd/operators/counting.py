@@ -12,8 +12,6 @@ from trsvd._arrays.arrays import Array
 from trsvd._arrays.dtypes import split_power
 from trsvd.operators.base import MatrixOperator
 
-__all__ = ["Metered", "Turned"]
-
 
 class Metered(MatrixOperator):
     """The operator that a run works on: ``scale * A``, every product counted.

@@ -22,16 +22,6 @@ from trsvd._compiled.threads import (
 from trsvd.operators.base import MatrixOperator
 from trsvd.operators.counting import Metered, Turned
 
-__all__ = [
-    "InMemory",
-    "coarsest_precision",
-    "for_one_vector",
-    "formed_gram",
-    "in_memory",
-    "is_worth_forming",
-    "stays_in_cache",
-]
-
 # The second level of a processor's cache, roughly. What lies beyond is read once for two products
 # where that can be had: a third level is as slow as the memory on some machines.
 _CACHE = 2 << 20

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from trsvd._arrays.arrays import Array, Arrays
     from trsvd.operators.base import MatrixOperator
 
-__all__ = ["Probed", "probe", "settle"]
 
 # Largest difference of two ways to compute a product that the rounding of the dtype explains, in
 # rounding units of the product, or of the parts that it adds up.

@@ -23,15 +23,6 @@ from trsvd._solve.result import Subspace
 from trsvd._solve.svds import singular_values
 from trsvd.optim.oracles import Direction, Oracle
 
-__all__ = [
-    "CSVWriter",
-    "Diagnostics",
-    "JSONLinesWriter",
-    "check_every",
-    "measured",
-    "subspace_angle",
-]
-
 
 def check_every(every: Any) -> int:
     """The steps from one call of a hook to the next; ValueError if that is no positive integer."""

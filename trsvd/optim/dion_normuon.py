@@ -13,16 +13,6 @@ from trsvd._validate import check_flag, check_number
 from trsvd.optim.schedules import check_rank, rank_at
 from trsvd.optim.transforms import check_momentum, check_shape, from_stack, stack_shape, to_stack
 
-__all__ = [
-    "DionDescent",
-    "RowNormalization",
-    "check_beta2",
-    "check_eps",
-    "dion_step",
-    "right_factors",
-    "row_normalized",
-]
-
 
 def right_factors(W: Array, k: Any, layout: str, seed: int, *, transpose: bool = True) -> Array:
     """Random right factors to start from, an array of shape (b, n, k) in W's compute dtype.

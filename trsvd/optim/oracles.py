@@ -25,20 +25,6 @@ from trsvd.polar.methods import PolarIteration
 from trsvd.polar.polynomials import Polynomial, checked_coefficients
 from trsvd.regularized import f_star_neon, regularized_update
 
-__all__ = [
-    "BallOracle",
-    "Direction",
-    "FStarOracle",
-    "MuonIteration",
-    "Oracle",
-    "PolarStacks",
-    "RegularizedOracle",
-    "RowRMSOracle",
-    "polar_iterates",
-    "polar_products",
-    "row_oracle",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class MuonIteration(PolarIteration):

@@ -39,31 +39,6 @@ from trsvd.optim.transforms import (
 from trsvd.polar import QUINTIC
 from trsvd.polar.methods import PolarIteration
 
-__all__ = [
-    "LearningRateLike",
-    "Rank",
-    "Scaling",
-    "dion",
-    "f_fanion",
-    "f_muon",
-    "f_neon",
-    "f_star_neon",
-    "fanion",
-    "finished",
-    "from_ball",
-    "from_oracle",
-    "muon",
-    "neon",
-    "normuon",
-    "nsgd",
-    "nuclear_neon",
-    "s_fanion",
-    "s_muon",
-    "s_neon",
-    "scale",
-    "sign_sgd",
-]
-
 Polar = str | Method | PolarIteration
 
 

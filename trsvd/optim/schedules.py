@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["Constant", "Cosine", "Piecewise", "check_rank", "largest_rank", "rank_at", "value_at"]
-
 Schedule = Callable[[int], Any]
 
 

@@ -16,31 +16,6 @@ from trsvd.optim.diagnostics import Diagnostics, check_every, measured
 from trsvd.optim.oracles import Direction, Oracle
 from trsvd.optim.schedules import value_at
 
-__all__ = [
-    "Descent",
-    "LAYOUTS",
-    "LastOnly",
-    "LearningRate",
-    "Link",
-    "Momentum",
-    "Rule",
-    "SCALINGS",
-    "ShapeScaling",
-    "WeightDecay",
-    "WeightNormalization",
-    "apply_updates",
-    "as_matrices",
-    "assembled",
-    "chain",
-    "check_momentum",
-    "check_rate",
-    "check_shape",
-    "from_stack",
-    "shape_scale",
-    "stack_shape",
-    "to_stack",
-]
-
 
 def check_momentum(momentum: Any) -> float:
     """The momentum as a number; ValueError if it is not at least 0 and below 1."""

@@ -17,8 +17,6 @@ import numpy as np
 from trsvd._arrays.arrays import HostArray
 from trsvd.polar.polynomials import Polynomial
 
-__all__ = ["ScalarMap", "image", "scalar_map"]
-
 # Cells into which [0, 1] is cut: one below 1e-8, the others in geometric progression.
 _CELLS = 2000
 _SMALLEST = 1e-8

@@ -15,16 +15,6 @@ from trsvd.polar import QUINTIC, newton_schulz_matvecs
 from trsvd.polar.bounds import image
 from trsvd.polar.polynomials import Polynomial, checked_coefficients, express_polynomials
 
-__all__ = [
-    "FAR",
-    "HALF",
-    "UNITS",
-    "NewtonSchulz",
-    "PolarExpress",
-    "PolarIteration",
-    "rounding_unit",
-]
-
 UNITS = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
 """Precisions that products can be made in, each with its rounding unit."""
 

@@ -10,14 +10,6 @@ import numpy as np
 
 from trsvd._arrays.arrays import Array, Arrays
 
-__all__ = [
-    "Polynomial",
-    "checked_coefficients",
-    "express_polynomials",
-    "optimal_quintic",
-    "polynomial_step",
-]
-
 Polynomial = tuple[float, ...]
 """``(a, b, c, ...)`` of the odd polynomial ``a x + b x^3 + c x^5 + ...``."""
 

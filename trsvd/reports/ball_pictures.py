@@ -14,9 +14,6 @@ import numpy as np
 from trsvd.reports import figure_class
 from trsvd.reports.ball_shapes import Shape, boundary, named_shape, surface
 
-__all__ = ["Panel", "draw", "panels_of", "paper_panels"]
-
-
 # ---- panels ---------------------------------------------------------------------------------
 
 

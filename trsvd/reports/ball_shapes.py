@@ -20,8 +20,6 @@ import scipy.spatial
 from trsvd._arrays.arrays import HostArray
 from trsvd.balls import Ball, FrobeniusBall, KyFanBall, KyFanDualBall, NuclearBall, SpectralBall
 
-__all__ = ["NAMES", "Shape", "Surface", "boundary", "named_shape", "surface"]
-
 # ---- names ----------------------------------------------------------------------------------
 
 

@@ -15,8 +15,6 @@ from rich.table import Table
 
 from trsvd import table
 
-__all__ = ["Display", "progress_on_stderr", "title_of"]
-
 
 def title_of(case: table.Case, k: int | None) -> str:
     """A matrix and a k in words; k is None for the polar factor."""

@@ -15,17 +15,6 @@ from trsvd._arrays.arrays import Arrays, HostArray
 from trsvd._arrays.dtypes import is_sparse
 from trsvd.operators import as_operator
 
-__all__ = [
-    "LARGE",
-    "PAPER",
-    "SHIPPED",
-    "Case",
-    "Figures",
-    "Undefined",
-    "gaussian",
-    "momentum_matrix",
-]
-
 SHIPPED = "momentum"
 """What the command line calls the matrix that ships with the package."""
 

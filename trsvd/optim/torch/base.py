@@ -37,22 +37,6 @@ from trsvd.optim.transforms import (
 )
 from trsvd.polar.methods import NewtonSchulz, PolarExpress, PolarIteration
 
-__all__ = [
-    "MatrixOptimizer",
-    "Plan",
-    "Scaling",
-    "Work",
-    "beside",
-    "common_options",
-    "copied",
-    "decoded",
-    "encoded",
-    "hyperparameters",
-    "on_device",
-    "packed",
-    "unpacked",
-]
-
 passed_through.add("torch")
 
 

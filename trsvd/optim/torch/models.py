@@ -13,8 +13,6 @@ import torch
 from trsvd.optim.torch.base import MatrixOptimizer
 from trsvd.optim.torch.shards import all_finite
 
-__all__ = ["CompositeOptimizer"]
-
 
 class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     """Several optimizers, of different parameters, as one: one step, one state_dict.

@@ -43,27 +43,6 @@ from trsvd.optim.transforms import from_stack, to_stack
 from trsvd.polar import QUINTIC
 from trsvd.polar.methods import PolarIteration
 
-__all__ = [
-    "BallOptimizer",
-    "Dion",
-    "FFanion",
-    "FMuon",
-    "FNeon",
-    "FStarNeon",
-    "FamilyOptimizer",
-    "Fanion",
-    "Muon",
-    "NSGD",
-    "Neon",
-    "NorMuon",
-    "NuclearNeon",
-    "SCALE",
-    "SFanion",
-    "SMuon",
-    "SNeon",
-    "SignSGD",
-]
-
 Rank = int | float | Callable[[int], float]
 Polar = str | PolarIteration
 

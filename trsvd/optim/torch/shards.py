@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["all_finite", "frobenius_norm", "gathered", "is_sharded", "like", "local", "own_part"]
-
 
 def is_sharded(X: Any) -> bool:
     """True for a DTensor, without importing `torch.distributed`."""

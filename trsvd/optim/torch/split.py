@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch.nn import Module, Parameter
 
-__all__ = ["Assignment", "Groups", "Split", "split_parameters"]
-
 _Convolution = torch.nn.modules.conv._ConvNd
 _Embeddings = (torch.nn.Embedding, torch.nn.EmbeddingBag)
 _Norms = (
