@@ -14,7 +14,7 @@ import pytest
 import trsvd
 from trsvd import norms, optim, polar
 from trsvd._arrays.arrays import Arrays
-from trsvd.operators.base import as_operator
+from trsvd.operators.products import as_operator
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy

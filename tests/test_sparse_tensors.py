@@ -18,7 +18,7 @@ import trsvd.compat
 from trsvd import norms
 from trsvd._arrays.arrays import is_array
 from trsvd._arrays.dtypes import is_sparse
-from trsvd.operators.base import as_operator
+from trsvd.operators.products import as_operator
 
 torch = pytest.importorskip("torch")
 # torch warns once a process of compressed layouts, and of tensors that are not checked.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from trsvd import operators
-from trsvd._errors import AdjointError, ConvergenceWarning, NotConverged, Status
+from trsvd._errors import AdjointError, ConvergenceWarning, Status
 from trsvd._oracles.polar import spectral_function
 from trsvd._oracles.result import LMOResult
-from trsvd._solve.result import Completeness, Info, Subspace, SVDResult
+from trsvd._solve.result import Completeness, Info, NotConverged, Subspace, SVDResult
 from trsvd._solve.select import Selection, select_method
 from trsvd._solve.svds import svds, svds_above, svds_to_tolerance
 from trsvd.balls import (

@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trsvd._solve.result import SVDResult
+    pass
 
 
 class Status(enum.Enum):
@@ -53,23 +53,6 @@ class Status(enum.Enum):
 
 class ConvergenceWarning(UserWarning):
     """The triplets returned do not meet the tolerance; ``result.status`` says why."""
-
-
-class NotConverged(RuntimeError):  # noqa: N818 - the name says what happened
-    """Raised instead of `ConvergenceWarning` with ``on_failure="raise"``.
-
-    Attributes
-    ----------
-    result : SVDResult
-        The best triplets found, each with its residual.
-    """
-
-    def __init__(self, message: str, result: SVDResult) -> None:
-        super().__init__(message)
-        self.result = result
-
-    def __reduce__(self) -> tuple[type[NotConverged], tuple[str, SVDResult]]:
-        return NotConverged, (str(self), self.result)
 
 
 class AdjointError(ValueError):

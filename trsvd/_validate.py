@@ -7,22 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from trsvd.methods import METHODS, Method
-
-
-def named_method(method: str | Method) -> Method:
-    if isinstance(method, str):
-        if method not in METHODS:
-            raise ValueError(
-                f"method={method!r} is not known; name one of {sorted(METHODS)} or pass an object"
-            )
-        return METHODS[method]()
-    if isinstance(method, type) or not isinstance(method, Method):
-        raise TypeError(
-            f"method={method!r}; pass a name of {sorted(METHODS)} or an object, as trsvd.Direct()"
-        )
-    return method
-
 
 def check_k(k: int, rank: int) -> int:
     if isinstance(k, (bool, np.bool_)):

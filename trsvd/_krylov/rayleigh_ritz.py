@@ -100,16 +100,6 @@ def small_eigh(T: HostArray, *, tridiagonal: bool = False) -> tuple[HostArray, H
     return values[::-1], vectors[:, ::-1]
 
 
-def is_flat(rest: float, value: float) -> bool:
-    """Whether products hardly tell the k-th singular vectors from those behind.
-
-    By ``value``, s_k, and ``rest``, the mean square of the singular values behind it. Random
-    numbers have 0.25 s_k^2 there or more, values that go down as 1 / i or as its root less than
-    a tenth.
-    """
-    return rest > 0.22 * value**2
-
-
 def check_finite(B: HostArray) -> None:
     """ValueError if numbers made from products with A are not finite."""
     if not np.isfinite(B).all():

@@ -16,8 +16,8 @@ from trsvd._oracles.warm_start import GUARDS, Step, looked, track, water_filling
 from trsvd._solve.driver import GaveWay, Request, solve
 from trsvd._solve.problem import Problem
 from trsvd._solve.result import Subspace, SVDResult, Track
-from trsvd._solve.select import compiled_lanczos, suits_direct
-from trsvd._validate import check_k, check_tol, named_method
+from trsvd._solve.select import compiled_lanczos, named_method, suits_direct
+from trsvd._validate import check_k, check_tol
 from trsvd.methods import BlockKrylov, Direct, Method, ThickRestartLanczos
 
 

@@ -19,9 +19,9 @@ from trsvd._arrays.arrays import Array, Arrays, HostArray, is_array
 from trsvd._arrays.dtypes import dtype_name, is_sparse
 from trsvd._errors import Status, warn_caller
 from trsvd._oracles.leading_pairs import leading_pairs, rounding_of
+from trsvd._oracles.options import Options
 from trsvd._oracles.result import DenseTerm, LMOResult, LowRankTerm
 from trsvd._solve.problem import Problem
-from trsvd.balls.base import Options
 from trsvd.methods import METHODS, Direct, Method
 from trsvd.operators import as_operator
 from trsvd.polar.bounds import scalar_map

@@ -39,8 +39,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trsvd._arrays.arrays import Array, Arrays, HostArray
-from trsvd._krylov.rayleigh_ritz import check_finite, is_flat
+from trsvd._krylov.rayleigh_ritz import check_finite
 from trsvd._krylov.subspace_iteration import Subspace as Iteration
+from trsvd._plan.cost import is_flat
 from trsvd._solve.problem import Problem
 from trsvd._solve.result import Subspace, Track
 from trsvd.operators.counting import Metered

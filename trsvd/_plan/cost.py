@@ -7,7 +7,6 @@ from those behind, and a dense factorization is done before.
 from __future__ import annotations
 
 from trsvd._arrays.dtypes import SINGLE
-from trsvd._krylov.rayleigh_ritz import is_flat
 from trsvd.operators.gram import InMemory
 
 # Columns from random vectors that show roughly how the singular values are spread, at least; and
@@ -88,3 +87,13 @@ def _would_cost_more(view: InMemory, k: int, tol: float, *, formed: bool) -> boo
     gram = m * n**2 + 4 * n**3
     slower = 2 if view.arrays.eps >= SINGLE > tol / 20 else 1
     return not view.is_sparse and 3 * steps > slower * gram
+
+
+def is_flat(rest: float, value: float) -> bool:
+    """Whether products hardly tell the k-th singular vectors from those behind.
+
+    By ``value``, s_k, and ``rest``, the mean square of the singular values behind it. Random
+    numbers have 0.25 s_k^2 there or more, values that go down as 1 / i or as its root less than
+    a tenth.
+    """
+    return rest > 0.22 * value**2

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from trsvd._arrays.arrays import Array, Arrays, HostArray, is_array
-from trsvd._errors import NotConverged, Status, warn_caller
+from trsvd._errors import Status, warn_caller
 from trsvd._krylov.batched import HOST_STACK_UP_TO, STACK_UP_TO, Settled, Stack
 from trsvd._plan.precision import are_moderate
 from trsvd._solve.driver import Request
 from trsvd._solve.problem import check_start, size_of_start
-from trsvd._solve.result import Completeness, Subspace, SVDResult
-from trsvd._solve.select import select_method
-from trsvd._validate import check_cap, check_k, check_rng, check_tol, named_method
+from trsvd._solve.result import Completeness, NotConverged, Subspace, SVDResult
+from trsvd._solve.select import named_method, select_method
+from trsvd._validate import check_cap, check_k, check_rng, check_tol
 from trsvd.methods import Direct, Method
 
 Single = Callable[[Array, Any, np.random.Generator], SVDResult]

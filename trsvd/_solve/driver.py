@@ -14,7 +14,7 @@ import numpy as np
 from trsvd._arrays.arrays import Array, HostArray
 from trsvd._arrays.dtypes import describe, dtype_name
 from trsvd._compiled.threads import one_blas_thread
-from trsvd._errors import NotConverged, Status, warn_caller
+from trsvd._errors import Status, warn_caller
 from trsvd._krylov.rayleigh_ritz import (
     Ritz,
     orthogonality_loss,
@@ -24,7 +24,7 @@ from trsvd._krylov.rayleigh_ritz import (
 )
 from trsvd._krylov.stopping import Energy, Gap, Residual, Values
 from trsvd._solve.problem import Problem, State
-from trsvd._solve.result import Completeness, Info, SVDResult
+from trsvd._solve.result import Completeness, Info, NotConverged, SVDResult
 from trsvd._solve.verify import check_completeness, check_fits, check_spectrum, second_look
 from trsvd._validate import check_cap
 from trsvd.methods import Direct, Method, Run

@@ -14,8 +14,8 @@ from trsvd._arrays.arrays import Array, Arrays, HostArray, is_array
 from trsvd._arrays.dtypes import describe, is_numeric, split_power
 from trsvd._plan.precision import are_moderate
 from trsvd._solve.result import Subspace, SVDResult
-from trsvd._solve.select import select_method
-from trsvd._validate import check_rng, is_seed, named_method
+from trsvd._solve.select import named_method, select_method
+from trsvd._validate import check_rng, is_seed
 from trsvd.methods import Method, Run
 from trsvd.operators import AdjointOperator, as_operator
 from trsvd.operators.base import MatrixOperator

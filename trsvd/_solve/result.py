@@ -215,3 +215,20 @@ class Info:
     def triplets(self) -> tuple[Array, Array, Array]:
         """The triplets that the run would return now: U, S, Vh. No product, but some work."""
         return self._triplets()
+
+
+class NotConverged(RuntimeError):  # noqa: N818 - the name says what happened
+    """Raised instead of `ConvergenceWarning` with ``on_failure="raise"``.
+
+    Attributes
+    ----------
+    result : SVDResult
+        The best triplets found, each with its residual.
+    """
+
+    def __init__(self, message: str, result: SVDResult) -> None:
+        super().__init__(message)
+        self.result = result
+
+    def __reduce__(self) -> tuple[type[NotConverged], tuple[str, SVDResult]]:
+        return NotConverged, (str(self), self.result)

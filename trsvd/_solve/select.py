@@ -11,9 +11,10 @@ from trsvd._arrays.arrays import is_array
 from trsvd._arrays.dtypes import is_sparse
 from trsvd._compiled import kernels
 from trsvd._validate import check_cap, check_k, check_tol
-from trsvd.methods import Direct, Method, ThickRestartLanczos
-from trsvd.operators.base import MatrixOperator, as_operator
+from trsvd.methods import METHODS, Direct, Method, ThickRestartLanczos
+from trsvd.operators.base import MatrixOperator
 from trsvd.operators.gram import is_worth_forming, stays_in_cache
+from trsvd.operators.products import as_operator
 
 # Up to this min(m, n) a dense factorization takes about as long as a few dozen Lanczos steps.
 SMALL = 500
@@ -219,3 +220,17 @@ def _has_compiled_steps(op: MatrixOperator, tol: float) -> bool:
     """Whether there are compiled Lanczos steps on the Gram operator, and half of the digits do."""
     eps = float(np.finfo(np.float64).eps)
     return kernels() is not None and op.rows_in_memory() is not None and tol >= 1000 * eps
+
+
+def named_method(method: str | Method) -> Method:
+    if isinstance(method, str):
+        if method not in METHODS:
+            raise ValueError(
+                f"method={method!r} is not known; name one of {sorted(METHODS)} or pass an object"
+            )
+        return METHODS[method]()
+    if isinstance(method, type) or not isinstance(method, Method):
+        raise TypeError(
+            f"method={method!r}; pass a name of {sorted(METHODS)} or an object, as trsvd.Direct()"
+        )
+    return method

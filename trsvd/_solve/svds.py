@@ -12,12 +12,12 @@ import numpy as np
 from trsvd._arrays.admit import admitted
 from trsvd._arrays.arrays import HostArray
 from trsvd._arrays.dtypes import dtype_name
-from trsvd._errors import NotConverged, warn_caller
+from trsvd._errors import warn_caller
 from trsvd._krylov.stopping import Energy, Residual, Values
 from trsvd._solve.batch import is_batch, svds_of_batch
 from trsvd._solve.driver import Callback, GaveWay, OnFailure, Request, Verify, solve
 from trsvd._solve.problem import Problem
-from trsvd._solve.result import SVDResult
+from trsvd._solve.result import NotConverged, SVDResult
 from trsvd._solve.select import SMALL, suits_direct
 from trsvd._solve.verify import FINE_ETA
 from trsvd._validate import check_k, check_number, check_tol

@@ -14,10 +14,11 @@ from trsvd._arrays.admit import admitted
 from trsvd._arrays.arrays import Array, Arrays, is_array
 from trsvd._arrays.dtypes import describe, split_power
 from trsvd._errors import Status
+from trsvd._oracles.options import Options
 from trsvd._oracles.polar import whole_method
 from trsvd._oracles.result import DenseTerm, LMOResult
-from trsvd._validate import named_method
-from trsvd.balls.base import Ball, Options
+from trsvd._solve.select import named_method
+from trsvd.balls.base import Ball
 from trsvd.polar.methods import PolarIteration
 
 # Powers of two that the largest entry may be, up and down, and squares stay in range of float32.

@@ -15,11 +15,12 @@ from trsvd._arrays.arrays import HostArray, is_array
 from trsvd._arrays.dtypes import describe, is_sparse, split_power
 from trsvd._oracles.batched import all_leading_pairs
 from trsvd._oracles.leading_pairs import LeadingPairs, leading_pairs
+from trsvd._oracles.options import Options
 from trsvd._oracles.polar import polar_minimizer, whole_method
 from trsvd._oracles.result import LMOResult, LowRankTerm
 from trsvd._solve.svds import leading_values, singular_values
 from trsvd._validate import check_number
-from trsvd.balls.base import Ball, Options
+from trsvd.balls.base import Ball
 from trsvd.operators import as_operator
 from trsvd.operators.counting import Metered
 from trsvd.polar.methods import PolarIteration

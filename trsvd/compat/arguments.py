@@ -13,12 +13,13 @@ import scipy.sparse.linalg
 from trsvd._arrays.admit import admitted
 from trsvd._arrays.arrays import Array, is_array
 from trsvd._arrays.dtypes import COMPUTE, describe, dtype_name, is_sparse
-from trsvd._errors import NotConverged, Status
-from trsvd._solve.result import Subspace, SVDResult
+from trsvd._errors import Status
+from trsvd._solve.result import NotConverged, Subspace, SVDResult
 from trsvd._solve.svds import svds
 from trsvd._solve.verify import FINE_ETA
 from trsvd.methods import Method
-from trsvd.operators.base import MatrixOperator, as_operator
+from trsvd.operators.base import MatrixOperator
+from trsvd.operators.products import as_operator
 
 SOLVERS = ("arpack", "lobpcg", "propack")
 NORMALIZERS = ("auto", "QR", "LU", "none")

@@ -14,8 +14,8 @@ import sklearn.utils.validation
 from sklearn.utils._param_validation import StrOptions
 
 from trsvd._arrays.arrays import HostArray
-from trsvd._errors import NotConverged, warn_caller
-from trsvd._solve.result import SVDResult
+from trsvd._errors import warn_caller
+from trsvd._solve.result import NotConverged, SVDResult
 from trsvd.compat.arguments import check_svds, explain, generator, raise_tol
 from trsvd.compat.scipy import NoConvergence
 from trsvd.compat.sklearn import leading

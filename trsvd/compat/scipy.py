@@ -9,8 +9,8 @@ import numpy as np
 import scipy.sparse.linalg
 
 from trsvd._arrays.arrays import Array, Arrays, HostArray, is_array
-from trsvd._errors import NotConverged, Status, warn_caller
-from trsvd._solve.result import Subspace, SVDResult
+from trsvd._errors import Status, warn_caller
+from trsvd._solve.result import NotConverged, Subspace, SVDResult
 from trsvd._solve.select import select_method
 from trsvd._solve.svds import svds
 from trsvd.compat.arguments import Asked, check_svds, explain, generator, raise_tol

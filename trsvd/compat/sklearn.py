@@ -9,8 +9,8 @@ import scipy.sparse
 
 from trsvd._arrays.arrays import Array
 from trsvd._arrays.dtypes import is_sparse
-from trsvd._errors import NotConverged, warn_caller
-from trsvd._solve.result import SVDResult
+from trsvd._errors import warn_caller
+from trsvd._solve.result import NotConverged, SVDResult
 from trsvd._solve.svds import svds
 from trsvd.compat.arguments import (
     NORMALIZERS,

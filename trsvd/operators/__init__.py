@@ -7,13 +7,14 @@ one through `as_operator`.
 
 from __future__ import annotations
 
-from trsvd.operators.base import MatrixLike, MatrixOperator, as_operator, check_adjoint
+from trsvd.operators.base import MatrixLike, MatrixOperator
 from trsvd.operators.combinators import (
     AdjointOperator,
     CenteredOperator,
     LowRankUpdate,
     SumOperator,
 )
+from trsvd.operators.products import as_operator, check_adjoint
 
 __all__ = [
     "AdjointOperator",

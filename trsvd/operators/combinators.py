@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from trsvd._arrays.arrays import Array, Arrays
-from trsvd.operators.base import MatrixOperator, as_operator
+from trsvd.operators.base import MatrixOperator
+from trsvd.operators.products import as_operator
 
 
 class AdjointOperator(MatrixOperator):

@@ -35,7 +35,7 @@ _PAIRS = ((0.7, 0.4), (-0.3, 0.9), (0.6, -1.1), (1.3, 0.8))
 # Steps from a vector to its neighbours. Several are tried: where A x is only rounding, some steps
 # do not change it.
 _NEIGHBOURS = (1.0, -1.0, 0.5, -0.5, 0.75, -0.75, 0.625, -0.625)
-# See `trsvd.operators.base._Products.way`.
+# See `trsvd.operators.products._Products.way`.
 _WAYS = ("both", "columns", "blocks")
 
 

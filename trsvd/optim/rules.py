@@ -13,18 +13,19 @@ from typing import Any
 
 from trsvd._validate import check_flag
 from trsvd.balls import Ball, FrobeniusBall, KyFanDualBall, MaxBall, NuclearBall, SpectralBall
-from trsvd.balls.families import (
-    FFanionBall,
-    SFanionBall,
-    f_muon_ball,
-    muon_method,
-    muon_scaling,
-    s_muon_ball,
-)
+from trsvd.balls.families import FFanionBall, SFanionBall, f_muon_ball, s_muon_ball
 from trsvd.methods import Method
 from trsvd.optim.diagnostics import Diagnostics
 from trsvd.optim.dion_normuon import DionDescent, RowNormalization
-from trsvd.optim.oracles import BallOracle, FStarOracle, Oracle, RegularizedOracle, row_oracle
+from trsvd.optim.oracles import (
+    BallOracle,
+    FStarOracle,
+    Oracle,
+    RegularizedOracle,
+    muon_method,
+    muon_scaling,
+    row_oracle,
+)
 from trsvd.optim.transforms import (
     Descent,
     LastOnly,

@@ -7,17 +7,23 @@ exactly the products that this took. The exact triplets are computed beforehand,
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import itertools
+import json
 import math
+import os
+import platform
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import trsvd
 from trsvd._arrays.arrays import Array, Arrays, _namespace
 from trsvd._arrays.dtypes import is_sparse
 from trsvd._errors import ConvergenceWarning
@@ -25,7 +31,7 @@ from trsvd._solve.result import Info
 from trsvd._solve.svds import svds
 from trsvd.methods import METHODS, Direct, Method, RandomizedSVD, ThickRestartLanczos
 from trsvd.polar import newton_schulz, newton_schulz_iterates, newton_schulz_matvecs
-from trsvd.reports import check_plot, machine, plot, to_json
+from trsvd.reports import check_plot, machine
 from trsvd.table.matrices import (
     LARGE,
     PAPER,
@@ -441,3 +447,61 @@ def _wait_for(X: Any) -> None:
     """Wait for what a device still computes: nothing reads a value before it is there."""
     if not is_sparse(X):
         Arrays.of_array(X).get(X[:1, :1] + 0)
+
+
+def to_json(rows: Iterable[Row], about: dict[str, Any]) -> str:
+    """``{"rows": [...], "machine": {...}}``.
+
+    Parameters
+    ----------
+    rows : iterable of Row
+        What was measured.
+    about : dict
+        On what; see `machine`.
+
+    Returns
+    -------
+    str
+        JSON, indented.
+    """
+    record = {"rows": [row.as_dict() for row in rows], "machine": about}
+    return json.dumps(record, indent=2, allow_nan=False) + "\n"
+
+
+def plot(rows: Sequence[Row], path: str | Path) -> None:
+    """Draw err1 against products and against seconds, one curve a method.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        One pair of panels for each matrix, k and seed.
+    path : str or Path
+        File to write; its ending says the format.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    Figure = figure_class()
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.matrix, row.size, row.k, row.seed), []).append(row)
+    figure = Figure(figsize=(10, 3.4 * max(1, len(groups))), layout="constrained")
+    panels = figure.subplots(max(1, len(groups)), 2, squeeze=False)
+    names = list(dict.fromkeys(row.method for row in rows))
+    colors = {name: f"C{i % 10}" for i, name in enumerate(names)}
+    for (left, right), ((matrix, size, k, _), members) in zip(panels, groups.items(), strict=False):
+        for row in members:
+            # What jumps far below the target lies on the lower edge: the way there is to be seen.
+            errors = [max(point.err1, row.target / 100) for point in row.curve]
+            marker = "." if len(errors) > 1 else "v"
+            style = {"label": row.method, "color": colors[row.method], "marker": marker}
+            left.plot([point.matvecs for point in row.curve], errors, **style)
+            right.plot([point.seconds for point in row.curve], errors, **style)
+        for panel, label in ((left, "products with A or its adjoint"), (right, "seconds")):
+            panel.set(xscale="log", yscale="log", xlabel=label, ylabel="err1")
+            panel.set_title(f"{matrix}, {size[0]} x {size[1]}, k = {k}", fontsize="medium")
+            panel.axhline(members[0].target, color="0.6", lw=0.8, ls="--")
+            panel.legend(fontsize="small")
+    figure.savefig(path, dpi=150)

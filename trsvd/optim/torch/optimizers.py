@@ -13,14 +13,7 @@ from trsvd._arrays.arrays import Arrays
 from trsvd._errors import warn_caller
 from trsvd._validate import check_number
 from trsvd.balls import Ball, FrobeniusBall, KyFanDualBall, MaxBall, NuclearBall, SpectralBall
-from trsvd.balls.families import (
-    FFanionBall,
-    SFanionBall,
-    f_muon_ball,
-    muon_method,
-    muon_scaling,
-    s_muon_ball,
-)
+from trsvd.balls.families import FFanionBall, SFanionBall, f_muon_ball, s_muon_ball
 from trsvd.optim.dion_normuon import (
     check_beta2,
     check_eps,
@@ -34,6 +27,8 @@ from trsvd.optim.oracles import (
     FStarOracle,
     Oracle,
     RegularizedOracle,
+    muon_method,
+    muon_scaling,
     row_oracle,
 )
 from trsvd.optim.schedules import check_rank

@@ -1,0 +1,44 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from trsvd._solve.problem import check_start
+from trsvd._validate import check_number, check_rng, check_tol, is_seed
+from trsvd.methods import Method
+from trsvd.polar.methods import PolarIteration
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `Ball.lmo`, together."""
+
+    gap: float | None
+    tol: float | None
+    start: Any
+    method: str | Method | PolarIteration | None
+    rng: int | np.random.Generator | None
+    certify: bool | str
+
+    def __post_init__(self) -> None:
+        if self.gap is not None and self.tol is not None:
+            raise ValueError(
+                f"gap={self.gap} and tol={self.tol} are both given; ask for one of them"
+            )
+        if self.gap is not None and not 0 < check_number("gap", self.gap) < 1:
+            raise ValueError(f"gap={self.gap}; a relative gap is a number between 0 and 1")
+        if self.certify not in (True, False, "probable"):
+            raise ValueError(f"certify={self.certify!r}; it is True, False or 'probable'")
+        check_tol(self.tol, 0.0)
+        if not (self.rng is None or is_seed(self.rng) or isinstance(self.rng, np.random.Generator)):
+            check_rng(self.rng)
+        if self.start is not None:
+            check_start(self.start, None)
+
+    def as_arguments(self) -> dict[str, Any]:
+        """As keyword arguments."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
