@@ -1,8 +1,8 @@
 """Judges of answers by NumPy's LAPACK in double precision: every stop, every ball, every norm.
 
 What a result claims is compared with the exact singular values and with products of the matrix in
-double precision; nothing that the library computed is taken for the truth. `reliability.judge` judges
-k leading triplets; the judges here add what the other stops claim.
+double precision; nothing that the library computed is taken for the truth. `reliability.judge`
+judges k leading triplets; the judges here add what the other stops claim.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from reliability.cases import Truth
-from reliability.judge import Finding, Outcome, Standard, judge_result, value_bound
 
 import trsvd
+from reliability.cases import Truth
+from reliability.judge import Finding, Outcome, Standard, judge_result, value_bound
 
 # ---- stops -----------------------------------------------------------------------------------
 

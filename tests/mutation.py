@@ -38,39 +38,36 @@ PYTEST = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 DOUBLE = "not complex64 and not float32"
 CHOSEN = f"not torch and not strict and not cupy and {DOUBLE}"
 CHOSEN_OF = {
-    "_stack": f"strict and {DOUBLE}",  # NumPy goes another way
-    "_in_memory": "not complex64",
-    "_lanczos": "not torch and not strict and not cupy and not complex64",
+    "_oracles.batched": f"strict and {DOUBLE}",  # NumPy goes another way
+    "operators.gram": "not complex64",
+    "_krylov.gram_lanczos": "not torch and not strict and not cupy and not complex64",
 }
 
 # The tests of a module, those first that know it best: some seconds each.
-SPECTRAL = ("balls", "lmo_result", "lmo")
+SPECTRAL = ("balls", "result", "lmo")
+POLAR = ("polar_express", "polar", "spectral_methods")
 TESTS = {
-    "_columns": ("columns", "lanczos", "golub_kahan"),
-    "_orthonormalize": ("orthonormalize", "golub_kahan"),
-    "_golub_kahan": ("golub_kahan", "lanczos"),
-    "_lanczos": ("lanczos", "in_memory", "tolerance"),
-    "_ritz": ("ritz", "subspace", "golub_kahan"),
-    "_subspace": ("subspace", "spectral_methods"),
-    "_numba_kernels": ("numba_kernels",),
-    "_in_memory": ("in_memory", "tolerance"),
-    "_lapack": ("lapack", "orthonormalize", "in_memory"),
-    "_reductions": ("arrays", "orthonormalize"),
-    "_ball": SPECTRAL,
-    "_spectral_balls": (*SPECTRAL, "public_api"),
-    "_entrywise_balls": ("balls", "lmo_result"),
-    "_sum_gauge": ("sum_gauge", "balls"),
-    "_spectral_function": ("spectral_function", "balls"),
-    "_polar_lmo": ("polar_express", "polar", "spectral_methods", "lmo_result"),
-    "_polar_bounds": ("polar_express", "polar", "spectral_methods"),
-    "_polar_express": ("polar_express", "polar"),
-    "_polar_methods": ("polar_express", "polar", "spectral_methods"),
-    "_polynomials": ("polar", "polar_express"),
-    "polar": ("polar", "polar_express"),
-    "_leading": ("probable", "lmo", "balls", "warm_steps"),
-    "_stack": ("batches", "balls"),
-    "_probable": ("probable", "lmo"),
-    "_singular_values": ("balls", "norms"),
+    "_arrays.host_blas": ("host_blas", "basis", "gram"),
+    "_arrays.reductions": ("arrays", "basis"),
+    "_compiled.lanczos": ("numba_kernels",),
+    "_krylov.basis": ("columns", "basis", "gram_lanczos", "golub_kahan"),
+    "_krylov.golub_kahan": ("golub_kahan", "gram_lanczos"),
+    "_krylov.gram_lanczos": ("gram_lanczos", "gram", "tolerance"),
+    "_krylov.rayleigh_ritz": ("rayleigh_ritz", "subspace_iteration", "golub_kahan"),
+    "_krylov.subspace_iteration": ("subspace_iteration", "spectral_methods"),
+    "_oracles.batched": ("batches", "balls"),
+    "_oracles.bounds": ("bounds", "lmo"),
+    "_oracles.leading_pairs": ("bounds", "lmo", "balls", "warm_steps"),
+    "_oracles.polar": ("spectral_function", *POLAR, "result", "balls"),
+    "balls.base": SPECTRAL,
+    "balls.entrywise": ("balls", "result"),
+    "balls.spectral": (*SPECTRAL, "norms", "public_api"),
+    "balls.sum_gauge": ("sum_gauge", "balls"),
+    "operators.gram": ("gram", "tolerance"),
+    "polar.__init__": ("polar", "polar_express"),
+    "polar.bounds": POLAR,
+    "polar.methods": POLAR,
+    "polar.polynomials": POLAR,
 }
 
 
@@ -112,8 +109,12 @@ def _places(module: str) -> dict[tuple[int, int], list[tuple[str, int]]]:
     return places
 
 
+def _path(root: Path, module: str) -> Path:
+    return (root / "trsvd").joinpath(*module.split(".")).with_suffix(".py")
+
+
 def _text(module: str) -> str:
-    return (ROOT / "trsvd" / f"{module}.py").read_text(encoding="utf-8")
+    return _path(ROOT, module).read_text(encoding="utf-8")
 
 
 def _is_bare_star(text: str, start: tuple[int, int]) -> bool:
@@ -187,7 +188,8 @@ def _run(copy: Path, module: str, limit: int | None) -> tuple[int | None, str]:
         "PYTHONHASHSEED": "0",
     }
     environment = {name: value for name, value in environment.items() if value != "0"}
-    tests = [f"tests/test_{name}.py" for name in TESTS[module]]
+    found = {path.stem: path for path in (ROOT / "tests").rglob("test_*.py")}
+    tests = [str(found[f"test_{name}"].relative_to(ROOT)) for name in TESTS[module]]
 
     def restrict() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -248,7 +250,7 @@ class Trials:
 
     def _examine(self, mutant: Mutant) -> dict[str, object]:
         limit = self._limit(mutant.module)
-        path = self.copy / "trsvd" / f"{mutant.module}.py"
+        path = _path(self.copy, mutant.module)
         original = ROOT / "trsvd" / path.name
         began = time.perf_counter()
         try:

@@ -19,8 +19,10 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, HypothesisProvider
-from random_structure import Problem, examine, problems
-from structured_matrices import KINDS
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "asv_benchmarks"))  # for the judges
+from random_structure import Problem, examine, problems  # noqa: E402
+from structured_matrices import KINDS  # noqa: E402
 
 # The usual backend draws most examples as variations of one before; here each is independent.
 AVAILABLE_PROVIDERS["independent"] = HypothesisProvider

@@ -19,11 +19,11 @@ import scipy.sparse
 from checks import METHODS
 from hypothesis import strategies as st
 from judges import BALLS, OF_ENTRIES, judge_above, judge_ball, judge_energy, judge_norm
-from reliability.cases import Truth
-from reliability.judge import Finding, Outcome, judge_result
 from structured_matrices import KINDS, made_by
 
 import trsvd
+from reliability.cases import Truth
+from reliability.judge import Finding, Outcome, judge_result
 
 CAP = 3000
 NORMS: dict[str, Callable[[Any, int], float]] = {

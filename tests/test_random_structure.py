@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, event, given, settings
 from judges import BALLS, NORMS, judge_above, judge_ball, judge_energy, judge_norm
 from nightly import main
 from random_structure import Problem, examine, problems
-from reliability.cases import Truth
-from reliability.judge import Outcome
 from structured_matrices import GRAPHS, KINDS, Random, made_by
 
 import trsvd
+from reliability.cases import Truth
+from reliability.judge import Outcome
 from trsvd import svds, svds_above, svds_to_tolerance
 
 deterministic = settings(

@@ -21,9 +21,9 @@ from checks import (
     orthonormality,
     orthonormality_bound,
 )
-from reliability.cases import CASES
 
 import trsvd
+from reliability.cases import CASES
 from trsvd import ConvergenceWarning, svds, svds_above, svds_to_tolerance
 from trsvd._krylov.golub_kahan import GolubKahan
 from trsvd._krylov.rayleigh_ritz import rayleigh_ritz

@@ -1,10 +1,10 @@
-"""The command ``trsvd race``: speed against every installed peer."""
+"""``python -m race``: speed against every installed peer."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from race.display import (
     replace_table,
     summary_lines,
 )
-from trsvd.cli.arguments import UsageError, check_directory, positive
+from trsvd.cli.arguments import UsageError, check_directory, exit_code, positive
 from trsvd.reports import check_plot
 
 _ABOUT = """\
@@ -41,24 +41,27 @@ With --json results are kept as they come; the same command goes on where it was
 refuses a file that was measured on something else.
 
 examples:
-  trsvd race --list
-  trsvd race --quick
-  trsvd race --cells f32/gaussian-500x500 'f64/*/k5/*' --json race.json
-  trsvd race --threads 1,2 --json race.json --plot race.png
-  trsvd race --report --json race.json --markdown docs/performance.md
+  python -m race --list
+  python -m race --quick
+  python -m race --cells f32/gaussian-500x500 'f64/*/k5/*' --json race.json
+  python -m race --threads 1,2 --json race.json --plot race.png
+  python -m race --report --json race.json --markdown ../docs/performance.md
 """
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "race",
-        help="race against every installed peer, to the same accuracy",
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the arguments are ``sys.argv[1:]`` by default. Return the exit code."""
+    arguments = _parser().parse_args(argv)
+    return exit_code("race", lambda: _run(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m race",
         description=_ABOUT,
         epilog=_END,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=_run)
     what = parser.add_argument_group("what to run")
     what.add_argument(
         "--cells",
@@ -130,6 +133,7 @@ def add(commands: Any) -> None:
         help="ratios with intervals (needs matplotlib: the extra 'plot')",
     )
     out.add_argument("--details", action="store_true", help="show every competitor of each cell")
+    return parser
 
 
 def _threads(text: str) -> list[int]:
@@ -147,7 +151,7 @@ def _seconds(text: str) -> float:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """``trsvd race``."""
+    """Race, or report."""
     if arguments.report:
         return _report(arguments)
     cells = _cells(arguments)
@@ -303,3 +307,7 @@ def _finish(
             plot(records, arguments.plot)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,7 +2,7 @@
 
 `run` measures cells in processes of their own, with a number of threads that is set before any
 array library is there, and keeps what it finds in a file that it can go on from. The command is
-``trsvd race``.
+``python -m race``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from race.cells import Cell, all_cells, data_cells, matching, quick_cells
@@ -48,6 +49,7 @@ __all__ = [
 Progress = Callable[[str], None]
 
 _WORKER = "race.worker"
+_FOLDER = Path(__file__).parents[1]
 
 _PREPARING = 3600.0
 """Seconds that building a matrix and its exact values may take."""
@@ -248,6 +250,7 @@ class _Worker:
     def __init__(self, job: dict[str, Any], variables: dict[str, str]) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", _WORKER],
+            cwd=_FOLDER,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import trsvd
 from race.accuracy import Task
 from race.cells import Cell
 from race.competitors import DEFAULT, OWN, PEERS, REFERENCES, with_start
@@ -39,11 +40,10 @@ ROLES = {peer.name: peer.role for peer in (DEFAULT, *_OTHERS)}
 
 
 def sources() -> str:
-    """A digest of trsvd's modules but those of the race: what was measured."""
-    folder, digest = Path(__file__).parent, hashlib.sha256()
+    """A digest of trsvd's modules: what was measured."""
+    folder, digest = Path(trsvd.__file__).parent, hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
-        if "race" not in path.stem:
-            digest.update(path.read_bytes())
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 

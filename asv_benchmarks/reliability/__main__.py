@@ -1,20 +1,19 @@
-"""The command ``trsvd reliability``: the hard cases, before trsvd and its peers."""
+"""``python -m reliability``: the hard cases, before trsvd and its peers."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from race.display import replace_table
-
 from reliability import run as reliability
 from reliability.cases import CASES
 from reliability.competitors import contestants
 from reliability.judge import Outcome
-from trsvd.cli.arguments import UsageError, check_directory, seed
+from trsvd.cli.arguments import UsageError, check_directory, exit_code, seed
 
 _ABOUT = """\
 Put hard cases (multiple values, rank below k, breakdowns, extreme scales, starts that lead astray,
@@ -25,22 +24,25 @@ that it is not, or it is silently wrong. Exit code 1 if an answer of trsvd is si
 
 _END = """\
 examples:
-  trsvd reliability --list
-  trsvd reliability --who 'trlan*' 'kyfan*' --cases 'copies at' --reasons
-  trsvd reliability --markdown docs/reliability.md
+  python -m reliability --list
+  python -m reliability --who 'trlan*' 'kyfan*' --cases 'copies at' --reasons
+  python -m reliability --markdown ../docs/reliability.md
 """
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "reliability",
-        help="hard cases: right, says that it is not, or silently wrong; trsvd and its peers",
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the arguments are ``sys.argv[1:]`` by default. Return the exit code."""
+    arguments = _parser().parse_args(argv)
+    return exit_code("reliability", lambda: _run(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m reliability",
         description=_ABOUT,
         epilog=_END,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=_run)
     parser.add_argument(
         "--cases",
         nargs="+",
@@ -64,10 +66,11 @@ def add(commands: Any) -> None:
         metavar="FILE.md",
         help="put the tables into a file, between its marks",
     )
+    return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """``trsvd reliability``."""
+    """Run the cases that are asked for, and show what came."""
     known = [one.name for one in contestants()]
     names = reliability.chosen(arguments.who, known)
     cases = reliability.chosen(arguments.cases, list(CASES))
@@ -113,3 +116,7 @@ def _show(rows: list[list[str]]) -> None:
         ]
         print("  ".join(cells).rstrip())
     sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse.linalg
-from peers import solvers
 
 import trsvd
+from peers import solvers
 from reliability.cases import Case, Truth
 from reliability.judge import (
     Finding,

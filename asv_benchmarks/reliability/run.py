@@ -1,7 +1,7 @@
 """The hard cases, put before trsvd and every installed peer; what comes of it, as a table.
 
->>> from trsvd import reliability
->>> records = list(reliability.run(patterns=["rank 3*"], names=["auto", "kyfan_dual"]))
+>>> from reliability.run import run
+>>> records = list(run(patterns=["rank 3*"], names=["auto", "kyfan_dual"]))
 >>> {record.outcome.value for record in records}
 {'right'}
 """

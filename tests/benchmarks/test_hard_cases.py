@@ -1,6 +1,6 @@
 """Cases x methods x dtypes x libraries: every outcome is right, or says that it is not.
 
-The cases and the judgement are those of `trsvd reliability`. Here it is stated beside what must be
+The cases and the judgement are those of the reliability suite. Here it is stated beside what must be
 right, not only honest; silently wrong fails the test, whatever the case. Then faults: operators
 that raise, lie, or change.
 """
@@ -23,11 +23,11 @@ from checks import (
     exact_values,
     value_bound,
 )
+
 from reliability.cases import CASES, Truth
 from reliability.competitors import CAPS, oracles, own
 from reliability.judge import Outcome, judge_result
 from reliability.matrices import geometric, spectrum
-
 from trsvd import AdjointError, ConvergenceWarning, svds
 
 # What iterates without a Krylov space needs thousands of products where values hardly decay.

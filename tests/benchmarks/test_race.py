@@ -18,6 +18,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse
+
 from peers import solvers, trials, worker
 from peers.solvers import newton_schulz
 from race import matrices as subjects_module
@@ -58,7 +59,6 @@ from race.statistics import dropped, geometric_mean, median_interval, ratio_of, 
 from race.store import Mismatch, Results, header
 from race.timing import Ceilings, sample, timed
 from race.trials import Effort, Outcome, race_cell, tune
-
 from trsvd import cli
 from trsvd.polar import QUINTIC
 from trsvd.polar import newton_schulz as exact_newton_schulz

@@ -1,4 +1,4 @@
-"""The judgement of `trsvd reliability`: it lets what is right pass, and nothing else."""
+"""The judgement of the reliability suite: it lets what is right pass, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse
+
 from reliability import run as reliability
 from reliability.cases import CASES, Truth
 from reliability.competitors import Contestant, _peer, _scipy, backends, contestants, peers
@@ -23,7 +24,6 @@ from reliability.judge import (
     judge_update,
 )
 from reliability.run import Record
-
 from trsvd import Completeness, KyFanDualBall, Status, svds
 from trsvd.cli import main
 from trsvd.testing import matrix_with_spectrum

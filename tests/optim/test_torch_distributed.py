@@ -40,7 +40,7 @@ def run(case, folder, world=2, names=tuple(CLASSES)):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     here = Path(__file__).parent
-    paths = [str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]
+    paths = [str(here), str(here.parent), str(here.parents[1]), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(here / "torch_ranks.py"), case]
     logs = [folder / f"{case}-{rank}.log" for rank in range(world)]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import scipy.sparse
 from checks import METHODS, CountingOperator, assert_right
+
+import trsvd
 from reliability.cases import CASES
 from reliability.competitors import CAPS
 from reliability.judge import Outcome, judge_result
-
-import trsvd
 from trsvd import svds, svds_above, svds_to_tolerance
 from trsvd.testing import matrix_with_spectrum
 

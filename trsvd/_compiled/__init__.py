@@ -25,7 +25,7 @@ def kernels() -> Any:
 
 
 def shared_kernels() -> Any:
-    """The module `trsvd._compiled.lanczos_threaded`: loops for several threads, where there are `kernels`."""
+    """The loops for several threads, where there are `kernels`."""
     from trsvd._compiled import lanczos_threaded as _numba_shared
 
     return _numba_shared

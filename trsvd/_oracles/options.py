@@ -1,4 +1,4 @@
-"""TODO."""
+"""Options of `Ball.lmo`."""
 
 from __future__ import annotations
 

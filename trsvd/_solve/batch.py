@@ -274,10 +274,11 @@ def _starts(
         fits = tuple(start.shape[:-1]) == (*ahead, n) and start.shape[-1] > 0
     if not fits:
         given = "a result" if vectors is not start else "an array"
+        wanted = ", ".join(map(str, (*ahead, n, "p")))
         raise ValueError(
             f"start is {given} with vectors of shape {tuple(vectors.shape)}; for a batch of shape "
             f"{(*ahead, *shape)} pass the result of such a batch, or right vectors of shape "
-            f"{(*ahead, n, 'p')}".replace("'", "")
+            f"({wanted})"
         )
     if 0 not in tuple(vectors.shape):
         size_of_start(arrays, arrays.take(vectors))

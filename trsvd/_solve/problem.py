@@ -162,6 +162,7 @@ class Problem:
     def method_for(
         self, method: str | Method | None, k: int, tol: float, max_matvecs: int | None
     ) -> Method:
+        """Return the method of the state, the one that is named, or else a chosen one."""
         if self.state is not None:
             if method is not None and named_method(method) != self.state.method:
                 raise ValueError(

@@ -223,6 +223,7 @@ def _has_compiled_steps(op: MatrixOperator, tol: float) -> bool:
 
 
 def named_method(method: str | Method) -> Method:
+    """Return a method by its name, or the method itself; raise for anything else."""
     if isinstance(method, str):
         if method not in METHODS:
             raise ValueError(

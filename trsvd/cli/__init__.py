@@ -1,9 +1,8 @@
-"""The command line: ``trsvd table``, ``trsvd balls``, ``trsvd race``, ``trsvd reliability``."""
+"""The command line: ``trsvd table`` and ``trsvd balls``."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from race import __main__ as _race_command
-from reliability import __main__ as _reliability_command
 
 import trsvd
 from trsvd import table
 from trsvd.cli import arguments as _arguments
 from trsvd.cli import balls as _balls_command
-from trsvd.cli.arguments import UsageError, check_directory
+from trsvd.cli.arguments import UsageError, check_directory, exit_code
 from trsvd.cli.matrix_files import MatrixFileError, read_matrix
 from trsvd.table.display import Display, progress_on_stderr, title_of
 from trsvd.table.matrices import SHIPPED, momentum_matrix
@@ -45,24 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return 2
-    try:
-        return int(arguments.run(arguments))
-    except (UsageError, MatrixFileError, table.Undefined) as error:
-        return _fail(arguments, error, 2)
-    except table.Irreproducible as error:
-        return _fail(arguments, error, 1)
-    except KeyboardInterrupt:
-        return _fail(arguments, "interrupted", 130)
-    except BrokenPipeError:
-        # Whoever read the output has gone: keep the interpreter from writing the rest at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-
-
-def _fail(arguments: argparse.Namespace, error: object, code: int) -> int:
-    line = " ".join(str(error).split())
-    print(f"trsvd {arguments.command}: error: {line}", file=sys.stderr)
-    return code
+    return exit_code(
+        f"trsvd {arguments.command}",
+        lambda: int(arguments.run(arguments)),
+        refused=(MatrixFileError, table.Undefined),
+        failed=(table.Irreproducible,),
+    )
 
 
 # ---- arguments ------------------------------------------------------------------------------
@@ -76,8 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     _add_table(commands)
     _balls_command.add(commands)
-    _race_command.add(commands)
-    _reliability_command.add(commands)
     return parser
 
 

@@ -3,11 +3,49 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
 class UsageError(Exception):
     """What was asked for cannot be done; the message is one line."""
+
+
+def exit_code(
+    name: str,
+    run: Callable[[], int],
+    *,
+    refused: tuple[type[Exception], ...] = (),
+    failed: tuple[type[Exception], ...] = (),
+) -> int:
+    """Run a command and return its exit code; print errors in one line.
+
+    Parameters
+    ----------
+    name : str
+        Name of the command, for the error message.
+    run : callable
+        The command.
+    refused, failed : tuple of exception types
+        Errors that end the command with exit code 2 (besides `UsageError`), or 1.
+    """
+    unusable: tuple[type[Exception], ...] = (UsageError, *refused)
+    try:
+        return run()
+    except unusable as error:
+        message, code = str(error), 2
+    except failed as error:
+        message, code = str(error), 1
+    except KeyboardInterrupt:
+        message, code = "interrupted", 130
+    except BrokenPipeError:
+        # The reader of the output is gone: keep the interpreter from writing the rest at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    print(f"{name}: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
 
 
 def positive(text: str) -> int:

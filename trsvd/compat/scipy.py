@@ -12,7 +12,7 @@ from trsvd._arrays.arrays import Array, Arrays, HostArray, is_array
 from trsvd._errors import Status, warn_caller
 from trsvd._solve.result import NotConverged, Subspace, SVDResult
 from trsvd._solve.select import select_method
-from trsvd._solve.svds import svds
+from trsvd._solve.svds import svds as leading_triplets
 from trsvd.compat.arguments import Asked, check_svds, explain, generator, raise_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
 from trsvd.operators import AdjointOperator
@@ -224,7 +224,7 @@ def smallest(asked: Asked) -> tuple[Array, Array, Array]:
     if not (in_memory or (asked.rank <= DENSE_RANK and affordable)):
         return _by_lanczos(asked)
     method = Direct(route="svd")
-    U, S, Vh = svds(op, asked.rank, method=method, tol=asked.tol, on_failure="raise")
+    U, S, Vh = leading_triplets(op, asked.rank, method=method, tol=asked.tol, on_failure="raise")
     return U[:, -k:], S[-k:], Vh[-k:, :]
 
 
@@ -267,7 +267,7 @@ def _by_lanczos(asked: Asked) -> tuple[Array, Array, Array]:
     U, V = arrays.fix_phases(*((V, U) if flipped else (U, V)))
     triplets = arrays.hand_out(U), arrays.hand_out_values(S), arrays.hand_out(arrays.adjoint(V))
     if not (result.converged and bool(np.all(residuals <= tol))):
-        raise _failure(result, triplets, residuals)
+        raise _not_converged(result, triplets, residuals)
     return triplets
 
 
@@ -282,7 +282,7 @@ def _converged_or_not(op: MatrixOperator, asked: Asked, start: Array | None) -> 
         return error.result
 
 
-def _failure(
+def _not_converged(
     result: SVDResult, triplets: tuple[Array, Array, Array], residuals: HostArray
 ) -> NotConverged:
     """What to raise where the smallest triplets are not good enough."""

@@ -58,7 +58,7 @@ class RandomizedSVD:
     ) -> Run:
         """Start a run."""
         del tol
-        return SubspaceRun(
+        return _SubspaceRun(
             op,
             k,
             width=min(k + self.oversampling, op.shape[1]),
@@ -174,7 +174,7 @@ class _BlockKrylovRun(Run):
         return twin
 
 
-class SubspaceRun(Run):
+class _SubspaceRun(Run):
     """Subspace iteration.
 
     Parameters
@@ -249,8 +249,8 @@ class SubspaceRun(Run):
             self.subspace.widen(width, self.rng)
         self.finished = False
 
-    def copy(self) -> SubspaceRun:
-        twin = SubspaceRun.__new__(SubspaceRun)
+    def copy(self) -> _SubspaceRun:
+        twin = _SubspaceRun.__new__(_SubspaceRun)
         twin.__dict__.update(self.__dict__)
         twin.rng = deepcopy(self.rng)
         twin.subspace = self.subspace.copy()
@@ -290,7 +290,7 @@ class PowerIteration:
     ) -> Run:
         """Start a run."""
         del tol
-        return SubspaceRun(
+        return _SubspaceRun(
             op,
             k,
             width=k,

@@ -126,7 +126,7 @@ class InMemory(MatrixOperator):
         floor: float,
         largest: float,
     ) -> int:
-        """Lanczos steps; see `trsvd._compiled.lanczos.gram_lanczos`. Counts their products with A."""
+        """Lanczos steps, as `trsvd._compiled.lanczos.gram_lanczos`; counts products with A."""
         compiled = kernels()
         rest = (H, C, floor, largest)
         shared = self._shared_steps(width)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Arrays, sparse matrices and objects with products, as operators."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from trsvd._arrays.admit import admitted
 from trsvd._arrays.arrays import Array, Arrays, is_array
 from trsvd._arrays.dtypes import describe, dtype_name, is_sparse
+from trsvd.operators.base import MatrixOperator, _ArrayMatrix, _SparseMatrix
 from trsvd.operators.probe import probe, settle
 
 

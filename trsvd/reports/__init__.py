@@ -1,24 +1,18 @@
-"""What becomes of rows: JSON, a picture, and the machine that they were measured on."""
+"""Pictures, and the machine that times were measured on."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 import trsvd
-from trsvd.table import plot, to_json
 
-if TYPE_CHECKING:
-    from trsvd.table import Row
-
-__all__ = ["check_plot", "figure_class", "machine", "plot", "to_json"]
+__all__ = ["check_plot", "figure_class", "machine"]
 
 
 def machine(backend: str = "numpy", device: str | None = None) -> dict[str, Any]:

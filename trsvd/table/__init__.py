@@ -7,23 +7,19 @@ exactly the products that this took. The exact triplets are computed beforehand,
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import itertools
 import json
 import math
-import os
-import platform
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-import trsvd
 from trsvd._arrays.arrays import Array, Arrays, _namespace
 from trsvd._arrays.dtypes import is_sparse
 from trsvd._errors import ConvergenceWarning
@@ -31,7 +27,7 @@ from trsvd._solve.result import Info
 from trsvd._solve.svds import svds
 from trsvd.methods import METHODS, Direct, Method, RandomizedSVD, ThickRestartLanczos
 from trsvd.polar import newton_schulz, newton_schulz_iterates, newton_schulz_matvecs
-from trsvd.reports import check_plot, machine
+from trsvd.reports import check_plot, figure_class, machine
 from trsvd.table.matrices import (
     LARGE,
     PAPER,
