@@ -183,7 +183,7 @@ def _run(copy: Path, module: str, limit: int | None) -> tuple[int | None, str]:
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         # Compiled, every mutant of a kernel would take half a minute.
-        "NUMBA_DISABLE_JIT": str(int(module == "_numba_kernels")),
+        "NUMBA_DISABLE_JIT": str(int(module == "_compiled.lanczos")),
         "PYTHONDONTWRITEBYTECODE": str(int(limit is not None)),
         "PYTHONHASHSEED": "0",
     }

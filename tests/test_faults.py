@@ -15,7 +15,7 @@ from checks import METHODS, CountingOperator, assert_right, default_tol, value_b
 
 import trsvd
 from trsvd import AdjointError, ConvergenceWarning, KyFanDualBall, svds
-from trsvd._arrays.arrays import memory
+from trsvd._arrays import memory
 from trsvd.testing import matrix_with_spectrum
 
 A = matrix_with_spectrum(80, 70, 0.9 ** np.arange(70), rng=0)

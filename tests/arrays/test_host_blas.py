@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from trsvd._arrays.arrays import host_blas as _lapack
+from trsvd._arrays import host_blas as _lapack
 
 DTYPES = ["float32", "float64", "complex64", "complex128"]
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

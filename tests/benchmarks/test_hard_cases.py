@@ -1,7 +1,7 @@
 """Cases x methods x dtypes x libraries: every outcome is right, or says that it is not.
 
-The cases and the judgement are those of the reliability suite. Here it is stated beside what must be
-right, not only honest; silently wrong fails the test, whatever the case. Then faults: operators
+The cases and the judgement are those of the reliability suite. Here it is stated beside what must
+be right, not only honest; silently wrong fails the test, whatever the case. Then faults: operators
 that raise, lie, or change.
 """
 

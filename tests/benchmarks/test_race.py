@@ -19,10 +19,12 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from peers import solvers, trials, worker
+from peers import solvers
 from peers.solvers import newton_schulz
 from race import matrices as subjects_module
 from race import run as race
+from race import trials, worker
+from race.__main__ import main
 from race.accuracy import Task, judge
 from race.cells import Cell, all_cells, data_cells, matching, quick_cells
 from race.competitors import (
@@ -59,7 +61,6 @@ from race.statistics import dropped, geometric_mean, median_interval, ratio_of, 
 from race.store import Mismatch, Results, header
 from race.timing import Ceilings, sample, timed
 from race.trials import Effort, Outcome, race_cell, tune
-from trsvd import cli
 from trsvd.polar import QUINTIC
 from trsvd.polar import newton_schulz as exact_newton_schulz
 
@@ -1505,7 +1506,7 @@ def test_the_picture_is_drawn(tmp_path):
 
 
 def test_cells_are_listed(capsys):
-    assert cli.main(["race", "--list", "--cells", "k256"]) == 0
+    assert main(["--list", "--cells", "k256"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{dtype}/gaussian-1024x4096/k256/{target}"
         for dtype, targets in (
@@ -1527,7 +1528,7 @@ def test_cells_are_listed(capsys):
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(arguments, message, capsys):
-    assert cli.main(["race", *arguments]) == 2
+    assert main([*arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -1536,13 +1537,13 @@ def test_what_cannot_be_done_is_said_in_a_line(arguments, message, capsys):
 @pytest.mark.parametrize("text", ["0", "1,x", "", "1.5"])
 def test_numbers_of_threads_are_checked(text):
     with pytest.raises(SystemExit):
-        cli.main(["race", "--threads", text])
+        main(["--threads", text])
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "inf", "nan"])
 def test_numbers_of_seconds_are_checked(text, capsys):
     with pytest.raises(SystemExit):
-        cli.main(["race", "--seconds", text])
+        main(["--seconds", text])
     assert "is not a number of seconds" in capsys.readouterr().err
 
 
@@ -1552,11 +1553,11 @@ def test_efforts_and_a_new_file(tmp_path, scripted, capsys):
     Results(path, {**header(), "cpu": "another"}).add(record_of("gone"))
     scripts += [events_of(FULL[0])]
     arguments = ["--cells", FULL[0].name, "--json", str(path), "--seconds", "0.5"]
-    assert cli.main(["race", *arguments, "--fresh"]) == 0
+    assert main([*arguments, "--fresh"]) == 0
     assert jobs[0][0]["effort"]["seconds"] == 0.5
     assert [cell["name"] for cell in Results.open(path, header()).cells] == [FULL[0].name]
     assert FULL[0].name in capsys.readouterr().out
-    assert cli.main(["race", *arguments]) == 0
+    assert main([*arguments]) == 0
     assert "nothing was left to run" in capsys.readouterr().err
 
 
@@ -1567,7 +1568,7 @@ def test_threads_that_blas_does_not_take_end_the_command(tmp_path, scripted, cap
     results.use_threads(1, ["another blas"])
     results.add(record_of(FULL[1].name))
     scripts += [events_of(FULL[0])]
-    assert cli.main(["race", "--cells", FULL[0].name, "--json", str(path)]) == 2
+    assert main(["--cells", FULL[0].name, "--json", str(path)]) == 2
     assert "another blas" in capsys.readouterr().err
 
 
@@ -1575,7 +1576,7 @@ def test_progress_on_a_terminal_is_one_line(scripted, capsys, monkeypatch):
     _, scripts = scripted
     scripts += [events_of(CELLS[0])]
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert cli.main(["race", "--quick", "--cells", CELLS[0].name]) == 0
+    assert main(["--quick", "--cells", CELLS[0].name]) == 0
     shown = capsys.readouterr().err
     assert CELLS[0].name in shown
     assert "\n" not in shown
@@ -1587,7 +1588,7 @@ def test_a_table_that_cannot_be_written_is_said(tmp_path, scripted, capsys):
     scripts += [events_of(FULL[0])]
     (tmp_path / "table.md").write_text("no marks")
     arguments = ["--cells", FULL[0].name, "--markdown", str(tmp_path / "table.md")]
-    assert cli.main(["race", *arguments]) == 2
+    assert main([*arguments]) == 2
     assert "begin" in capsys.readouterr().err
     assert len(scripts) == 1  # before anything ran
 
@@ -1595,33 +1596,33 @@ def test_a_table_that_cannot_be_written_is_said(tmp_path, scripted, capsys):
 def test_a_report_of_nothing_leaves_the_table(tmp_path, capsys):
     path, table = tmp_path / "race.json", tmp_path / "table.md"
     Results(path, header()).add(record_of(RESIDUAL.name))
-    report = ["race", "--report", "--json", str(path), "--markdown", str(table)]
-    assert cli.main(report) == 0
+    report = ["--report", "--json", str(path), "--markdown", str(table)]
+    assert main(report) == 0
     before = table.read_text()
     for more in (["--cells", "nothing"], ["--threads", "2"]):
-        assert cli.main([*report, *more]) == 2
+        assert main([*report, *more]) == 2
         assert "has no such cells" in capsys.readouterr().err
     assert table.read_text() == before
-    assert cli.main([*report, "--threads", "1"]) == 0
+    assert main([*report, "--threads", "1"]) == 0
 
 
 def test_a_run_without_any_cell_fails(scripted, capsys):
     _, scripts = scripted
     why = {"event": "unavailable", "name": FULL[0].name, "why": "no matrix"}
     scripts += [[events_of(FULL[0])[0], why]]
-    assert cli.main(["race", "--cells", FULL[0].name]) == 1
+    assert main(["--cells", FULL[0].name]) == 1
     assert "no cell could be run" in capsys.readouterr().err
 
 
 def test_anew_and_again_exclude_each_other(tmp_path, capsys):
     arguments = ["--json", str(tmp_path / "race.json"), "--fresh", "--renew"]
-    assert cli.main(["race", *arguments]) == 2
+    assert main([*arguments]) == 2
     assert "give one of them" in capsys.readouterr().err
 
 
 def test_a_folder_without_spectra(tmp_path, capsys):
     np.save(tmp_path / "b.npy", np.ones((30, 20), np.float32))
-    assert cli.main(["race", "--list", "--data", str(tmp_path)]) == 2
+    assert main(["--list", "--data", str(tmp_path)]) == 2
     assert "spectra.npz" in capsys.readouterr().err
 
 
@@ -1630,7 +1631,7 @@ def test_the_command_draws(tmp_path, scripted, capsys):
     _, scripts = scripted
     scripts += [events_of(FULL[0])]
     path = tmp_path / "race.png"
-    assert cli.main(["race", "--cells", FULL[0].name, "--plot", str(path)]) == 0
+    assert main(["--cells", FULL[0].name, "--plot", str(path)]) == 0
     assert path.read_bytes().startswith(b"\x89PNG")
     assert FULL[0].name in capsys.readouterr().out
 
@@ -1654,7 +1655,7 @@ def test_a_file_that_cannot_be_replaced_stays_as_it_is(tmp_path, monkeypatch):
 def test_a_mismatch_ends_the_command(tmp_path, capsys):
     path = tmp_path / "race.json"
     Results(path, {**header(), "cpu": "another"}).add(record_of())
-    assert cli.main(["race", "--json", str(path), "--cells", "k256"]) == 2
+    assert main(["--json", str(path), "--cells", "k256"]) == 2
     assert "cpu: another there" in capsys.readouterr().err
 
 
@@ -1664,8 +1665,8 @@ def test_a_file_is_reported_wherever_it_was_measured(tmp_path, capsys):
     results = Results(path, {**header(), "cpu": "another machine"})
     results.add(record_of(cell.name, cell=cell.as_dict()))
     results.add(record_of(RESIDUAL.name))
-    arguments = ["race", "--report", "--json", str(path), "--markdown", str(table), "--details"]
-    assert cli.main([*arguments, "--cells", "data-anything"]) == 0
+    arguments = ["--report", "--json", str(path), "--markdown", str(table), "--details"]
+    assert main([*arguments, "--cells", "data-anything"]) == 0
     out = capsys.readouterr().out
     assert cell.name in out
     assert RESIDUAL.name not in out
@@ -1678,7 +1679,7 @@ def test_trsvd_that_misses_the_accuracy_fails_a_quick_run(scripted, capsys):
     script = events_of(CELLS[0])
     script[-1]["record"]["reached"] = False
     scripts += [script]
-    assert cli.main(["race", "--quick", "--cells", CELLS[0].name]) == 1
+    assert main(["--quick", "--cells", CELLS[0].name]) == 1
     assert "missed" in capsys.readouterr().out
 
 
@@ -1687,8 +1688,8 @@ def test_a_quick_run_from_end_to_end(tmp_path, capsys, monkeypatch):
     """Every kind of cell, in a real process; accuracy only."""
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     path = tmp_path / "race.json"
-    arguments = ["race", "--quick", "--cache", str(tmp_path / "cache"), "--json", str(path)]
-    assert cli.main(arguments) == 0
+    arguments = ["--quick", "--cache", str(tmp_path / "cache"), "--json", str(path)]
+    assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     names = [cell.name for cell in quick_cells()]
     assert [line.split(":")[0] for line in lines] == names
@@ -1701,7 +1702,7 @@ def test_a_quick_run_from_end_to_end(tmp_path, capsys, monkeypatch):
     installed = {peer.name for peer in PEERS if peer.installed()}
     seen = {one["name"] for cell in cells for one in cell["competitors"]}
     assert installed <= seen
-    assert cli.main(arguments) == 0
+    assert main(arguments) == 0
     assert capsys.readouterr().out == ""
     assert sys.stdout.writable()
 

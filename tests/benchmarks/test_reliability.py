@@ -12,6 +12,7 @@ import pytest
 import scipy.sparse
 
 from reliability import run as reliability
+from reliability.__main__ import main
 from reliability.cases import CASES, Truth
 from reliability.competitors import Contestant, _peer, _scipy, backends, contestants, peers
 from reliability.judge import (
@@ -25,7 +26,6 @@ from reliability.judge import (
 )
 from reliability.run import Record
 from trsvd import Completeness, KyFanDualBall, Status, svds
-from trsvd.cli import main
 from trsvd.testing import matrix_with_spectrum
 
 K = 4
@@ -283,7 +283,6 @@ def test_descending_order():
 def test_the_command(capsys, tmp_path):
     path, page = tmp_path / "out.json", tmp_path / "page.md"
     argv = [
-        "reliability",
         "--cases",
         "rank 3, wide",
         "unitary",
@@ -306,30 +305,30 @@ def test_the_command(capsys, tmp_path):
 
 def test_the_command_fails_where_trsvd_is_wrong(capsys, monkeypatch):
     bad = [Contestant("auto", "method", lambda *a: Finding(Outcome.WRONG, "on purpose"))]
-    for module in ("reliability", "_reliability_command"):
-        monkeypatch.setattr(f"trsvd.{module}.contestants", lambda: bad)
-    assert main(["reliability", "--cases", "1 x 1", "--reasons"]) == 1
+    for module in ("run", "__main__"):
+        monkeypatch.setattr(f"reliability.{module}.contestants", lambda: bad)
+    assert main(["--cases", "1 x 1", "--reasons"]) == 1
     assert "silently wrong: on purpose" in capsys.readouterr().out
 
 
 def test_a_page_without_marks_is_not_written(capsys, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("mine")
-    argv = ["reliability", "--cases", "1 x 1", "--who", "auto", "--markdown", str(page)]
+    argv = ["--cases", "1 x 1", "--who", "auto", "--markdown", str(page)]
     assert main(argv) == 2
     assert "begin" in capsys.readouterr().err
     assert page.read_text() == "mine"
 
 
 def test_the_command_lists(capsys):
-    assert main(["reliability", "--list"]) == 0
+    assert main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {*CASES, *(one.name for one in contestants())} <= set(lines)
 
 
 def test_a_name_that_nobody_has(capsys):
-    assert main(["reliability", "--cases", "no such case"]) == 2
-    assert main(["reliability", "--who", "nobody"]) == 2
+    assert main(["--cases", "no such case"]) == 2
+    assert main(["--who", "nobody"]) == 2
     assert "nothing is called so" in capsys.readouterr().err
 
 

@@ -22,7 +22,7 @@ import scipy.sparse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trsvd._arrays.arrays import memory
+from trsvd._arrays import memory
 from trsvd.cli.matrix_files import MatrixFileError, read_matrix
 
 A = np.random.default_rng(0).standard_normal((12, 9)).round(3)

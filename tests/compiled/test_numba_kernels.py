@@ -1,4 +1,4 @@
-"""The loops of `_numba_kernels` as Python runs them, and the Lanczos steps as they are compiled.
+"""The loops of `_compiled.lanczos` as Python runs them, and the Lanczos steps as they are compiled.
 
 What is compiled can be seen only through its results, and reads past the end of an array without a
 word; as plain Python the same lines are seen by coverage, and are told when they do.

@@ -15,7 +15,6 @@ import scipy.sparse as sp
 
 import trsvd
 from trsvd._compiled import kernels, shared_kernels
-from trsvd._compiled import threads as _threaded_lanczos
 from trsvd._compiled import threads as _threads
 from trsvd._compiled.threads import (
     blas_rests,
@@ -34,10 +33,10 @@ compiled = pytest.mark.skipif(kernels() is None, reason="Numba is not installed"
 def three_threads(monkeypatch):
     """Three threads, and no matrix too small for them."""
     monkeypatch.setattr(_threads, "threads", lambda: 3)
-    monkeypatch.setattr(_threaded_lanczos, "threads_now", lambda: 3)
+    monkeypatch.setattr(_threads, "threads_now", lambda: 3)
     for kind in ("BYTES", "ENTRIES"):
-        monkeypatch.setattr(_threaded_lanczos, f"_PART_{kind}", 1)
-        monkeypatch.setattr(_threaded_lanczos, f"_LEAST_{kind}_BESIDE", 0)
+        monkeypatch.setattr(_threads, f"_PART_{kind}", 1)
+        monkeypatch.setattr(_threads, f"_LEAST_{kind}_BESIDE", 0)
     _threads._pool.cache_clear()
     yield
     _threads._pool.cache_clear()
@@ -103,17 +102,17 @@ AFTER_THE_MAIN_THREAD = """
 import atexit, threading
 import numpy as np
 import trsvd
-from trsvd import _threaded_lanczos, _threads
+from trsvd._compiled import threads
 
-_threads.threads = _threaded_lanczos.threads_now = lambda: 3  # on a machine with fewer, too
-_threaded_lanczos._PART_BYTES, _threaded_lanczos._LEAST_BYTES_BESIDE = 1, 0
+threads.threads = threads.threads_now = lambda: 3  # on a machine with fewer, too
+threads._PART_BYTES, threads._LEAST_BYTES_BESIDE = 1, 0
 A = np.random.default_rng(0).standard_normal((400, 300)) * 0.9 ** np.arange(300)
 S = np.linalg.svd(A, compute_uv=False)[:3]
 
 def work():
     if threading.current_thread() is not threading.main_thread():
         threading.main_thread().join(60)
-    assert _threads.together(lambda: 7, lambda: None, 2) == 7
+    assert threads.together(lambda: 7, lambda: None, 2) == 7
     found = trsvd.svds(A, 3, method=trsvd.ThickRestartLanczos(gram=True), tol=1e-8, rng=0)
     assert np.abs(found.S - S).max() <= 1e-8 * S[0]  # each is within its residual
     print("right", flush=True)
@@ -156,7 +155,7 @@ def one_step(steps, n: int, width: int, precision: str, gram: np.ndarray) -> Non
 @pytest.mark.parametrize("rows", [5, 64, 71])
 def test_products(three_threads, monkeypatch, rows, dtype, precision, width, helpers):
     if not helpers:
-        monkeypatch.setattr(_threaded_lanczos, "together", lambda lead, *_: lead())
+        monkeypatch.setattr(_threads, "together", lambda lead, *_: lead())
     rng = np.random.default_rng(rows)
     M = rng.standard_normal((rows, 37)).astype(dtype)
     exact = M.astype(float)
@@ -219,7 +218,7 @@ def test_a_helper_that_is_forgotten_leaves_by_itself():
 
 @pytest.mark.parametrize(("sparse", "part"), [(False, 4 << 20), (True, 1 << 16)])
 def test_no_more_threads_than_there_is_work_for(monkeypatch, sparse, part):
-    monkeypatch.setattr(_threaded_lanczos, "threads_now", lambda: 64)
+    monkeypatch.setattr(_threads, "threads_now", lambda: 64)
     found = [sharing_threads(n * part, sparse=sparse, beside=False) for n in (0, 1, 2, 9, 99)]
     assert found == [1, 1, 2, 9, 64]
     assert sharing_threads(2 * part, sparse=sparse, beside=True) == 1

@@ -207,5 +207,5 @@ def test_the_impression_of_many_triplets(backend: Any, power: float, w: int, rng
         basis.expand(problem.op)
     _, value, rest = basis.impression(k)
     true = float(np.mean(np.arange(k + 1.0, 401) ** (-2 * power)))
-    assert 0.6 < value * k**power < 1.6
-    assert 0.7 < rest / true < 1.4
+    assert 0.5 < value * k**power < 2  # a rule for plans: an octave either way
+    assert 0.6 < rest / true < 1.6

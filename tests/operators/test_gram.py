@@ -273,7 +273,7 @@ def test_without_numba_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TRSVD_COMPILED", "0")
     assert load() is None
     monkeypatch.setenv("TRSVD_COMPILED", "1")
-    monkeypatch.delattr(trsvd, "_numba_kernels", raising=False)
+    monkeypatch.delattr(trsvd._compiled, "lanczos", raising=False)
     monkeypatch.setitem(sys.modules, "trsvd._compiled.lanczos", None)
     assert load() is None
 
