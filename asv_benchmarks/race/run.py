@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import trsvd
 from race.cells import Cell, all_cells, data_cells, matching, quick_cells
 from race.matrices import Places, default_cache
 from race.statistics import Summary, summarize
@@ -90,6 +91,9 @@ def environment(threads: int, outer: Mapping[str, str] | None = None) -> dict[st
     found = dict(os.environ if outer is None else outer)
     for name in _SLOWING:
         found.pop(name, None)
+    # The trsvd of this process, wherever another one may be installed.
+    paths = [str(Path(trsvd.__file__).parents[1]), found.get("PYTHONPATH", "")]
+    found["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return {**found, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
 
 

@@ -23,7 +23,7 @@ from trsvd.operators.products import as_operator
 torch = pytest.importorskip("torch")
 # torch warns once a process of compressed layouts, and of tensors that are not checked.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Sparse .* tensor support:UserWarning"),
     pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning"),
 ]
 

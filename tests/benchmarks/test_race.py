@@ -912,6 +912,8 @@ def test_a_worker_reads_its_job_and_prints_events_only(tmp_path):
     }
     done = subprocess.run(
         [sys.executable, "-m", race._WORKER],
+        cwd=race._FOLDER,
+        env=race.environment(1),
         input=json.dumps(job),
         capture_output=True,
         text=True,

@@ -406,6 +406,7 @@ def test_a_loaded_blas_is_known():
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks elsewhere are not safe")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*_at_fork:pytest.PytestUnraisableExceptionWarning")  # JAX's
 def test_a_child_has_threads_of_its_own(three_threads):
     together(lambda: None, lambda: None, 2)
     context = multiprocessing.get_context("fork")
