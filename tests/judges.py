@@ -175,8 +175,8 @@ def _modulus(X: np.ndarray) -> np.ndarray:
 
 # A function of (X, s, k) for each norm, s the singular values of X.
 NORMS: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
-    "ky_fan": lambda X, s, k: float(s[:k].sum()),
-    "ky_fan_dual": lambda X, s, k: max(float(s[0]), float(s.sum()) / min(k, len(s))),
+    "kyfan": lambda X, s, k: float(s[:k].sum()),
+    "kyfan_dual": lambda X, s, k: max(float(s[0]), float(s.sum()) / min(k, len(s))),
     "spectral": lambda X, s, k: float(s[0]),
     "nuclear": lambda X, s, k: float(s.sum()),
     "rms": lambda X, s, k: (X.shape[1] / X.shape[0]) ** 0.5 * float(s[0]),
@@ -194,8 +194,8 @@ NORMS: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
 # Balls by name: how they are made, and the names of their gauge and support function.
 BALLS: dict[str, tuple[Callable[[int], trsvd.balls.Ball], str, str]] = {
     "nuclear": (lambda k: trsvd.NuclearBall(), "nuclear", "spectral"),
-    "ky-fan-dual": (trsvd.KyFanDualBall, "ky_fan_dual", "ky_fan"),
-    "ky-fan": (trsvd.KyFanBall, "ky_fan", "ky_fan_dual"),
+    "ky-fan-dual": (trsvd.KyFanDualBall, "kyfan_dual", "kyfan"),
+    "ky-fan": (trsvd.KyFanBall, "kyfan", "kyfan_dual"),
     "spectral": (lambda k: trsvd.SpectralBall(), "spectral", "nuclear"),
     "rms": (lambda k: trsvd.RMSBall(), "rms", "rms dual"),
     "schatten 1.5": (lambda k: trsvd.SchattenBall(1.5), "schatten 1.5", "schatten 3"),
@@ -230,7 +230,7 @@ def judge_norm(truth: Truth, name: str, value: float, k: int, dtype: Any) -> Fin
     if not math.isfinite(value):
         return Finding(Outcome.NAN, f"{name} norm {value}")
     right = NORMS[name](truth.B, truth.s, k)
-    taken = k if "ky_fan" in name else 1
+    taken = k if "kyfan" in name else 1
     slack = Slack.of(truth, dtype, taken, None)
     allowed = math.sqrt(taken) * slack.value * unit(truth) + slack.rounding * right
     error = abs(math.ldexp(value, -truth.exponent) - right)

@@ -27,8 +27,8 @@ from reliability.judge import Finding, Outcome, judge_result
 
 CAP = 3000
 NORMS: dict[str, Callable[[Any, int], float]] = {
-    "ky_fan": trsvd.ky_fan_norm,
-    "ky_fan_dual": trsvd.ky_fan_dual_norm,
+    "kyfan": trsvd.kyfan_norm,
+    "kyfan_dual": trsvd.kyfan_dual_norm,
     "spectral": lambda X, k: trsvd.spectral_norm(X),
     "nuclear": lambda X, k: trsvd.nuclear_norm(X),
     "rms": lambda X, k: trsvd.rms_norm(X),

@@ -29,7 +29,7 @@ SHAPE = (4, 3)
 ACCURACY = 1e-6
 
 
-def ky_fan(X, k):
+def kyfan(X, k):
     """``s_1 + ... + s_k``, the k largest eigenvalues of the self-adjoint dilation."""
     m, n = SHAPE
     zero = [np.zeros((m, m)), np.zeros((n, n))]
@@ -45,9 +45,9 @@ BALLS = {
     "dual-2": (KyFanDualBall(2), lambda X: dual(X, 2)),
     "dual-3": (KyFanDualBall(3), lambda X: dual(X, 3)),
     "dual-5": (KyFanDualBall(5), lambda X: dual(X, 5)),
-    "kyfan-1": (KyFanBall(1), lambda X: ky_fan(X, 1)),
-    "kyfan-2": (KyFanBall(2), lambda X: ky_fan(X, 2)),
-    "kyfan-5": (KyFanBall(5), lambda X: ky_fan(X, 5)),
+    "kyfan-1": (KyFanBall(1), lambda X: kyfan(X, 1)),
+    "kyfan-2": (KyFanBall(2), lambda X: kyfan(X, 2)),
+    "kyfan-5": (KyFanBall(5), lambda X: kyfan(X, 5)),
     "nuclear": (NuclearBall(), cvxpy.normNuc),
     "spectral": (SpectralBall(), cvxpy.sigma_max),
     "rms": (RMSBall(), lambda X: np.sqrt(SHAPE[1] / SHAPE[0]) * cvxpy.sigma_max(X)),

@@ -111,8 +111,8 @@ def test_norms():
     for found, expected in [
         (norms.nuclear_norm(A), S.sum()),
         (norms.spectral_norm(A), S[0]),
-        (norms.ky_fan_norm(A, 3), S[:3].sum()),
-        (norms.ky_fan_dual_norm(A, 3), max(S[0], S.sum() / 3)),
+        (norms.kyfan_norm(A, 3), S[:3].sum()),
+        (norms.kyfan_dual_norm(A, 3), max(S[0], S.sum() / 3)),
         (norms.frobenius_norm(A), np.linalg.norm(X)),
         (norms.max_norm(A), np.abs(X).max()),
         (norms.max_column_norm(A), np.linalg.norm(X, axis=0).max()),

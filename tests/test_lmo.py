@@ -436,4 +436,4 @@ def test_values_in_pairs_are_not_hidden_by_a_gap_without_a_gap_asked_for(seed):
         result = KyFanDualBall(k).lmo(G, rng=seed)
         true = 1 + float(np.sum(G * np.asarray(result.update))) / s[:k].sum()
         assert true <= result.gap + 1e-13
-        assert trsvd.ky_fan_norm(G, k) == pytest.approx(s[:k].sum(), rel=1e-12)
+        assert trsvd.kyfan_norm(G, k) == pytest.approx(s[:k].sum(), rel=1e-12)

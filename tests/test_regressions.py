@@ -721,7 +721,7 @@ def test_a_gap_below_rounding_is_never_met_in_silence(dtype, method, ball, rng):
 def test_norms_of_matrices_with_multiple_values(G, k):
     """A bare number drops the certificate: sums missed copies, and were off by up to 0.7 %."""
     s = np.linalg.svd(G.toarray(), compute_uv=False)
-    assert trsvd.ky_fan_norm(G, k) == pytest.approx(s[:k].sum(), rel=1e-12)
+    assert trsvd.kyfan_norm(G, k) == pytest.approx(s[:k].sum(), rel=1e-12)
     assert trsvd.KyFanDualBall(k).support(G) == pytest.approx(s[:k].sum(), rel=1e-12)
     assert trsvd.spectral_norm(G) == pytest.approx(s[0], rel=1e-12)
     assert trsvd.nuclear_norm(G) == pytest.approx(s.sum(), rel=1e-12)

@@ -44,8 +44,8 @@ from trsvd.methods import (
 )
 from trsvd.norms import (
     frobenius_norm,
-    ky_fan_dual_norm,
-    ky_fan_norm,
+    kyfan_dual_norm,
+    kyfan_norm,
     max_column_norm,
     max_norm,
     max_row_norm,
@@ -89,8 +89,8 @@ __all__ = [
     "f_star_neon",
     "frobenius_lmo",
     "frobenius_norm",
-    "ky_fan_dual_norm",
-    "ky_fan_norm",
+    "kyfan_dual_norm",
+    "kyfan_norm",
     "kyfan_dual_lmo",
     "kyfan_lmo",
     "max_column_norm",

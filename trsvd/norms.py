@@ -8,8 +8,8 @@ from trsvd import balls
 
 __all__ = [
     "frobenius_norm",
-    "ky_fan_dual_norm",
-    "ky_fan_norm",
+    "kyfan_dual_norm",
+    "kyfan_norm",
     "max_column_norm",
     "max_norm",
     "max_row_norm",
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 
-def ky_fan_norm(X: Any, k: int) -> float:
+def kyfan_norm(X: Any, k: int) -> float:
     """The Ky Fan k-norm: the sum of the k largest singular values.
 
     Parameters
@@ -42,13 +42,13 @@ def ky_fan_norm(X: Any, k: int) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> round(ky_fan_norm(np.diag([3.0, 2.0, 1.0]), 2), 12)
+    >>> round(kyfan_norm(np.diag([3.0, 2.0, 1.0]), 2), 12)
     5.0
     """
     return balls.KyFanBall(k).gauge(X)
 
 
-def ky_fan_dual_norm(X: Any, k: int) -> float:
+def kyfan_dual_norm(X: Any, k: int) -> float:
     """The dual of the Ky Fan k-norm: the larger of ``s_1`` and ``sum_i s_i / k``.
 
     Parameters
@@ -65,7 +65,7 @@ def ky_fan_dual_norm(X: Any, k: int) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> round(ky_fan_dual_norm(np.diag([3.0, 2.0, 1.0]), 1), 12)
+    >>> round(kyfan_dual_norm(np.diag([3.0, 2.0, 1.0]), 1), 12)
     6.0
     """
     return balls.KyFanDualBall(k).gauge(X)

@@ -35,7 +35,7 @@ DOORS: dict[str, Callable[[Any], Any]] = {
     "select_method": lambda A: trsvd.select_method(A, 2),
     **{
         name: (lambda f, *rest: lambda A: f(A, *rest))(
-            getattr(norms, name), *((2,) if name.startswith("ky_fan") else ())
+            getattr(norms, name), *((2,) if name.startswith("kyfan") else ())
         )
         for name in norms.__all__
     },

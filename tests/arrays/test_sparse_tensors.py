@@ -133,7 +133,7 @@ def test_norms_and_oracles(layout, size):
     T = tensor(A * size, layout)
     assert norms.nuclear_norm(T) == pytest.approx(S.sum(), rel=1e-12)
     assert norms.spectral_norm(T) == pytest.approx(S[0], rel=1e-10)
-    assert norms.ky_fan_norm(T, 3) == pytest.approx(S[:3].sum(), rel=1e-10)
+    assert norms.kyfan_norm(T, 3) == pytest.approx(S[:3].sum(), rel=1e-10)
     for ball, support in [
         (trsvd.SpectralBall(), S.sum()),
         (trsvd.NuclearBall(), S[0]),

@@ -87,7 +87,7 @@ def dual_case(ball, k):
     return Case(ball, lambda G: top(G, k), lambda G: factors(G, k), lambda X: dual(X, k))
 
 
-def ky_fan_case(k):
+def kyfan_case(k):
     def minimizer(G):
         S = values(G)
         rank = min(k, len(S))
@@ -152,9 +152,9 @@ SINGLE = {
     "dual-more": dual_case(KyFanDualBall(RANK + 5), RANK + 5),
     "nuclear": dual_case(NuclearBall(), 1),
     "spectral": dual_case(SpectralBall(), RANK),
-    "kyfan-1": ky_fan_case(1),
-    "kyfan-3": ky_fan_case(3),
-    "kyfan-more": ky_fan_case(RANK + 5),
+    "kyfan-1": kyfan_case(1),
+    "kyfan-3": kyfan_case(3),
+    "kyfan-more": kyfan_case(RANK + 5),
     "rms": Case(
         RMSBall(),
         lambda G: shape_scale(G) * values(G).sum(),

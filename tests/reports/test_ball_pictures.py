@@ -167,7 +167,7 @@ def test_octagon():
     assert corners(SUM_OF_POLYTOPES, 2) == signed_permutations(1.0, 0.6)
 
 
-def test_ky_fan_two_is_a_rhombic_dodecahedron():
+def test_kyfan_two_is_a_rhombic_dodecahedron():
     shape = named_shape("kyfan:2")
     assert corners(shape, 3) == signed_permutations(1, 0, 0) | signed_permutations(0.5, 0.5, 0.5)
     points = boundary(shape, 3)
@@ -177,7 +177,7 @@ def test_ky_fan_two_is_a_rhombic_dodecahedron():
     assert len(body.creases) == 24
 
 
-def test_dual_of_ky_fan_two_is_a_cuboctahedron():
+def test_dual_of_kyfan_two_is_a_cuboctahedron():
     shape = named_shape("kyfan-dual:2")
     assert corners(shape, 3) == signed_permutations(1, 1, 0)
     points = np.abs(boundary(shape, 3))

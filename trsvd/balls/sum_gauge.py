@@ -125,7 +125,7 @@ def _project(faces: _Faces, S: HostArray, t: float) -> HostArray:
         return np.zeros_like(S)
     if math.isfinite(faces.top):
         return _clipped(S, t * faces.top, t * faces.total)
-    return _project_ky_fan(S, t * faces.total, faces.j)
+    return _project_kyfan(S, t * faces.total, faces.j)
 
 
 def _clipped(S: HostArray, top: float, total: float) -> HostArray:
@@ -142,7 +142,7 @@ def _clipped(S: HostArray, top: float, total: float) -> HostArray:
     return at(float(shift))
 
 
-def _project_ky_fan(S: HostArray, total: float, j: int) -> HostArray:
+def _project_kyfan(S: HostArray, total: float, j: int) -> HostArray:
     """Nearest point whose j largest entries sum to at most ``total``.
 
     By Moreau's decomposition it is S less its projection onto ``lam`` times the dual ball, for the
