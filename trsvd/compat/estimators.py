@@ -165,4 +165,8 @@ def _checked(estimator: TruncatedSVD, X: Any) -> Any:
 def _total_variance(X: Any) -> float:
     if scipy.sparse.issparse(X):
         return float(sklearn.utils.sparsefuncs.mean_variance_axis(X, axis=0)[1].sum())
-    return float(np.var(X, axis=0).sum())
+    mean, square = X.mean(axis=0), float(np.vdot(X, X).real)
+    centre = len(X) * float(np.vdot(mean, mean).real)
+    if centre > 0.5 * square:  # the difference would lose digits
+        return float(np.var(X, axis=0).sum())
+    return (square - centre) / len(X)
