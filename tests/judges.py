@@ -86,7 +86,8 @@ def judge_above(
     if result.status is trsvd.Status.MAX_K:
         # The certificate is about the leading max_k values. Of the next one it says nothing, and a
         # rule on sums wants more triplets where a copy of the last value is missed.
-        around = (s, s + doubt, np.maximum(s - doubt, 0.0), np.append(s[:limit], 0.0))
+        around = [s, s + doubt, np.maximum(s - doubt, 0.0), np.append(s[:limit], 0.0)]
+        around.append(np.minimum(s + doubt, s[0]))  # a rule relative to the first value
         most = max(count(values) for values in around)
         if k < limit or most <= limit:
             return Finding(Outcome.WRONG, f"says MAX_K with {k} of {limit} triplets, none follows")

@@ -154,6 +154,15 @@ def test_a_value_that_the_gram_matrix_shows_as_zero_was_not_wanted():
     np.testing.assert_allclose(result.S, [1.0, 1e-4, 1e-8], rtol=1e-6)
 
 
+def test_the_fewest_triplets_are_those_of_the_values_after_extraction():
+    """A copy came up in the Rayleigh-Ritz step, and 14 triplets were returned where 11 do."""
+    A = np.pad(np.kron(np.diag(0.5 ** np.arange(1.0, 7)), np.eye(11)), ((0, 16), (0, 5)))
+    for seed in range(20):
+        op = CountingOperatorWithNorm(A)
+        result = svds_to_tolerance(op, 0.5, method="trlan", tol=1e-2, rng=seed)
+        assert np.sum(result.S[:-1] ** 2) < 0.75 * np.sum(A**2)
+
+
 def test_copies_that_come_up_after_a_missed_one_got_too_small_a_basis():
     """All values but two are double: 18,700 products, and the residuals no longer decreased."""
     n = 1000

@@ -415,8 +415,9 @@ def _examine(problem: Problem, driver: _Driver, ended: Status | None) -> _Outcom
     if better is not None:
         (U, S, V), residuals = better
     op.verifying = False
-    if isinstance(driver.stop, Values):  # which was judged by values before extraction
-        driver.k = k = driver.stop.count(S * problem.unit)
+    wanted = _recounted(driver, S)
+    if wanted is not None:
+        driver.k = k = wanted
         driver.truncated = driver.truncated and k >= driver.limit
         (U, S, V), residuals = (U[:, :k], S[:k], V[:, :k]), residuals[:k]
     if not np.isfinite(residuals).all():
@@ -425,6 +426,20 @@ def _examine(problem: Problem, driver: _Driver, ended: Status | None) -> _Outcom
             "find it in A, or scale A down"
         )
     return _Outcome((U, S, V), residuals / S[0] if k and S[0] > 0 else residuals)
+
+
+def _recounted(driver: _Driver, S: HostArray) -> int | None:
+    """Number of triplets wanted by values after extraction, which are more accurate; None for all.
+
+    The stop was judged by Ritz values before it.
+    """
+    stop, values = driver.stop, S * driver.problem.unit
+    if isinstance(stop, Values):
+        return stop.count(values)
+    rounding = driver.problem.rank * driver.problem.eps
+    if isinstance(stop, Energy) and len(S) and stop.eps**2 > 100 * rounding:
+        return stop.count(values, driver.problem.rank)
+    return None
 
 
 def _finish(
