@@ -1,4 +1,4 @@
-"""What a run can end with, and the warnings and exceptions that say so."""
+"""Statuses of a run, warnings and exceptions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Status(enum.Enum):
 
     @property
     def converged(self) -> bool:
-        """Whether the computation reached what was asked for."""
+        """True if the computation reached what was asked for."""
         return self is Status.CONVERGED
 
 

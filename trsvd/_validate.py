@@ -63,7 +63,7 @@ def check_rng(rng: Any) -> np.random.Generator:
 
 
 def is_seed(rng: Any) -> bool:
-    """Whether a generator can be made of it later: to make one takes as long as a small product."""
+    """True if it is a seed; the generator is made later, which takes as long as a small product."""
     return type(rng) is int and rng >= 0
 
 

@@ -248,7 +248,7 @@ def _wide(X: Any) -> HostArray:
 
 
 def rounding_level(length: int, eps: float) -> float:
-    """How far rounding can carry a sum of ``length`` products, relative to the sizes in it.
+    """Bound the relative rounding error of a sum of ``length`` products.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a user may hand over: frames are converted, what has no entries to compute with is refused.
+"""Conversion of user input: frames become arrays, and objects without entries are refused.
 
 Every public function that takes arrays calls `admitted` first. Libraries are told by the names of
 their classes, so that none is imported here.

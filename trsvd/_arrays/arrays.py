@@ -41,7 +41,7 @@ HostArray = np.ndarray[Any, np.dtype[Any]]
 
 
 def is_array(A: object) -> bool:
-    """Whether ``A`` is an array of a library that follows the array API standard."""
+    """True if ``A`` is an array of a library that follows the array API standard."""
     if type(A) is np.ndarray:
         return True
     dense = str(getattr(A, "layout", "torch.strided")) == "torch.strided"
@@ -86,19 +86,19 @@ class Arrays(Factorizations):
 
     @classmethod
     def of_array(cls, A: Array) -> Arrays:
-        """Where and in what to compute for the array ``A``."""
+        """Return the namespace, device and compute dtype for the array ``A``."""
         if type(A) is np.ndarray:
             return _of_numpy(A.dtype)
         return cls.of_dtype(array_namespace(A), device_of(A), A.dtype)
 
     @classmethod
     def of_sparse(cls, A: Any) -> Arrays:
-        """Where and in what to compute for a sparse matrix."""
+        """Return the namespace, device and compute dtype for a sparse matrix."""
         return cls.of_dtype(array_namespace(A.data), device_of(A.data), A.dtype)
 
     @classmethod
     def of_operator(cls, A: Any) -> Arrays:
-        """Where to compute for an operator that only says its dtype.
+        """Return the namespace and device for an operator that only has a dtype.
 
         A torch dtype means torch arrays (on ``A.device``, or the CPU); an operator of cupyx means
         cupy; an attribute ``xp`` settles it; anything else is NumPy.
@@ -127,7 +127,7 @@ class Arrays(Factorizations):
 
     @classmethod
     def common(cls, parts: list[Arrays]) -> Arrays:
-        """What holds all of ``parts``: one namespace and device, the widest dtype."""
+        """Return the common namespace and device of ``parts``, with their widest dtype."""
         first = parts[0]
         for part in parts[1:]:
             if part.xp is not first.xp or part.device != first.device:
@@ -160,14 +160,14 @@ class Arrays(Factorizations):
         return _unpickle, (self.xp.__name__, self.device, self.dtype_name, out)
 
     def same_kind(self, other: Arrays) -> bool:
-        """Whether arrays of both can be computed with together, in one precision."""
+        """True if arrays of both have one namespace, device and precision."""
         return (self.xp, self.device, self.dtype_name) == (other.xp, other.device, other.dtype_name)
 
     def __str__(self) -> str:
         return f"{self.dtype_name} of {self.xp.__name__} on {self.device}"
 
     def would_lose_imaginary(self, x: Array) -> bool:
-        """Whether ``x`` is complex and the compute dtype is not."""
+        """True if ``x`` is complex and the compute dtype is real."""
         return not self.is_complex and dtype_name(x.dtype).startswith("complex")
 
     # ---- facts ----------------------------------------------------------------------
@@ -195,7 +195,7 @@ class Arrays(Factorizations):
 
     @property
     def is_complex(self) -> bool:
-        """Whether the compute dtype is complex."""
+        """True if the compute dtype is complex."""
         return self.dtype_name.startswith("complex")
 
     @cached_property
@@ -220,12 +220,12 @@ class Arrays(Factorizations):
 
     @cached_property
     def reads_are_cheap(self) -> bool:
-        """Whether a value can be looked at without waiting for a device."""
+        """True if a value can be read without waiting for a device."""
         return self.device.type == "cpu" if is_torch_namespace(self.xp) else self.on_host
 
     @cached_property
     def on_host(self) -> bool:
-        """Whether these are NumPy's own arrays."""
+        """True if the arrays are NumPy arrays."""
         return bool(is_numpy_namespace(self.xp))
 
     # ---- to and fro -----------------------------------------------------------------

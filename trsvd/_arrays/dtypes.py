@@ -69,5 +69,5 @@ def split_power(exponent: int) -> tuple[float, float]:
 
 
 def is_numeric(dtype: Any) -> bool:
-    """Whether arrays of this dtype can be computed with."""
+    """True if trsvd computes with arrays of this dtype."""
     return dtype_name(dtype) in COMPUTE

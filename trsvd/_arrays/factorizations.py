@@ -15,7 +15,7 @@ HostArray = np.ndarray[Any, np.dtype[Any]]
 
 
 class Factorizations(Reductions):
-    """What `Arrays` factorizes; it says the namespace, the device and the dtype."""
+    """Factorizations of small matrices, in the namespace, device and dtype of `Arrays`."""
 
     device: Any
 

@@ -73,7 +73,7 @@ def dot(A: HostArray, X: HostArray) -> HostArray:
 
 
 def _for_numpy(A: HostArray, X: HostArray) -> bool:
-    """Whether a product is small, or of numbers that a BLAS does not multiply."""
+    """True if NumPy makes the product: it is small, or its dtype has no BLAS."""
     small = A.size * X.shape[1] <= _ONE_THREAD
     return small or A.dtype != X.dtype or A.dtype.char not in "fdFD"
 
@@ -166,7 +166,7 @@ def thin_qr(X: HostArray) -> tuple[HostArray, HostArray]:
 
 @cache
 def _upper(w: int) -> HostArray:
-    """Where an upper triangular matrix has entries."""
+    """Return the mask of the upper triangle."""
     return np.tri(w, dtype=bool).T
 
 

@@ -1,4 +1,4 @@
-"""Whether something fits into the host's memory: known before it is asked for.
+"""Checks of free host memory before an allocation.
 
 Systems hand out memory that they do not have, and end a process when it is written to; so an
 allocation that succeeds proves nothing.

@@ -19,7 +19,7 @@ _ONE_THREAD = 1 << 13  # numbers that a BLAS sums by one thread
 
 
 class Reductions:
-    """What `Arrays` knows of whole arrays; it says the namespace and the dtype."""
+    """Reductions of whole arrays, in the namespace and dtype of `Arrays`."""
 
     xp: Any
 

@@ -138,7 +138,7 @@ def _publish(counters: Any, parts: int, row: int, half: int) -> None:
 
 @njit(cache=True, nogil=True)
 def _rest(idle: int) -> None:
-    """What to do between two looks, where so many were in vain.
+    """Wait between two polls of a counter, longer after many of them.
 
     The other thread may have to run on this processor, whatever else is idle.
     """

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @cache
 def threads() -> int:
-    """How many: what the environment allows OpenBLAS, at most the processors of this process.
+    """Return the number of threads to use.
 
     ``OPENBLAS_NUM_THREADS`` is looked at before ``OMP_NUM_THREADS``, once in a process.
     """
@@ -37,7 +37,7 @@ def threads() -> int:
 
 
 def _processors() -> int:
-    """How many the calling thread may run on."""
+    """Return the number of processors that the calling thread may run on."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
@@ -94,7 +94,7 @@ def _pool() -> ThreadPoolExecutor:
 
 
 class _Resting:
-    """How many ask for it, and what the libraries had before the first of them."""
+    """Count of the callers that hold BLAS at one thread, and the settings before the first."""
 
     def __init__(self) -> None:
         self.lock, self.count, self.mine = threading.Lock(), 0, threading.local()
@@ -111,7 +111,7 @@ class _Resting:
         self.mine.count = self.asked() + 1
 
     def asked(self) -> int:
-        """How often the calling thread has asked."""
+        """Number of nested requests of the calling thread."""
         return int(getattr(self.mine, "count", 0))
 
     def leave(self) -> None:
@@ -141,7 +141,7 @@ def _blas_libraries() -> tuple[Any, ...]:
 
 
 def _blas_threads() -> list[tuple[Any, int]]:
-    """How many each may use now."""
+    """Return the number of threads of each BLAS library."""
     return [(library, library.get_num_threads()) for library in _blas_libraries()]
 
 
@@ -159,7 +159,7 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def blas_rests() -> bool:
-    """Whether the calling thread has seen to it that no BLAS has more than one thread.
+    """True if the calling thread holds the BLAS libraries at one thread.
 
     What others ask for must not decide how its own numbers are rounded.
     """

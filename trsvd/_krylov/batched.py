@@ -43,7 +43,7 @@ class Triplets:
 
 @dataclass(frozen=True)
 class Settled:
-    """What a factorization gave of some matrices of a stack.
+    """Factorizations of some matrices of a stack.
 
     Attributes
     ----------

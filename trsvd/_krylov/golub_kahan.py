@@ -126,17 +126,17 @@ class GolubKahan:
 
     @property
     def halfway(self) -> bool:
-        """Whether the last product was one with A, so that the next block is not known yet."""
+        """True if the last product was one with A: the next block is not known yet."""
         return self._open > 0
 
     @property
     def full(self) -> bool:
-        """Whether the next expansion would not fit."""
+        """True if the basis has no room for the next expansion."""
         return not self.halfway and self.size + self.width > self.capacity
 
     @property
     def exhausted(self) -> bool:
-        """Whether V spans the whole space: the triplets are exact."""
+        """True if V spans the whole space: the triplets are exact."""
         return self.width == 0
 
     # ---- the recurrence -----------------------------------------------------------------

@@ -81,12 +81,12 @@ class GramLanczos:
 
     @property
     def full(self) -> bool:
-        """Whether the next expansion would not fit."""
+        """True if the basis has no room for the next expansion."""
         return self.size + self.width > self.capacity
 
     @property
     def exhausted(self) -> bool:
-        """Whether V spans the whole space."""
+        """True if V spans the whole space."""
         return self.width == 0
 
     def expand_by(self, op: Metered | Turned | InMemory, count: int) -> int:

@@ -22,7 +22,7 @@ FAILURE_PROBABILITY = 1e-3
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether to stop, and with how many triplets (or how many are needed to go on)."""
+    """Decision to stop, and the number of triplets that are wanted or needed to continue."""
 
     done: bool
     k: int
@@ -48,19 +48,19 @@ class Stop(Protocol):
 
     @property
     def slack(self) -> float:
-        """What a missed value may exceed the last by, relative to the largest."""
+        """Largest excess of a missed value over the last one, relative to s_1."""
         ...
 
     def judge(self, ritz: Ritz, rank: int) -> Verdict:
-        """Whether the wanted triplets are there."""
+        """Decide whether the wanted triplets are found."""
         ...
 
     def accepts(self, residuals: HostArray) -> bool:
-        """Whether residuals from products, relative to s_1, are good enough."""
+        """True if residuals from products, relative to s_1, are small enough."""
         ...
 
     def missed(self, S: HostArray, k: int, s: float) -> bool:
-        """Whether ``s`` should have been among the k found."""
+        """True if ``s`` belongs to the k values and is not among them."""
         ...
 
 
@@ -69,7 +69,7 @@ def _good(S: HostArray, residuals: HostArray, k: int, tol: float) -> bool:
 
 
 class _WithTolerance:
-    """What the rules on residuals share."""
+    """Parts shared by the rules on residuals."""
 
     tol: float
 
@@ -80,11 +80,11 @@ class _WithTolerance:
 
     @property
     def slack(self) -> float:
-        """What a missed value may exceed the last by, relative to the largest."""
+        """Largest excess of a missed value over the last one, relative to s_1."""
         return max(self.tol, 1e-14)
 
     def accepts(self, residuals: HostArray) -> bool:
-        """Whether every residual is at most tol."""
+        """True if every residual is at most tol."""
         return bool((residuals <= self.tol).all())
 
 
@@ -96,12 +96,12 @@ class Residual(_WithTolerance):
     tol: float
 
     def judge(self, ritz: Ritz, rank: int) -> Verdict:
-        """Whether k triplets are good enough."""
+        """Decide whether the residuals of k triplets are small enough."""
         del rank
         return Verdict(_good(ritz.S, ritz.residuals, self.k, self.tol), self.k)
 
     def missed(self, S: HostArray, k: int, s: float) -> bool:
-        """Whether ``s`` is larger than the k-th."""
+        """True if ``s`` is larger than the k-th value."""
         return bool(s > S[k - 1] + self.slack * S[0])
 
 
@@ -117,7 +117,7 @@ class Values(_WithTolerance):
     tol: float
 
     def count(self, S: HostArray) -> int:
-        """How many of the leading values are wanted."""
+        """Return the number of leading values that are wanted."""
         mask = np.asarray(self.wanted(S))
         if mask.shape != S.shape or mask.dtype != np.bool_:
             raise ValueError(
@@ -127,7 +127,7 @@ class Values(_WithTolerance):
         return len(S) if mask.all() else int(np.argmin(mask))
 
     def judge(self, ritz: Ritz, rank: int) -> Verdict:
-        """Whether the wanted ones are good and the next one is certainly not wanted."""
+        """Decide whether the wanted triplets are accurate, and the next one is not wanted."""
         S, residuals = ritz.S, ritz.residuals
         k = self.count(S)
         if k == len(S):
@@ -146,7 +146,7 @@ class Values(_WithTolerance):
         return Verdict(settled and _good(S, residuals, k, self.tol), k)
 
     def missed(self, S: HostArray, k: int, s: float) -> bool:
-        """Whether ``s`` is larger than the last, or would be wanted among the others."""
+        """True if ``s`` is larger than the last value, or would be wanted among the others."""
         if k and s > S[k - 1] + self.slack * S[0]:
             return True
         lowered = s - self.slack * S.max(initial=s)
@@ -181,7 +181,7 @@ class Energy(_WithTolerance):
         return int(enough[0]) + 1 if len(enough) else None
 
     def judge(self, ritz: Ritz, rank: int) -> Verdict:
-        """Whether enough of the norm is captured by triplets that are good enough."""
+        """Decide whether accurate triplets capture enough of the norm."""
         S, residuals = ritz.S, ritz.residuals
         k = self.count(S, rank)
         if k is None:
@@ -189,7 +189,7 @@ class Energy(_WithTolerance):
         return Verdict(_good(S, residuals, k, self.tol), k)
 
     def missed(self, S: HostArray, k: int, s: float) -> bool:
-        """Whether ``s`` is larger than the last, so that fewer triplets might have done."""
+        """True if ``s`` is larger than the last value: fewer triplets might suffice."""
         return k > 0 and bool(s > S[k - 1] + self.slack * S[0])
 
 
@@ -215,7 +215,7 @@ class Gap:
 
     @property
     def slack(self) -> float:
-        """What a missed value may exceed the last by, relative to the largest: at most this."""
+        """Largest excess of a missed value over the last one, relative to s_1."""
         return self.k * self.gap
 
     def estimate(self, ritz: Ritz) -> float:
@@ -269,7 +269,7 @@ class Gap:
         return min(coarse, 4 * left / attained)
 
     def judge(self, ritz: Ritz, rank: int) -> Verdict:
-        """Whether the estimated gap is at most the one asked for."""
+        """Decide whether the estimated gap is at most the requested one."""
         del rank
         return Verdict(len(ritz.S) >= self.k and self.estimate(ritz) <= self.gap, self.k)
 
@@ -279,12 +279,12 @@ class Gap:
         return True
 
     def missed(self, S: HostArray, k: int, s: float) -> bool:
-        """Whether ``s``, as many times as there are smaller ones, would add more than the gap."""
+        """True if ``s``, in place of every smaller value, would add more than the gap."""
         return bool(np.maximum(s - S[:k], 0.0).sum() > self.gap * float(S[:k].sum()))
 
 
 def _left(sums: HostArray) -> float:
-    """What a growing sequence still has to gain, extrapolated from its last three gains."""
+    """Extrapolate the remaining gain of a growing sequence from its last three gains."""
     gains = [float(gain) for gain in np.maximum(np.diff(sums), 0.0)]
     if gains[2] == 0:
         return 0.0

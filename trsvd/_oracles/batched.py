@@ -69,7 +69,7 @@ def all_leading_pairs(
 
 
 def _kind(G: Any, start: Any, k: int, options: dict[str, Any]) -> Any:
-    """What matrices must have in common to be stacked; None for one that is not."""
+    """Return the properties that stacked matrices share; None if a matrix is not stacked."""
     if not is_array(G) or G.ndim != 2 or 0 in tuple(G.shape) or options["method"] is not None:
         return None
     arrays = Arrays.of_array(G)
@@ -168,7 +168,7 @@ class _Stack(Stack):
     def _kept(
         self, starts: list[Subspace], places: HostArray, U: Array, S: HostArray, V: Array
     ) -> HostArray:
-        """What became of the old pairs; see `kept_values`."""
+        """Return the values of the old pairs; see `kept_values`."""
         arrays = self.arrays
         P = arrays.xp.stack([arrays.take(starts[place].U) for place in places])
         Q = arrays.xp.stack([arrays.take(starts[place].Vh) for place in places])

@@ -123,7 +123,7 @@ def leading_pairs(
 
 
 def _waits(flat: int) -> bool:
-    """Whether a dense factorization is made at once, without trying a warm step.
+    """True if a dense factorization is made at once, without trying a warm step.
 
     A spectrum that was flat is likely to be so in the next step: tried again after 1, 3, 7, ...
     """
@@ -195,7 +195,7 @@ def _certified(
 
 
 def _after(first: LeadingPairs, then: LeadingPairs) -> LeadingPairs:
-    """What was computed in the end, with the products of both and the subspace of the first."""
+    """Return the second result with the products of both and the subspace of the first."""
     return replace(
         then,
         matvecs=first.matvecs + then.matvecs,
@@ -318,7 +318,7 @@ def _subspace(problem: Problem, U: Array, V: Array, trail: Track | None) -> Subs
 
 
 def _numerical_rank(problem: Problem, S: HostArray) -> int:
-    """How many singular values are not zero to rounding."""
+    """Return the number of singular values above the rounding level."""
     return int(np.count_nonzero(max(problem.shape) * problem.eps * S[0] < S))
 
 
@@ -348,7 +348,7 @@ def rounding_of(arrays: Arrays) -> float:
 
 
 def _rounding(problem: Problem, attained: float, k: int) -> float:
-    """What rounding leaves of a relative gap, that of the operator's products included.
+    """Return the part of a relative gap that rounding leaves open, that of products included.
 
     Each of the k singular values, and what each pair attains, is known to the noise of products.
     """
@@ -357,7 +357,7 @@ def _rounding(problem: Problem, attained: float, k: int) -> float:
 
 
 def _raised(problem: Problem, values: HostArray, k: int) -> float | None:
-    """What the remainder of a projection with these values lets the k leading ones add up to."""
+    """Bound the sum of the k leading values by a projection and the norm of its remainder."""
     norm = problem.op.frobenius_norm()
     if norm is None:
         return None

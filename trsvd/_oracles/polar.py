@@ -191,7 +191,7 @@ def _iterated(dense: _Dense, method: PolarIteration, precision: str) -> tuple[Ar
 
 
 def _is_sound(result: LMOResult) -> bool:
-    """Whether an update goes down, by a number, and its gap says anything; NaN is not sound."""
+    """True if the update is a descent direction with a finite gap."""
     attains = 0 < result.support < math.inf and result.gap < 1
     return attains or (result.support == 0 and result.gap == 0)  # the update of G = 0
 
@@ -281,7 +281,7 @@ def _by_gram(
 
 
 def _itself(D: Array) -> Array:
-    """What a dense term forms."""
+    """Return the array of a dense term."""
     return D
 
 
@@ -381,7 +381,7 @@ def spectral_function(
 
 
 def _values(f: Callable[[HostArray], Any], S: HostArray) -> HostArray:
-    """What f makes of the singular values."""
+    """Apply f to the singular values, and check the result."""
     values = np.asarray(f(S.copy()))
     if values.dtype.kind not in "fiu":
         raise TypeError(

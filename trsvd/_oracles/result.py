@@ -1,4 +1,4 @@
-"""What an oracle returns: an update that stays factored until it is needed dense."""
+"""Result of an oracle: an update that stays factored until it is needed as an array."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LowRankTerm:
         return replace(self, scale=self.scale * factor)
 
     def unscaled(self) -> tuple[Array, Arrays]:
-        """What the scale multiplies, in the compute dtype, and where it lives."""
+        """Return the term without its scale in the compute dtype, and its `Arrays`."""
         with self.arrays.as_asked():
             return self.arrays.wide_product(self.U, self.Vh), self.arrays
 
@@ -70,7 +70,7 @@ class DenseTerm:
         return replace(self, scale=self.scale * factor)
 
     def unscaled(self) -> tuple[Array, Arrays]:
-        """What the scale multiplies, in the compute dtype, and where it lives."""
+        """Return the term without its scale in the compute dtype, and its `Arrays`."""
         X = self.form()
         arrays = self.arrays or Arrays.of_array(X)
         return arrays.like(X), arrays
@@ -221,7 +221,7 @@ _ORDINARY = 100
 
 
 def _may_overflow(terms: Sequence[LowRankTerm | DenseTerm]) -> bool:
-    """Whether the sum of the terms may leave the range of the dtype that is handed out."""
+    """True if the sum of the terms may overflow in the user's dtype."""
     arrays = next((term.arrays for term in terms if term.arrays is not None), None)
     if arrays is None:  # half precision at worst
         return _exponent(terms) > 14

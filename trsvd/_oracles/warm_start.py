@@ -64,7 +64,7 @@ _MOST_LANCZOS_STEPS = 104
 
 @dataclass(frozen=True)
 class Step:
-    """Where a warm step arrived, as the operator of the problem is scaled and turned.
+    """Result of a warm step, for the scaled and transposed operator of the problem.
 
     Attributes
     ----------
@@ -232,7 +232,7 @@ class Watch:
 
     @property
     def on_plateau(self) -> bool:
-        """Whether ``k ||A||_2`` may be near enough to what is attained to settle the matter.
+        """True if ``k ||A||_2`` may be close enough to the attained value to prove the gap.
 
         Asked once: after the first product, or of a few pairs, which are near to each other
         anywhere, after the last.
@@ -325,7 +325,7 @@ def _block(problem: Problem, start: Subspace, width: int) -> Array:
 
 
 def _still_to_come(before: HostArray, S: HostArray, k: int) -> float:
-    """What is still to come, relative, from how the values grew with the last product.
+    """Extrapolate the relative gain still to come from the growth by the last product.
 
     An error that goes down by ``rho = (q / s_i)^2`` a product, where the first value outside is q,
     leaves ``rho / (1 - rho)`` times what the last product gained. The first of the columns to spare

@@ -1,1 +1,1 @@
-"""What a computation costs, and which precision carries it."""
+"""Cost of a computation, and the precision that it needs."""

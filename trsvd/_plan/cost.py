@@ -1,4 +1,4 @@
-"""What a few Lanczos steps tell of a spectrum, and when to ask.
+"""Estimates of the spectrum from a few Lanczos steps, and the steps after which to make them.
 
 Where all singular values are about as large, a Krylov space needs many products to tell the k-th
 from those behind, and a dense factorization is done before.
@@ -53,7 +53,7 @@ def planned_impressions(
 def is_hopeless(
     view: InMemory, k: int, tol: float, impression: tuple[float, float, float], *, glance: bool
 ) -> bool:
-    """Whether Lanczos would take longer than the Gram matrix, by an impression of the spectrum.
+    """True if Lanczos would take longer than the Gram matrix, by an estimate of the spectrum.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def is_hopeless(
 
 
 def _would_cost_more(view: InMemory, k: int, tol: float, *, formed: bool) -> bool:
-    """Whether Lanczos would take longer than the Gram matrix where a spectrum is flat.
+    """True if Lanczos would take longer than the Gram matrix for a flat spectrum.
 
     By operations: those of Lanczos steps are made at a third of the rate of the others. (Where
     squares in float32 do not suit the tolerance, doubles take twice as long.) With a Gram matrix
@@ -90,7 +90,7 @@ def _would_cost_more(view: InMemory, k: int, tol: float, *, formed: bool) -> boo
 
 
 def is_flat(rest: float, value: float) -> bool:
-    """Whether products hardly tell the k-th singular vectors from those behind.
+    """True if the mean square of s_{k+1}, ..., s_n exceeds 0.22 s_k^2: Lanczos converges slowly.
 
     By ``value``, s_k, and ``rest``, the mean square of the singular values behind it. Random
     numbers have 0.25 s_k^2 there or more, values that go down as 1 / i or as its root less than

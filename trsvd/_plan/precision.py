@@ -1,4 +1,4 @@
-"""What Gram matrices tell of singular values: in which precision they are formed, and how far.
+"""Accuracy of singular values from Gram matrices, by the precision that these are formed in.
 
 Invariant: a spectrum that is said to be resolved has a k-th value that squares in that precision
 tell from those behind it, to the tolerance.
@@ -20,7 +20,7 @@ FEW = 128
 
 
 def are_moderate(norms: Any, entries: int) -> Any:
-    """Whether Frobenius norms say that all entries are finite, and that squares stay in range.
+    """True if a Frobenius norm shows that all entries are finite and their squares in range.
 
     The largest of so many entries is at most the norm, and at least its root mean square.
     """
@@ -28,7 +28,7 @@ def are_moderate(norms: Any, entries: int) -> Any:
 
 
 def in_single(eps: float, tol: float) -> bool:
-    """Whether squares in float32 may do, for data of rounding unit ``eps``.
+    """True if a float32 Gram matrix may suffice, for data of rounding unit ``eps``.
 
     They are tried then; `resolved` tells afterwards whether they did.
     """
@@ -36,7 +36,7 @@ def in_single(eps: float, tol: float) -> bool:
 
 
 def resolved(S: HostArray, norms: Any, tol: float, eps: float, *, double: bool) -> Any:
-    """Whether squares told the k-th value from those behind it; residuals cannot see that.
+    """True if the Gram matrix separates the k-th value from the following ones.
 
     Eigenvalues of a Gram matrix are known to about ``eps s_1^2`` of its precision, s_k then to
     ``eps s_1^2 / s_k``.

@@ -30,13 +30,13 @@ _KINDS = ("unchecked", "probable", "random start", "norm", "exact")
 
 
 def is_batch(A: Any) -> bool:
-    """Whether ``A`` is an array of more than two dimensions."""
+    """True if ``A`` is an array of more than two dimensions."""
     return is_array(A) and A.ndim > 2
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What came out for some matrices of the batch, in the user's terms."""
+    """Triplets of some matrices of the batch, in the user's dtype."""
 
     places: HostArray
     U: Array
@@ -118,7 +118,7 @@ def svds_of_batch(
 
 
 class _Work:
-    """What the answers took, and how sure they are."""
+    """Products, status and certificate of the answers."""
 
     def __init__(self, method: Method, completeness: Completeness) -> None:
         self.counts, self.most = [0, 0, 0, 0], -1
@@ -140,7 +140,7 @@ class _Work:
 
 
 def _together(flat: Array, k: int, tol: float, method: Method | None, request: Request) -> bool:
-    """Whether the batch is factorized together: where each by itself would be factorized.
+    """True if the batch is factorized together: each matrix by itself would be factorized.
 
     What counts or stops single products has single runs.
     """

@@ -43,7 +43,7 @@ AnyStop = Residual | Values | Energy | Gap
 
 @dataclass(frozen=True)
 class Request:
-    """How a run is to be carried out: the arguments that `svds` and its relatives share."""
+    """Arguments that `svds`, `svds_above` and `svds_to_tolerance` share."""
 
     start: Any
     max_matvecs: int | None
@@ -71,7 +71,7 @@ class Request:
 
     @property
     def eta(self) -> float | None:
-        """What the check for missed values is to certify; None leaves it to the check."""
+        """Relative excess of a missed value to certify; None leaves it to the check."""
         if isinstance(self.verify, bool) or not isinstance(self.verify, Real):
             return None
         return float(self.verify)
@@ -100,7 +100,7 @@ class _Decline:
         self.eps, self.best, self.waited = eps, math.inf, 0
 
     def verdict(self, worst: float, rounding: float = 0.0) -> Status | None:
-        """How a run ends whose residuals, and rounding errors of products, are these."""
+        """Return the status of a run that cannot improve; None if it may."""
         if worst < 0.99 * self.best:
             self.best, self.waited = worst, 0
             return None
@@ -217,11 +217,11 @@ class _Driver:
 
     @property
     def at_the_floor(self) -> bool:
-        """Whether residuals that are too large now stay so."""
+        """True if residuals above the tolerance cannot decrease any more."""
         return self.run.exact or self.strict.tol < 0.1 * self.problem.eps
 
     def verdict(self, outcome: _Outcome, ended: Status | None) -> Status | None:
-        """How the run ended, by the residuals from products; None to go on.
+        """Return the final status by the residuals from products; None to continue.
 
         The recurrence estimates residuals; where it was too good, more is asked of it until it is
         at the rounding level itself.

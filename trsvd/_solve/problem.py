@@ -25,7 +25,7 @@ from trsvd.operators.probe import Probed, probe
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands: handed back as ``state=`` with the same matrix."""
+    """State of a run; pass it as ``state=`` with the same matrix to resume."""
 
     run: Run
     method: Method
@@ -133,7 +133,7 @@ class Problem:
 
     @cached_property
     def rng(self) -> np.random.Generator:
-        """Where random numbers come from; made when it is asked for."""
+        """Generator of the random numbers; created at its first use."""
         return np.random.default_rng(self._seed)
 
     def _checked_state(self, state: Any) -> State | None:
@@ -156,7 +156,7 @@ class Problem:
 
     @property
     def unit(self) -> float:
-        """What a singular value of the scaled operator is multiplied by to be one of A."""
+        """Factor that takes singular values of the scaled operator to those of A."""
         return math.ldexp(1.0, -self.op.scale_exponent)
 
     def method_for(

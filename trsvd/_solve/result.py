@@ -1,4 +1,4 @@
-"""What a truncated SVD returns, and what a callback sees."""
+"""Result of a truncated SVD, and the information that a callback receives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trsvd._errors import Status
 
 @dataclass(frozen=True)
 class Completeness:
-    """What is known about singular values that a run may have missed.
+    """Certificate about singular values that a run may have missed.
 
     Small residuals say that the triplets belong to the matrix, not that they are the top ones: a
     Krylov space from one vector contains one copy of a multiple singular value.
@@ -60,7 +60,7 @@ class Completeness:
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """How the last oracle left its subspace: what a warm step judges the next matrix by.
+    """Record of the last oracle's subspace, by which a warm step judges the next matrix.
 
     Attributes
     ----------
@@ -191,7 +191,7 @@ class SVDResult:
 
 @dataclass(frozen=True)
 class Info:
-    """What a callback is told after each step.
+    """Information that a callback receives after each step.
 
     Attributes
     ----------

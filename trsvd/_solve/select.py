@@ -145,7 +145,7 @@ def select_method(
 
 
 def suits_direct(op: MatrixOperator) -> bool:
-    """Whether the matrix is an array, of a size that a dense factorization suits."""
+    """True if the matrix is an array whose size suits a dense factorization."""
     return is_array(getattr(op, "_A", None)) and min(op.shape) <= _GRAM_UP_TO
 
 
@@ -171,7 +171,7 @@ def compiled_lanczos(
 
 
 def _compiled_pays(op: MatrixOperator, k: int, tol: float, share: float | None = None) -> bool:
-    """Whether Lanczos on the Gram operator, in compiled code, costs less than the Gram matrix.
+    """True if compiled Gram-operator Lanczos costs less than forming the Gram matrix.
 
     By measurements (one thread; 64 to 4096 rows and columns; s_i = 1/i, gradients and weights): the
     Gram matrix costs ``m n^2`` whatever k is, Lanczos about ``k m n``; where a spectrum turns out
@@ -217,7 +217,7 @@ def _block_size(op: MatrixOperator, k: int, tol: float) -> int:
 
 
 def _has_compiled_steps(op: MatrixOperator, tol: float) -> bool:
-    """Whether there are compiled Lanczos steps on the Gram operator, and half of the digits do."""
+    """True if compiled Gram-operator Lanczos is available and half of the digits suffice."""
     eps = float(np.finfo(np.float64).eps)
     return kernels() is not None and op.rows_in_memory() is not None and tol >= 1000 * eps
 

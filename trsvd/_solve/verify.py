@@ -29,7 +29,7 @@ _LEAST_STEPS = 8
 
 
 def certified_eta(n: int, steps: int, delta: float) -> float:
-    """What ``steps`` Lanczos steps from a random vector of length n certify.
+    """Return the relative excess that ``steps`` Lanczos steps from a random n-vector certify.
 
     A singular value of at least ``(1 + eta) s`` shows up as a Ritz value of at least ``s`` but
     with probability ``delta``: Kuczynski and Wozniakowski, doi:10.1137/0613066, theorem 4.1.
@@ -54,7 +54,7 @@ def check_completeness(
     width: int,
     asked: float | None = None,
 ) -> tuple[Completeness, Array | None]:
-    """What is known about missed values, and right vectors towards those that were found missing.
+    """Look for missed values; return the certificate, and right vectors towards those found.
 
     Parameters
     ----------
@@ -283,7 +283,7 @@ def check_spectrum(
     stop: Stop,
     unit: float,
 ) -> tuple[Completeness, Array | None]:
-    """Whether a value was missed, and right vectors towards those that were.
+    """Look for missed values in the full spectrum; return right vectors towards those found.
 
     Of ``(I - U U^H) A (I - V V^H)`` all singular values are computed. Together with S they are
     those of A, to the norm of the residual blocks, ``sqrt(||A V - U S||^2 + ||A^H U - V S||^2)``.

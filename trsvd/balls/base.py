@@ -1,4 +1,4 @@
-"""What a ball is: three verbs, and an algebra of scaling and adding."""
+"""Norm balls: support function, gauge and LMO, with multiples and sums."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class Ball(ABC):
         ]
 
     def contains(self, X: Any, *, rtol: float | None = None) -> bool:
-        """Whether X lies in the ball.
+        """True if X lies in the ball.
 
         Parameters
         ----------

@@ -195,7 +195,7 @@ def _methods(text: str) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class _Source:
-    """Where a case comes from: a size to draw, or a matrix that was read."""
+    """Source of a case: a size to draw, or a matrix that was read."""
 
     name: str
     size: tuple[int, int]
@@ -320,7 +320,7 @@ def _ranks(source: _Source, arguments: argparse.Namespace) -> list[int]:
 def _methods_for(
     case: table.Case, k: int | None, arguments: argparse.Namespace, display: Display
 ) -> list[str]:
-    """What runs at this k; k is None for the polar factor."""
+    """Return the methods to run at this k; k is None for the polar factor."""
     full = {"direct", table.NEWTON_SCHULZ}
     names = [name for name in table.NAMES if (name == table.NEWTON_SCHULZ) == (k is None)]
     if arguments.methods is not None:

@@ -1,4 +1,4 @@
-"""What a command is given: types of arguments, files to write, and what cannot be used."""
+"""Arguments of the commands: their types, output files, and errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class UsageError(Exception):
-    """What was asked for cannot be done; the message is one line."""
+    """Raised for a request that cannot be carried out; the message is one line."""
 
 
 def exit_code(

@@ -137,7 +137,7 @@ def _npz(path: Path) -> Any:
 
 
 def _check_members(path: Path) -> None:
-    """Whether every array of an archive has the bytes that its header declares, and room for them.
+    """Check the size of every array of an archive against its header and the free memory.
 
     NumPy allocates what a header declares before it reads what there is.
     """
@@ -337,7 +337,7 @@ def _sizes(file: TextIO, count: int) -> list[int]:
 
 
 def _check_size(entries: int, least: int, path: Path) -> None:
-    """Whether the file is long enough: an entry takes ``least`` bytes, its end of line included."""
+    """Check the length of the file: an entry takes ``least`` bytes, its end of line included."""
     size = path.stat().st_size
     if least * entries > size + 1:
         _refuse(f"{entries} entries are declared, too many for {size} bytes")
@@ -366,7 +366,7 @@ def _body(file: TextIO, field: str, indices: int, count: int) -> tuple[HostArray
 
 
 def _mirrored(values: HostArray, symmetry: str) -> HostArray:
-    """What stands at (j, i) where these stand at (i, j)."""
+    """Return the entries at (j, i) for those at (i, j)."""
     if symmetry == "skew-symmetric":
         return -values
     return np.conj(values) if symmetry == "hermitian" else values

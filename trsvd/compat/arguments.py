@@ -29,7 +29,7 @@ _LOOSEST = 0.5
 
 @dataclass(frozen=True)
 class Asked:
-    """What a call of ``svds`` asks for.
+    """Checked arguments of a call of ``svds``.
 
     Attributes
     ----------
@@ -252,7 +252,7 @@ def explain(error: NotConverged, wanted: str, *, limit: str, more: str, otherwis
 
 
 def as_matrix(M: Any) -> Any:
-    """What `trsvd.svds` takes: lists, data frames and the like as NumPy arrays."""
+    """Convert lists, data frames and the like to arrays that `trsvd.svds` takes."""
     M = admitted(M)
     if is_array(M) or is_sparse(M) or hasattr(M, "matmat") or hasattr(M, "matvec"):
         return M

@@ -157,7 +157,7 @@ def svds(
 
 
 def _failure(error: NotConverged, asked: Asked, tol: float) -> str:
-    """What to say where residuals miss the tolerance."""
+    """Return the message for residuals above the tolerance."""
     advice = raise_tol(error)
     more = f"raise maxiter, or {advice}"
     if not asked.largest:
@@ -285,7 +285,7 @@ def _converged_or_not(op: MatrixOperator, asked: Asked, start: Array | None) -> 
 def _not_converged(
     result: SVDResult, triplets: tuple[Array, Array, Array], residuals: HostArray
 ) -> NotConverged:
-    """What to raise where the smallest triplets are not good enough."""
+    """Return the exception for smallest triplets above the tolerance."""
     status = Status.STAGNATED if result.converged else result.status
     U, S, Vh = triplets
     result = replace(

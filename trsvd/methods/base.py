@@ -1,4 +1,4 @@
-"""What a method is: frozen options, which start a run; a run steps, reports and extracts."""
+"""Protocol of a method: frozen options that start a run; a run steps, reports and extracts."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Run(ABC):
     @property
     @abstractmethod
     def available(self) -> int:
-        """How many triplets can be extracted now."""
+        """Number of triplets that can be extracted now."""
 
     @abstractmethod
     def step(self, op: Metered) -> None:
@@ -103,7 +103,7 @@ class Run(ABC):
         """An independent copy."""
 
     def shares_products(self, op: Metered) -> bool:
-        """Whether products with ``op`` are made in threads that those of a BLAS would hold up."""
+        """True if products with ``op`` run in threads that BLAS threads would slow down."""
         return False
 
     def release(self) -> None:  # noqa: B027 - most runs have nothing to let go of

@@ -108,7 +108,7 @@ class ThickRestartLanczos:
 
 
 def _rows_are_long(op: Metered, method: ThickRestartLanczos, k: int, precision: str | None) -> bool:
-    """Whether the rows in memory are those of the adjoint, and worth working with as they are.
+    """True if the rows in memory are those of the adjoint and are used as they are.
 
     A compiled Gram product wants contiguous rows; the vectors are longer on that side, and the
     basis is that of a matrix of lower rank than there are columns.
@@ -255,7 +255,7 @@ class _LanczosRun(Run):
             self.finished = self.exact = True
 
     def _take_impression(self, basis: GramLanczos, view: InMemory) -> None:
-        """Whether squares will do, and Lanczos steps, by what a few tell of the spectrum."""
+        """Estimate the spectrum; note if a factorization is cheaper or float32 too coarse."""
         k, self._impressions = self.k, self._impressions[1:]
         seen, glance = basis.impression(k), bool(self._impressions)
         self.hopeless = is_hopeless(view, k, self.tol, seen, glance=glance)
@@ -307,7 +307,7 @@ class _LanczosRun(Run):
         return ritz
 
     def _another_may_lead(self, ritz: Ritz) -> bool:
-        """Whether the next Ritz value may yet grow beyond the k-th, by more than the tolerance."""
+        """True if the next Ritz value may still exceed the k-th by more than the tolerance."""
         k, S = self.k, ritz.S
         if not isinstance(self.basis, GramLanczos) or len(S) <= k or k < 1:
             return False
@@ -316,7 +316,7 @@ class _LanczosRun(Run):
         return bool(next_at_most > S[k - 1] + self.tol * S[0])
 
     def _is_too_coarse(self, ritz: Ritz) -> bool:
-        """Whether rounding in the squares keeps a residual above the tolerance.
+        """True if rounding in the Gram matrix keeps a residual above the tolerance.
 
         Judged once s_k is known roughly.
         """

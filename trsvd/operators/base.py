@@ -1,4 +1,4 @@
-"""What a truncated SVD asks of a matrix, and how arrays and other objects come to have it."""
+"""Base class of the operators, and those of dense and sparse matrices."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class CenteredOperator(MatrixOperator):
 
     @property
     def mean(self) -> Array:
-        """What is taken from every row."""
+        """Row that is subtracted from every row."""
         return self._mean[:, 0]
 
     def matmat(self, X: Array) -> Array:

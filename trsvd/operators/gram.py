@@ -52,7 +52,7 @@ class InMemory(MatrixOperator):
 
     @property
     def stays_in_cache(self) -> bool:
-        """Whether two passes over it take about as long as one that is made in panels."""
+        """True if two passes over it take about as long as one pass in panels."""
         return stays_in_cache(self._given, self.arrays.dtype_name)
 
     @cached_property
@@ -95,7 +95,7 @@ class InMemory(MatrixOperator):
 
     @property
     def shares_products(self) -> bool:
-        """Whether threads share the products, where a BLAS leaves the processors to them."""
+        """True if threads of this package share the products while BLAS has one thread."""
         size = self.rows.size if self.is_sparse else self.rows.nbytes
         return sharing_threads(size, sparse=self.is_sparse, beside=False) > 1
 
@@ -141,7 +141,7 @@ class InMemory(MatrixOperator):
         return int(made)
 
     def _matrix(self, width: int) -> tuple[HostArray, int]:
-        """What is multiplied by, and in which way."""
+        """Return the array to multiply by, and the kind of the product."""
         compiled = kernels()
         if width == 1 and self.gram is not None:
             return self.gram, compiled.FORMED
@@ -230,7 +230,7 @@ def formed_gram(op: Metered, precision: str) -> HostArray | None:
 
 
 def is_worth_forming(op: MatrixOperator, k: int, tol: float) -> bool:
-    """Whether Lanczos steps are best made with a Gram matrix that is formed at once.
+    """True if Lanczos steps are fastest with a Gram matrix that is formed first.
 
     By measurements: it takes ``m n^2`` operations whatever k is, steps with A itself about
     ``k m n``, but at another rate.
@@ -270,7 +270,7 @@ def _filled(G: HostArray) -> HostArray:
 
 
 def stays_in_cache(rows: Any, precision: str | None = None) -> bool:
-    """Whether two passes over a matrix take about as long as one that is made in panels.
+    """True if two passes over a matrix take about as long as one pass in panels.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What happens inside of a step: how good each direction is, and what the spectrum looks like.
+"""Diagnostics of steps: the quality of each direction, and its spectrum.
 
 A hook is any callable that takes a `Diagnostics`; `CSVWriter` and `JSONLinesWriter` are two. The
 singular values of each matrix are computed for it, which costs more than many an oracle: ask for it

@@ -184,7 +184,7 @@ def check_beta2(beta2: float) -> float:
 
 
 def check_eps(eps: float) -> float:
-    """What is added to the roots; ValueError if it is negative or not finite."""
+    """Check the number added to the roots; ValueError if it is negative or not finite."""
     if not 0 <= check_number("eps", eps) < math.inf:
         raise ValueError(f"Invalid eps value: {eps}; it must be finite and at least 0")
     return float(eps)

@@ -74,7 +74,7 @@ class MuonIteration(PolarIteration):
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """Where to go from one matrix, already negative.
+    """Update direction for one matrix, its sign included.
 
     Attributes
     ----------
@@ -89,12 +89,12 @@ class Direction:
 
     @property
     def subspace(self) -> Subspace | None:
-        """What the next step starts from."""
+        """Start of the next step."""
         return None if self.result is None else self.result.subspace
 
     @property
     def rank(self) -> int | None:
-        """Of the part of low rank; None where there is none."""
+        """Rank of the low-rank part; None if there is none."""
         for term in () if self.result is None else self.result.terms:
             if isinstance(term, LowRankTerm):
                 return int(term.U.shape[1])
@@ -102,7 +102,7 @@ class Direction:
 
 
 class Oracle(Protocol):
-    """What finds directions."""
+    """Base class of the oracles: they map matrices to update directions."""
 
     def directions(
         self, matrices: Sequence[Array], starts: Sequence[Subspace | None], step: int
@@ -322,7 +322,7 @@ _F_STAR_COLUMNS = 16
 
 
 def _columns(k: int, rank: int) -> int:
-    """What a truncated oracle of k pairs leaves."""
+    """Return the columns that a truncated oracle of k pairs keeps."""
     k = min(k, rank)
     return min(k + GUARDS, rank)
 
@@ -375,7 +375,7 @@ class RowRMSOracle:
 
 
 def row_oracle(normalization: str, eps: float) -> Oracle:
-    """What divides rows: by their root mean squares (``"rms"``) or their norms (``"l2"``)."""
+    """Return the oracle of rows divided by their root mean squares (``"rms"``) or norms."""
     if normalization == "rms":
         return RowRMSOracle(eps=eps)
     if normalization == "l2":
@@ -422,7 +422,7 @@ def _polar_scales(ball: Ball, matrices: list[Array]) -> list[float]:
 
 
 def polar_iterates(matrices: Sequence[Array], method: PolarIteration) -> list[Array]:
-    """What an iteration for the polar factor makes of each matrix; those of one kind together.
+    """Apply an iteration for the polar factor to each matrix; those of one kind together.
 
     Parameters
     ----------

@@ -88,7 +88,7 @@ class Momentum:
 
 @dataclass(frozen=True, eq=False)
 class DescentState:
-    """What `Descent` keeps.
+    """State of `Descent`.
 
     Attributes
     ----------
@@ -319,7 +319,7 @@ class Link(Protocol):
     def update(
         self, updates: list[Array], state: Any, params: list[Array]
     ) -> tuple[list[Array], Any]:
-        """What becomes of the updates, and the next state."""
+        """Return the transformed updates, and the next state."""
 
 
 @dataclass(frozen=True)
@@ -580,7 +580,7 @@ def from_stack(stack: Array, shape: tuple[int, ...], layout: str = "auto") -> Ar
 
 
 def shape_scale(scaling: Any, shape: tuple[int, ...], layout: str = "auto") -> float:
-    """What the update of a parameter of this shape is multiplied by.
+    """Return the factor of the update of a parameter of this shape.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What odd polynomials, one after the other, do to singular values, and what that proves.
+"""Images of singular values under compositions of odd polynomials, and bounds from them.
 
 An iteration ``X <- p(X)`` acts on the singular values alone. So all that there is to know of its
 error is the image of intervals under real functions, of which the ends are values at end points or
@@ -25,7 +25,7 @@ _SMALLEST = 1e-8
 def image(
     polynomials: tuple[Polynomial, ...], low: float, high: float, eps: float = 0.0
 ) -> tuple[float, float]:
-    """Where singular values between ``low`` and ``high`` are taken, exactly.
+    """Return the exact image of the interval from ``low`` to ``high``.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def image(
 
 @dataclass(frozen=True, eq=False)
 class ScalarMap:
-    """What an iteration does to each singular value in [0, 1], rounding included.
+    """Map of an iteration on singular values in [0, 1], rounding included.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class ScalarMap:
     excess: HostArray
 
     def sum_at_most(self, attained: float, rank: int) -> float:
-        """What ``rank`` values x_i in [0, 1] add up to at most, by what is known of them.
+        """Bound the sum of ``rank`` values x_i in [0, 1] by what is known of them.
 
         Parameters
         ----------
@@ -101,7 +101,7 @@ class ScalarMap:
 
 @lru_cache(maxsize=64)
 def scalar_map(polynomials: tuple[Polynomial, ...], eps: float) -> ScalarMap:
-    """What an iteration does to singular values in [0, 1].
+    """Return the map of an iteration on singular values in [0, 1].
 
     Parameters
     ----------

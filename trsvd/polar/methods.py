@@ -29,7 +29,7 @@ _NEGATIVE = -1e-12
 
 
 def rounding_unit(precision: str, shape: tuple[int, int]) -> float:
-    """What rounding moves the singular values of a product by, relative to those of its factors.
+    """Return the relative change of singular values by the rounding of a product.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def rounding_unit(precision: str, shape: tuple[int, int]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class PolarIteration(ABC):
-    """What `NewtonSchulz` and `PolarExpress` have in common: a polynomial for each step.
+    """Base class of `NewtonSchulz` and `PolarExpress`: a polynomial for each step.
 
     Parameters
     ----------

@@ -78,7 +78,7 @@ def _processor() -> str:
 
 
 def check_plot(path: str | Path) -> None:
-    """Whether `plot` can write such a file: better known before the runs than after.
+    """Check before a run that a picture of this format can be written after it.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ from trsvd.balls import Ball, FrobeniusBall, KyFanBall, KyFanDualBall, NuclearBa
 
 @dataclass(frozen=True)
 class Shape:
-    """What is drawn.
+    """Ball to draw.
 
     Attributes
     ----------

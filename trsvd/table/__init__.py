@@ -68,7 +68,7 @@ NAMES = ("trlan", "rsvd", "power", "krylov", "direct", NEWTON_SCHULZ)
 
 @dataclass(frozen=True)
 class Point:
-    """Where a run stood after an iteration; ``seconds`` are those of the method alone."""
+    """State of a run after an iteration; ``seconds`` are those of the method alone."""
 
     matvecs: int
     seconds: float
@@ -141,7 +141,7 @@ class Irreproducible(RuntimeError):
 
 @dataclass(frozen=True)
 class Place:
-    """Where methods run: an array library by name, and a device of it.
+    """Array library and device that methods run on.
 
     Parameters
     ----------
@@ -324,7 +324,7 @@ def _row(
 
 
 def _enough(times: list[float]) -> int:
-    """How many runs a median needs: long ones vary less."""
+    """Return the number of runs for a median: long runs vary less."""
     longest = max(times, default=0.0)
     return 1 if longest > 5 else 3 if longest > 0.5 else 5
 

@@ -26,7 +26,7 @@ LARGE = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What the paper reports of one method on one matrix."""
+    """Figures that the paper reports of one method on one matrix."""
 
     seconds: float
     matvecs: int
@@ -139,7 +139,7 @@ class Case:
         return min(self.size)
 
     def paper(self, k: int, method: str) -> Figures | None:
-        """What the paper reports of this method at k, on such a matrix."""
+        """Return the paper's figures of this method at k for such a matrix; None without any."""
         m, n = self.size
         return PAPER.get((m, k, method)) if self.in_paper and m == n else None
 

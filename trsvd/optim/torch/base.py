@@ -1,4 +1,4 @@
-"""What the PyTorch optimizers have in common: groups, momentum, the oracle's step, the state."""
+"""Base of the PyTorch optimizers: groups, momentum, the oracle's step, the state."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Work:
 
 @dataclass(eq=False)
 class Plan:
-    """What a step will write: computed first for all parameters, written at once.
+    """Values that a step will write: computed first for all parameters, then written.
 
     Attributes
     ----------
@@ -300,11 +300,11 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         super().__init__(params, {"lr": lr, **options})
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
-        """What finds the directions of a parameter group."""
+        """Return the oracle of a parameter group."""
         raise NotImplementedError
 
     def scaling(self, group: dict[str, Any]) -> Scaling:
-        """What the updates of a parameter group are multiplied by, see `trsvd.optim.SCALINGS`."""
+        """Return the factor of the updates of a parameter group, see `trsvd.optim.SCALINGS`."""
         scaling: Scaling = group["shape_scaling"]
         return scaling
 
@@ -472,7 +472,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def _directions_to_go(
         self, plan: Plan, params: list[Tensor], group: dict[str, Any]
     ) -> list[Tensor]:
-        """What the oracle is asked about: gradients with momentum, whole."""
+        """Return the input of the oracle: whole gradients with momentum."""
         grads, mu = self._gradients(params, group), group["momentum"]
         if not mu:
             return [gathered(G, p) for G, p in zip(grads, params, strict=True)]
@@ -536,7 +536,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def _remembered(
         self, E: Tensor, found: list[Direction], oracle: Oracle, step: int
     ) -> dict[str, Any]:
-        """What the next step of a parameter, of which E is one matrix, starts from."""
+        """Return the stored start of the next step of a parameter, of which E is one matrix."""
         width = oracle.columns(tuple(E.shape), step)
         if not width:
             return {}
@@ -744,7 +744,7 @@ def encoded(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def decoded(group: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """What `encoded` was given; functions, and what the group does not have, from one's own."""
+    """Invert `encoded`; take functions and missing entries from the optimizer's own group."""
     out = {}
     for name, value in group.items():
         if not (isinstance(value, dict) and _KEY in value):

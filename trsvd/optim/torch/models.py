@@ -70,7 +70,7 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     # ---- what an optimizer has --------------------------------------------------------------
 
     def _places(self) -> list[tuple[int, int]]:
-        """Of each group, its optimizer and its place there; in the order in which they came."""
+        """Return the optimizer of each group and its index there, in the order of creation."""
         present = [
             (i, j) for i, each in enumerate(self.optimizers) for j in range(len(each.param_groups))
         ]

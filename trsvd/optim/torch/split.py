@@ -44,7 +44,7 @@ _GAINS = re.compile(
 
 @dataclass(frozen=True)
 class Assignment:
-    """Where a parameter goes, and why.
+    """Part that a parameter belongs to, and the reason.
 
     Attributes
     ----------
