@@ -69,7 +69,7 @@ def test_submodules_are_imported_on_first_use(name: str) -> None:
 
 def test_optimizers_of_torch_are_imported_on_first_use() -> None:
     pytest.importorskip("torch")
-    code = "import sys, trsvd; trsvd.optim; print('torch' in sys.modules); print(trsvd.optim.torch.Muon)"
+    code = "import sys, trsvd; trsvd.optim; print('torch' in sys.modules, trsvd.optim.torch.Muon)"
     assert run(code)[0] == "False"
     assert "trsvd.optim.torch" in run(code)[-1]
 

@@ -190,7 +190,7 @@ class SVDResult:
             f"SVDResult({batch}{m} x {self.Vh.shape[-1]}, k = {k}, {dtype_name(self.U.dtype)}): "
             f"{self.status.name}, largest residual {largest:.1e}\n"
             f"  S: {self._leading_values()}\n"
-            f"  missed values: {self.completeness}\n"
+            f"  completeness: {self.completeness}\n"
             f"  {self.matvecs} + {self.matvecs_verify} matvecs by {self.method}"
         )
 
