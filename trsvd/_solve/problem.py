@@ -35,8 +35,8 @@ class State:
 
     def __repr__(self) -> str:
         m, n = self.shape
-        done = f"{self.run.iterations} iterations of {self.method}"
-        return f"State({m} x {n}, {self.arrays.dtype_name}, {done})"
+        step = f"iteration {self.run.iterations} of {self.method}"
+        return f"State({m} x {n}, {self.arrays.dtype_name}, {step})"
 
 
 def check_start(start: Any, arrays: Arrays | None) -> None:

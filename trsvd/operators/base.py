@@ -52,11 +52,11 @@ class MatrixOperator(ABC):
     noise: float = 0.0
 
     def __repr__(self) -> str:
-        (m, n), parts = self.shape, self._parts()
+        (m, n), parts = self.shape, self._made_of()
         name, of = type(self).__name__.lstrip("_"), f", of {parts}" if parts else ""
         return f"{name}({m} x {n}, {self.arrays.dtype_name}{of})"
 
-    def _parts(self) -> str:
+    def _made_of(self) -> str:
         """What the operator is made of, for its repr; empty if that is not known."""
         return ""
 
@@ -140,7 +140,7 @@ class MatrixOperator(ABC):
 
 def phrase(op: MatrixOperator) -> str:
     """An operator as a part of another, in the repr of that: a private class is what it holds."""
-    name, parts = type(op).__name__, op._parts()
+    name, parts = type(op).__name__, op._made_of()
     if parts and name.startswith("_"):
         return parts
     return f"{name} of {parts}" if parts else name
@@ -154,7 +154,7 @@ class _ArrayMatrix(MatrixOperator):
         self.shape = (int(A.shape[0]), int(A.shape[1]))
         self._A = self.arrays.matrix(A)
 
-    def _parts(self) -> str:
+    def _made_of(self) -> str:
         return type_name(self._A)
 
     def matmat(self, X: Array) -> Array:
@@ -210,7 +210,7 @@ class _SparseMatrix(MatrixOperator):
         self.shape = (int(A.shape[0]), int(A.shape[1]))
         self._A = self.arrays.sparse_matrix(A)
 
-    def _parts(self) -> str:
+    def _made_of(self) -> str:
         return type_name(self._A)
 
     def matmat(self, X: Array) -> Array:

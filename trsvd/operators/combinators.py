@@ -25,7 +25,7 @@ class AdjointOperator(MatrixOperator):
         self.arrays = self.A.arrays
         self.shape = (self.A.shape[1], self.A.shape[0])
 
-    def _parts(self) -> str:
+    def _made_of(self) -> str:
         return phrase(self.A)
 
     def matmat(self, X: Array) -> Array:
@@ -117,7 +117,7 @@ class CenteredOperator(MatrixOperator):
                 )
             self._mean = xp.reshape(mean, (n, 1))
 
-    def _parts(self) -> str:
+    def _made_of(self) -> str:
         return phrase(self.A)
 
     @property
@@ -187,7 +187,7 @@ class SumOperator(MatrixOperator):
                 )
         self.arrays = Arrays.common([term.arrays for term in self.terms])
 
-    def _parts(self) -> str:
+    def _made_of(self) -> str:
         shown = " + ".join(phrase(term) for term in self.terms[:_SHOWN])
         more = len(self.terms) - _SHOWN
         return f"{shown} + {more} more" if more > 0 else shown
@@ -246,7 +246,7 @@ class LowRankUpdate(MatrixOperator):
             )
         self._U, self._V = self.arrays.take(U), self.arrays.take(V)
 
-    def _parts(self) -> str:
+    def _made_of(self) -> str:
         return f"{phrase(self.A)} and rank {self._U.shape[1]}"
 
     def matmat(self, X: Array) -> Array:

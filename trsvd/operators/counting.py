@@ -46,7 +46,7 @@ class Metered(MatrixOperator):
         self.matvecs = self.passes = self.matvecs_verify = 0
         self.verifying = False
 
-    def _parts(self) -> str:
+    def _made_of(self) -> str:
         return phrase(self.op)
 
     def form(self) -> None:
@@ -115,7 +115,7 @@ class Turned(MatrixOperator):
         self.op, self.arrays = op, op.arrays
         self.shape = (op.shape[1], op.shape[0])
 
-    def _parts(self) -> str:
+    def _made_of(self) -> str:
         return phrase(self.op)
 
     def matmat(self, X: Array) -> Array:

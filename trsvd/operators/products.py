@@ -120,7 +120,7 @@ class _WrappedOperator(MatrixOperator):
         self._forward = _Products(A, self.arrays, m, "matmat", "matvec")
         self._backward = _Products(A, self.arrays, n, "rmatmat", "rmatvec")
 
-    def _parts(self) -> str:
+    def _made_of(self) -> str:
         return type_name(self._A)
 
     def matmat(self, X: Array) -> Array:
