@@ -199,7 +199,9 @@ def test_the_package_only_names_what_is_public() -> None:
     imports, names = (ast.Import, ast.ImportFrom), (ast.Assign, ast.Expr)
     for node in tree("__init__").body:
         if isinstance(node, ast.FunctionDef):
-            assert node.name in {"__getattr__", "__dir__"}
+            assert node.name == "__dir__"
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "not TYPE_CHECKING":
+            assert [each.name for each in node.body] == ["__getattr__"]
         elif is_for_types(node):
             assert all(isinstance(each, imports) for each in node.body)
         else:

@@ -133,11 +133,12 @@ __all__ = [
 # Public folders and modules that are attributes of the package without an import of their own.
 _SUBMODULES = {"balls", "compat", "methods", "optim", "polar", "testing"}
 
+if not TYPE_CHECKING:  # with it, type checkers would accept every name
 
-def __getattr__(name: str) -> Any:
-    if name not in _SUBMODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f"{__name__}.{name}")
+    def __getattr__(name: str) -> Any:
+        if name not in _SUBMODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return importlib.import_module(f"{__name__}.{name}")
 
 
 def __dir__() -> list[str]:

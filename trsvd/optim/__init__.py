@@ -112,9 +112,10 @@ __all__ = [
 
 _SUBMODULES = {"trsvd.optim.torch"}
 
+if not TYPE_CHECKING:  # with it, type checkers would accept every name
 
-def __getattr__(name: str) -> Any:
-    module = f"{__name__}.{name}"
-    if module not in _SUBMODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(module)
+    def __getattr__(name: str) -> Any:
+        module = f"{__name__}.{name}"
+        if module not in _SUBMODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return importlib.import_module(module)
