@@ -847,18 +847,20 @@ def test_operators_are_shown_in_a_line(rng):
         assert repr(op) == text
 
 
+class Identity(MatrixOperator):
+    """Of order 3."""
+
+    def __init__(self):
+        known = as_operator(np.eye(3))
+        self.shape, self.arrays = known.shape, known.arrays
+
+    def matmat(self, X):
+        return X
+
+    rmatmat = matmat
+
+
 def test_an_operator_of_a_user_is_shown_with_its_shape():
-    class Identity(MatrixOperator):
-        def __init__(self):
-            known = as_operator(np.eye(3))
-            self.shape, self.arrays = known.shape, known.arrays
-
-        def matmat(self, X):
-            return X
-
-        rmatmat = matmat
-
     assert repr(Identity()) == "Identity(3 x 3, float64)"
-    assert repr(AdjointOperator(Identity())) == (
-        "AdjointOperator(3 x 3, float64, of test_operators.Identity)"
-    )
+    shown = repr(AdjointOperator(Identity()))
+    assert shown == "AdjointOperator(3 x 3, float64, of test_operators.Identity)"
