@@ -360,11 +360,11 @@ def svdvals(
     Notes
     -----
     For k > 1 and at most 2^18 entries, all singular values are computed by LAPACK, unless
-    ``method``, ``start``, ``max_matvecs``, ``callback`` or ``verify`` is given. Otherwise the cost
-    is that of `svds` with this ``verify``.
+    ``method``, ``start``, ``max_matvecs``, ``callback`` or ``verify`` is given; an operator is
+    formed for that by min(m, n) products. Otherwise the cost is that of `svds` with this
+    ``verify``.
 
-    A value differs from a singular value of A by at most its residual, at most ``tol s_1``; mostly
-    by about the square of that.
+    The error of a value is at most ``tol s_1`` without a warning, and usually much smaller.
 
     Examples
     --------
