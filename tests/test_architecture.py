@@ -22,6 +22,7 @@ MODULES = sorted(
 # Folders and files of the root, from the bottom up: a module imports from its own layer and from
 # those before it.
 LAYERS = (
+    "_version",
     "_errors",
     "_validate",
     "_compiled",
@@ -47,6 +48,10 @@ LAYERS = (
     "table",
     "cli",
 )
+
+# What a folder has as an attribute, from a layer above it: imported on first use by `__getattr__`,
+# and for type checkers.
+LAZY = {"optim.__init__": {"optim.torch.__init__"}}
 
 # Libraries of arrays, and the ways to ask which one an array comes from.
 LIBRARIES = {"torch", "cupy", "cupyx", "jax", "dask", "array_api_compat", "array_api_strict"}
@@ -88,8 +93,12 @@ def as_module(name: str) -> str | None:
 
 def imports_of(module: str) -> set[str]:
     """Modules of the package that ``module`` imports, those for types included."""
+    return imports_in(tree(module), module)
+
+
+def imports_in(code: ast.Module, module: str) -> set[str]:
     found = set()
-    for node in ast.walk(tree(module)):
+    for node in ast.walk(code):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -104,6 +113,16 @@ def imports_of(module: str) -> set[str]:
             assert target, f"{module} imports {name}, which does not exist"
             found.add(target)
     return found
+
+
+def is_for_types(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def imports_for_types(module: str) -> set[str]:
+    """Modules that ``module`` imports for type checkers only."""
+    running = ast.Module([node for node in tree(module).body if not is_for_types(node)], [])
+    return imports_of(module) - imports_in(running, module)
 
 
 def library_imports(module: str) -> set[str]:
@@ -133,7 +152,7 @@ ROOTS = {"__init__", "__main__"}
 @pytest.mark.parametrize("module", [module for module in MODULES if module not in ROOTS])
 def test_imports_point_down(module: str) -> None:
     place = LAYERS.index(layer(module))
-    for other in imports_of(module):
+    for other in imports_of(module) - (LAZY.get(module, set()) & imports_for_types(module)):
         if other == "__init__":
             # What a person runs may use what a person uses.
             assert layer(module) in {"reports", "table", "cli"}, f"{module} imports trsvd itself"
@@ -176,8 +195,24 @@ def test_numba_is_known_in_one_folder(module: str) -> None:
 
 
 def test_the_package_only_names_what_is_public() -> None:
-    allowed = (ast.Import, ast.ImportFrom, ast.Assign, ast.Expr)
-    assert all(isinstance(node, allowed) for node in tree("__init__").body)
+    """Imports, names, and what PEP 562 needs to import public folders on first use."""
+    imports, names = (ast.Import, ast.ImportFrom), (ast.Assign, ast.Expr)
+    for node in tree("__init__").body:
+        if isinstance(node, ast.FunctionDef):
+            assert node.name == "__dir__"
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "not TYPE_CHECKING":
+            assert [each.name for each in node.body] == ["__getattr__"]
+        elif is_for_types(node):
+            assert all(isinstance(each, imports) for each in node.body)
+        else:
+            assert isinstance(node, (*imports, *names)), ast.unparse(node)
+
+
+def test_submodules_on_first_use_are_known_to_type_checkers() -> None:
+    blocks = [node for node in tree("__init__").body if is_for_types(node)]
+    aliases = [alias for block in blocks for node in block.body for alias in node.names]
+    assert {alias.asname for alias in aliases} == {alias.name for alias in aliases}
+    assert {alias.name for alias in aliases} == trsvd._SUBMODULES
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -38,20 +38,56 @@ def load(name: str) -> types.ModuleType:
         pytest.skip(f"{name} needs {error.name}")
 
 
-def test_all_is_what_is_public() -> None:
-    # In a fresh interpreter: here, tests have imported submodules that then are attributes too.
-    code = (
-        "import types, trsvd\n"
-        "names = [name for name in vars(trsvd) if not name.startswith('_')]\n"
-        "ours = [name for name in names if name != 'annotations'\n"
-        "        and not (isinstance(getattr(trsvd, name), types.ModuleType)\n"
-        "                 and name not in trsvd.__all__)]\n"
-        "print(*sorted(ours))"
-    )
+def run(code: str) -> list[str]:
+    """Words that a fresh interpreter prints: in this one, tests have imported submodules."""
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
     )
-    assert out.stdout.split() == sorted(trsvd.__all__)
+    return out.stdout.split()
+
+
+def test_dir_is_what_is_public() -> None:
+    names = run("import trsvd; print(*dir(trsvd))")
+    public = {name for name in names if name[0] != "_"}
+    assert public == set(trsvd.__all__) | trsvd._SUBMODULES
+    assert all(name.startswith("__") and name.endswith("__") for name in set(names) - public)
+    assert {"__all__", "__doc__", "__version__"} <= set(names)
+    assert names == sorted(set(names))
+
+
+@pytest.mark.parametrize("name", sorted(trsvd._SUBMODULES | {"operators"}))
+def test_submodules_are_attributes(name: str) -> None:
+    assert run(f"import trsvd; print(trsvd.{name}.__name__)") == [f"trsvd.{name}"]
+    assert is_public(f"trsvd.{name}")
+
+
+@pytest.mark.parametrize("name", ["optim", "compat", "testing"])
+def test_submodules_are_imported_on_first_use(name: str) -> None:
+    code = f"import sys, trsvd; print('trsvd.{name}' in sys.modules)"
+    assert run(code) == ["False"]
+
+
+def test_optimizers_of_torch_are_imported_on_first_use() -> None:
+    pytest.importorskip("torch")
+    code = "import sys, trsvd; trsvd.optim; print('torch' in sys.modules, trsvd.optim.torch.Muon)"
+    assert run(code)[0] == "False"
+    assert "trsvd.optim.torch" in run(code)[-1]
+
+
+def test_without_torch_the_error_says_so() -> None:
+    code = (
+        "import sys, trsvd; sys.modules['torch'] = None\n"
+        "try: trsvd.optim.torch\n"
+        "except ModuleNotFoundError as error: print(error.name)"
+    )
+    assert run(code) == ["torch"]
+
+
+@pytest.mark.parametrize("module", [trsvd, trsvd.optim], ids=["trsvd", "optim"])
+def test_unknown_attributes(module: types.ModuleType) -> None:
+    assert not hasattr(module, "no_such_name")
+    with pytest.raises(AttributeError, match=f"'{module.__name__}' has no attribute 'svd'"):
+        module.svd  # noqa: B018
 
 
 def test_all_is_sorted_and_without_doubles() -> None:
@@ -64,10 +100,6 @@ def test_star_import_gives_all() -> None:
     space: dict[str, object] = {}
     exec("from trsvd import *", space)
     assert set(space) - {"__builtins__"} == set(trsvd.__all__)
-
-
-def test_dir_shows_all() -> None:
-    assert set(trsvd.__all__) <= set(dir(trsvd))
 
 
 def is_public(name: str) -> bool:
@@ -182,10 +214,8 @@ def test_the_package_is_typed() -> None:
 
 
 def test_import_is_light() -> None:
-    """Importing the package imports no optional library and starts no device."""
+    """Importing the package imports no optional library, no slow one, and starts no device."""
     optional = ["torch", "cupy", "jax", "numba", "matplotlib", "sklearn", "rich", "safetensors"]
-    code = f"import sys, trsvd; print(*[name for name in {optional} if name in sys.modules])"
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
-    )
-    assert out.stdout.split() == []
+    slow = ["scipy.optimize", "scipy.sparse.linalg", "scipy.spatial", "scipy.stats"]
+    names = optional + slow
+    assert run(f"import sys, trsvd; print(*[x for x in {names} if x in sys.modules])") == []

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from trsvd import operators
 from trsvd._errors import AdjointError, ConvergenceWarning, Status
 from trsvd._oracles.polar import spectral_function
 from trsvd._oracles.result import LMOResult
-from trsvd._solve.result import Completeness, Info, NotConverged, Subspace, SVDResult
+from trsvd._solve.result import Completeness, Info, NotConverged, Subspace, SVDResult, load
 from trsvd._solve.select import Selection, select_method
-from trsvd._solve.svds import svds, svds_above, svds_to_tolerance
+from trsvd._solve.svds import svds, svds_above, svds_to_tolerance, svdvals
+from trsvd._version import __version__ as __version__
 from trsvd.balls import (
     ColumnBall,
     FrobeniusBall,
@@ -56,6 +60,14 @@ from trsvd.norms import (
 from trsvd.polar.methods import NewtonSchulz, PolarExpress
 from trsvd.regularized import f_star_neon, nuclear_neon, regularized_update
 
+if TYPE_CHECKING:  # imported on first use, see __getattr__
+    from trsvd import balls as balls
+    from trsvd import compat as compat
+    from trsvd import methods as methods
+    from trsvd import optim as optim
+    from trsvd import polar as polar
+    from trsvd import testing as testing
+
 __all__ = [
     "AdjointError",
     "BlockKrylov",
@@ -89,10 +101,11 @@ __all__ = [
     "f_star_neon",
     "frobenius_lmo",
     "frobenius_norm",
-    "kyfan_dual_norm",
-    "kyfan_norm",
     "kyfan_dual_lmo",
+    "kyfan_dual_norm",
     "kyfan_lmo",
+    "kyfan_norm",
+    "load",
     "max_column_norm",
     "max_lmo",
     "max_norm",
@@ -114,6 +127,20 @@ __all__ = [
     "svds",
     "svds_above",
     "svds_to_tolerance",
+    "svdvals",
 ]
 
-__version__ = "0.1.0.dev0"
+# Public folders and modules that are attributes of the package without an import of their own.
+_SUBMODULES = {"balls", "compat", "methods", "optim", "polar", "testing"}
+
+if not TYPE_CHECKING:  # with it, type checkers would accept every name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _SUBMODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return importlib.import_module(f"{__name__}.{name}")
+
+
+def __dir__() -> list[str]:
+    special = {name for name in globals() if name.startswith("__")}
+    return sorted({*__all__, *_SUBMODULES, *special})

@@ -813,3 +813,54 @@ def test_an_error_of_the_operator_is_its_own(rng):
 
     with pytest.raises(TypeError, match="^unsupported operand$"):
         trsvd.svds(Broken(), 2)
+
+
+def test_operators_are_shown_in_a_line(rng):
+    A = scipy.sparse.random_array((50, 30), density=0.1, rng=rng, dtype="float32")
+    centred = CenteredOperator(A)
+    factors = np.ones((50, 2), "float32"), np.ones((30, 2), "float32")
+    shown = {
+        as_operator(A): "SparseMatrix(50 x 30, float32, of scipy.csr_array)",
+        as_operator(np.eye(3, 2, dtype=int)): "ArrayMatrix(3 x 2, float64, of numpy.ndarray)",
+        centred: "CenteredOperator(50 x 30, float32, of scipy.csr_array)",
+        AdjointOperator(centred): (
+            "AdjointOperator(30 x 50, float32, of CenteredOperator of scipy.csr_array)"
+        ),
+        LowRankUpdate(A, *factors): (
+            "LowRankUpdate(50 x 30, float32, of scipy.csr_array and rank 2)"
+        ),
+        SumOperator(A, centred): (
+            "SumOperator(50 x 30, float32, of scipy.csr_array + CenteredOperator of "
+            "scipy.csr_array)"
+        ),
+        SumOperator(*[np.eye(2)] * 5): (
+            "SumOperator(2 x 2, float64, of numpy.ndarray + numpy.ndarray + numpy.ndarray + 2 more)"
+        ),
+        as_operator(aslinearoperator(A)): (
+            "WrappedOperator(50 x 30, float32, of scipy.MatrixLinearOperator)"
+        ),
+        CenteredOperator(aslinearoperator(A)): (
+            "CenteredOperator(50 x 30, float32, of scipy.MatrixLinearOperator)"
+        ),
+    }
+    for op, text in shown.items():
+        assert repr(op) == text
+
+
+class Identity(MatrixOperator):
+    """Of order 3."""
+
+    def __init__(self):
+        known = as_operator(np.eye(3))
+        self.shape, self.arrays = known.shape, known.arrays
+
+    def matmat(self, X):
+        return X
+
+    rmatmat = matmat
+
+
+def test_an_operator_of_a_user_is_shown_with_its_shape():
+    assert repr(Identity()) == "Identity(3 x 3, float64)"
+    shown = repr(AdjointOperator(Identity()))
+    assert shown == "AdjointOperator(3 x 3, float64, of test_operators.Identity)"

@@ -51,9 +51,14 @@ def _name(dtype: Any) -> str:
     )
 
 
+def type_name(A: object) -> str:
+    """Name of a type for a reader: ``"scipy.csr_array"``, ``"numpy.ndarray"``, ..."""
+    return f"{type(A).__module__.split('.')[0]}.{type(A).__qualname__}"
+
+
 def describe(A: object) -> str:
     """One phrase for an error message: type, and shape and dtype if there are any."""
-    parts = [f"{type(A).__module__.split('.')[0]}.{type(A).__qualname__}"]
+    parts = [type_name(A)]
     parts += [f"{name} {getattr(A, name)}" for name in ("shape", "dtype") if hasattr(A, name)]
     return ", ".join(parts)
 

@@ -23,7 +23,7 @@ from trsvd.operators.counting import Metered
 from trsvd.operators.probe import Probed, probe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class State:
     """State of a run; pass it as ``state=`` with the same matrix to resume."""
 
@@ -32,6 +32,11 @@ class State:
     shape: tuple[int, int]
     arrays: Arrays
     scale_exponent: int
+
+    def __repr__(self) -> str:
+        m, n = self.shape
+        step = f"iteration {self.run.iterations} of {self.method}"
+        return f"State({m} x {n}, {self.arrays.dtype_name}, {step})"
 
 
 def check_start(start: Any, arrays: Arrays | None) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from trsvd._arrays.arrays import Array, HostArray
+from trsvd._arrays.arrays import Array, Arrays, HostArray
+from trsvd._arrays.dtypes import dtype_name
 from trsvd._errors import Status
+from trsvd._solve import files
 
 
 @dataclass(frozen=True)
@@ -181,12 +183,163 @@ class SVDResult:
         return (self.U, self.S, self.Vh)[index]
 
     def __repr__(self) -> str:
+        *ahead, m, k = self.U.shape
+        batch = f"batch of {' x '.join(map(str, ahead))} matrices, " if ahead else ""
+        largest = self.residuals.max(initial=0.0)
         return (
-            f"SVDResult(U: {tuple(self.U.shape)}, S: {tuple(self.S.shape)}, "
-            f"Vh: {tuple(self.Vh.shape)}, {self.status.name}, "
-            f"largest residual {self.residuals.max(initial=0.0):.1e}, "
-            f"{self.matvecs} + {self.matvecs_verify} matvecs, {self.method})"
+            f"SVDResult({batch}{m} x {self.Vh.shape[-1]}, k = {k}, {dtype_name(self.U.dtype)}): "
+            f"{self.status.name}, largest residual {largest:.1e}\n"
+            f"  S: {self._leading_values()}\n"
+            f"  completeness: {self.completeness}\n"
+            f"  {self.matvecs} + {self.matvecs_verify} matvecs by {self.method}"
         )
+
+    def _leading_values(self) -> str:
+        """The first singular values, of the first matrix of a batch, in words."""
+        S = _on_host(self.S)
+        if S.size == 0:
+            return "none"
+        first = S.reshape(-1, S.shape[-1])[0]
+        text = ", ".join(f"{value:.6g}" for value in first[:_SHOWN])
+        text += ", ..." if len(first) > _SHOWN else ""
+        return f"{text} (first matrix)" if S.ndim > 1 else text
+
+    def reconstruct(self) -> Array:
+        """``U @ diag(S) @ Vh``: the best approximation of rank k to the matrix, as an array.
+
+        Returns
+        -------
+        array of shape (m, n)
+            In the dtype, namespace and device of U; for a batch with its dimensions before these.
+
+        Notes
+        -----
+        Half precision is multiplied in float32. Memory: m n numbers.
+
+        Examples
+        --------
+        >>> import numpy as np, trsvd
+        >>> trsvd.svds(np.diag([3.0, 2.0, 1.0]), 2).reconstruct().round(12) + 0.0
+        array([[3., 0., 0.],
+               [0., 2., 0.],
+               [0., 0., 0.]])
+        """
+        arrays = Arrays.of_array(self.U)
+        with arrays.as_asked():
+            left, right = (
+                arrays.like(self.U) * arrays.like(self.S)[..., None, :],
+                arrays.like(self.Vh),
+            )
+            whole = arrays.wide_product(left, right) if left.ndim == 2 else left @ right
+            return arrays.hand_out(whole)
+
+    def save(self, path: files.Path) -> None:
+        """Write the result to an .npz file, which `trsvd.load` and `numpy.load` read.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Where to write; used as it is, no suffix is appended. A file that exists is replaced
+            when the new one is complete.
+
+        Notes
+        -----
+        The file holds U, S, Vh and residuals as arrays, and the other attributes as a string of
+        JSON, ``facts``. ``method`` is saved as its repr, ``state`` is not saved. Nothing is
+        pickled. Arrays are copied to the host; bfloat16 is saved as float32, which holds the same
+        numbers, as .npz files have no bfloat16.
+        """
+        arrays = {name: _on_host(getattr(self, name)) for name in ("U", "S", "Vh")}
+        facts = {
+            "dtype": dtype_name(self.U.dtype),
+            "shape": [*map(int, self.U.shape[:-1]), int(self.Vh.shape[-1])],
+            "status": self.status.name,
+            "converged": bool(self.converged),
+            "completeness": asdict(self.completeness),
+            "method": str(self.method),
+            **{name: int(getattr(self, name)) for name in _COUNTS},
+        }
+        files.write(path, {**arrays, "residuals": self.residuals}, facts)
+
+
+# Singular values that a repr shows.
+_SHOWN = 5
+_COUNTS = ("matvecs", "matvecs_verify", "passes", "iterations")
+
+
+def _on_host(x: Array) -> HostArray:
+    """A NumPy array of the same numbers: in the same dtype, or float32 for bfloat16."""
+    arrays = Arrays.of_array(x)
+    return arrays.get(arrays.like(x) if dtype_name(x.dtype) == "bfloat16" else x)
+
+
+def load(path: files.Path) -> SVDResult:
+    """Read a result that `SVDResult.save` wrote.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    SVDResult
+        With NumPy arrays, whatever library made them; bfloat16 comes back as float32. ``method``
+        is a string, ``state`` is None. The result can be passed as ``start=``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file was not written by `SVDResult.save`, is damaged, or was written by a newer
+        version of trsvd in another layout. Nothing is unpickled.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np, trsvd
+    >>> result = trsvd.svds(np.diag([3.0, 2.0, 1.0]), 2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "result.npz")
+    ...     result.save(path)
+    ...     trsvd.load(path).S
+    array([3., 2.])
+    """
+    arrays, facts = files.read(path, ("U", "S", "Vh", "residuals"))
+    try:
+        result = SVDResult(
+            U=arrays["U"],
+            S=arrays["S"],
+            Vh=arrays["Vh"],
+            residuals=arrays["residuals"],
+            converged=bool(facts["converged"]),
+            status=Status[facts["status"]],
+            method=str(facts["method"]),
+            state=None,
+            completeness=Completeness(**facts["completeness"]),
+            **{name: int(facts[name]) for name in _COUNTS},
+        )
+        fits = _fit(result)
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(files.refused(path, f"{type(error).__name__}: {error}")) from error
+    if not fits:
+        shapes = ", ".join(f"{name} {x.shape} of {x.dtype}" for name, x in arrays.items())
+        raise ValueError(files.refused(path, f"its arrays do not fit: {shapes}"))
+    return result
+
+
+def _fit(result: SVDResult) -> bool:
+    """True if the arrays are numbers, with shapes that belong to one result."""
+    U, S, Vh = result
+    *ahead, _, k = U.shape
+    return (
+        Vh.shape[:-1] == (*ahead, k)
+        and S.shape == result.residuals.shape == (*ahead, k)
+        and U.dtype == Vh.dtype
+        and U.dtype.kind in "fc"
+        and S.dtype.kind == result.residuals.dtype.kind == "f"
+    )
 
 
 @dataclass(frozen=True)

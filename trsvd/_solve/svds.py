@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trsvd._arrays.admit import admitted
-from trsvd._arrays.arrays import HostArray
+from trsvd._arrays.arrays import Array, HostArray
 from trsvd._arrays.dtypes import dtype_name
 from trsvd._errors import warn_caller
 from trsvd._krylov.stopping import Energy, Residual, Values
@@ -20,9 +20,10 @@ from trsvd._solve.problem import Problem
 from trsvd._solve.result import NotConverged, SVDResult
 from trsvd._solve.select import SMALL, suits_direct
 from trsvd._solve.verify import FINE_ETA
-from trsvd._validate import check_k, check_number, check_tol
+from trsvd._validate import check_k, check_number, check_rng, check_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
 from trsvd.operators import as_operator
+from trsvd.operators.base import MatrixOperator
 
 
 def svds(
@@ -312,6 +313,91 @@ def svds_above(
     return _grow(problem, chosen, stop, request, max_k)
 
 
+def svdvals(
+    A: Any,
+    k: int,
+    *,
+    method: str | Method | None = None,
+    tol: float | None = None,
+    start: Any = None,
+    rng: int | np.random.Generator | None = None,
+    max_matvecs: int | None = None,
+    callback: Callback | None = None,
+    on_failure: OnFailure = "return",
+    verify: Verify | None = None,
+) -> Array:
+    """The k largest singular values of a matrix, or of each matrix of a batch.
+
+    Parameters
+    ----------
+    A : array, sparse matrix or operator of shape (m, n), or array of shape (..., m, n)
+        As for `svds`.
+    k : int
+        Number of singular values, ``1 <= k <= min(m, n)``.
+    method, tol, start, rng, max_matvecs, callback
+        As for `svds`.
+    on_failure : {"return", "raise"}, default "return"
+        When the triplets that the values belong to miss ``tol``: warn with `ConvergenceWarning`
+        and return the best values, or raise `NotConverged`, which has the triplets as ``result``.
+    verify : bool, float or "exact", optional
+        As for `svds`. By default 1e-3, a closer check than that of `svds`, as the values come
+        without `Completeness`; True for k = 1, which no multiple value can change.
+
+    Returns
+    -------
+    array of shape (k,) or (..., k)
+        Singular values, descending, in the real dtype, the namespace and the device of A.
+
+    Raises
+    ------
+    TypeError, ValueError, AdjointError, MemoryError, NotConverged
+        As `svds`.
+
+    See Also
+    --------
+    svds : Triplets, with a residual for each, a status and the number of products.
+
+    Notes
+    -----
+    For k > 1 and at most 2^18 entries, all singular values are computed by LAPACK, unless
+    ``method``, ``start``, ``max_matvecs``, ``callback`` or ``verify`` is given; an operator is
+    formed for that by min(m, n) products. Otherwise the cost is that of `svds` with this
+    ``verify``.
+
+    The error of a value is at most ``tol s_1`` without a warning, and usually much smaller.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> trsvd.svdvals(np.diag([3.0, 2.0, 1.0]), 2)
+    array([3., 2.])
+    """
+    A = admitted(A)
+    Request(start, max_matvecs, callback, on_failure, verify is None or verify)  # checks them
+    if not is_batch(A):
+        A = as_operator(A)
+        k = check_k(k, min(A.shape))
+        options = (method, start, max_matvecs, callback, verify)
+        if all(option is None for option in options) and _all_are_cheap(A, k):
+            check_tol(tol, A.arrays.eps)
+            check_rng(rng)
+            return A.arrays.hand_out_values(singular_values(A)[:k])
+    return _checked_values(
+        A,
+        k,
+        "raise tol or max_matvecs, use method='direct', or call trsvd.svds, whose result has a "
+        "residual for each value",
+        method=method,
+        tol=tol,
+        start=start,
+        rng=rng,
+        max_matvecs=max_matvecs,
+        callback=callback,
+        on_failure=on_failure,
+        verify=verify,
+    )
+
+
 def _grow(
     problem: Problem, method: Method, stop: Energy | Values, request: Request, max_k: int | None
 ) -> SVDResult:
@@ -333,24 +419,46 @@ def singular_values(X: Any) -> HostArray:
 
 
 def leading_values(X: Any, k: int) -> HostArray:
-    """The k (or min(m, n)) largest singular values of X, in float64 on the host.
-
-    A number has no certificate: all values are computed where that is cheap, and otherwise missed
-    copies of multiple values are looked for longer than `svds` does.
-    """
+    """The k (or min(m, n)) largest singular values of X, in float64 on the host."""
     op = as_operator(X)
     k = min(k, *op.shape)
-    if k > 1 and math.prod(op.shape) <= _ALL_UP_TO:
-        return singular_values(X)[:k]
+    if _all_are_cheap(op, k):
+        return singular_values(op)[:k]
     if dtype_name(op.arrays.out_dtype) in {"float16", "bfloat16"}:
         X = op.dense()  # in the dtype that it is computed in, whose range holds the values
+    advice = (
+        "pass a dense array, all of whose singular values are computed, or call trsvd.svds with "
+        "options of your own"
+    )
+    return op.arrays.get(_checked_values(X, k, advice, rng=0)).astype(np.float64)
+
+
+def _all_are_cheap(op: MatrixOperator, k: int) -> bool:
+    """True if all singular values are computed for the sake of k: the first has no copies."""
+    return k > 1 and math.prod(op.shape) <= _ALL_UP_TO
+
+
+def _checked_values(
+    X: Any,
+    k: int,
+    advice: str,
+    *,
+    on_failure: OnFailure = "return",
+    verify: Verify | None = None,
+    **options: Any,
+) -> Array:
+    """The k largest singular values by `svds`; a warning with ``advice`` where they may be wrong.
+
+    Numbers have no certificate: missed copies of multiple values are looked for longer than `svds`
+    does.
+    """
+    if verify is None:
+        verify = True if k == 1 else FINE_ETA
     try:
-        result = svds(X, k, rng=0, verify=FINE_ETA if k > 1 else True, on_failure="raise")
+        return svds(X, k, verify=verify, on_failure="raise", **options).S
     except NotConverged as error:
+        if on_failure == "raise":
+            raise
         result, cause = error.result, error.result.status.value.partition("; ")[0]
-        warn_caller(
-            f"{cause} (k = {k} largest singular values, {result.matvecs} products); pass a dense "
-            "array, all of whose singular values are computed, or call trsvd.svds with options of "
-            "your own"
-        )
-    return op.arrays.get(result.S).astype(np.float64)
+    warn_caller(f"{cause} (k = {k} largest singular values, {result.matvecs} products); {advice}")
+    return result.S

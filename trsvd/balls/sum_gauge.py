@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.optimize
+import scipy  # imports `scipy.optimize`, which takes longer than trsvd, on first use
 
 from trsvd._arrays.arrays import HostArray
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from trsvd._arrays.arrays import Array, Arrays
+from trsvd._arrays.dtypes import type_name
 
 
 @runtime_checkable
@@ -49,6 +50,15 @@ class MatrixOperator(ABC):
     rounding: float = 0.0
     # Usual size of those errors, for a random unit vector.
     noise: float = 0.0
+
+    def __repr__(self) -> str:
+        (m, n), parts = self.shape, self._made_of()
+        name, of = type(self).__name__.lstrip("_"), f", of {parts}" if parts else ""
+        return f"{name}({m} x {n}, {self.arrays.dtype_name}{of})"
+
+    def _made_of(self) -> str:
+        """What the operator is made of, for its repr; empty if that is not known."""
+        return ""
 
     @property
     def dtype(self) -> Any:
@@ -128,6 +138,14 @@ class MatrixOperator(ABC):
         return columns if m >= n else arrays.adjoint(columns)
 
 
+def phrase(op: MatrixOperator) -> str:
+    """An operator as a part of another, in the repr of that: a private class is what it holds."""
+    name, parts = type(op).__name__, op._made_of()
+    if parts and name.startswith("_"):
+        return parts
+    return f"{name} of {parts}" if parts else name
+
+
 class _ArrayMatrix(MatrixOperator):
     """A dense array."""
 
@@ -135,6 +153,9 @@ class _ArrayMatrix(MatrixOperator):
         self.arrays = Arrays.of_array(A)
         self.shape = (int(A.shape[0]), int(A.shape[1]))
         self._A = self.arrays.matrix(A)
+
+    def _made_of(self) -> str:
+        return type_name(self._A)
 
     def matmat(self, X: Array) -> Array:
         return self.arrays.product(self._A, X)
@@ -188,6 +209,9 @@ class _SparseMatrix(MatrixOperator):
         self.arrays = Arrays.of_sparse(A if hasattr(A, "data") else A.tocsr())
         self.shape = (int(A.shape[0]), int(A.shape[1]))
         self._A = self.arrays.sparse_matrix(A)
+
+    def _made_of(self) -> str:
+        return type_name(self._A)
 
     def matmat(self, X: Array) -> Array:
         return self.arrays.sparse_product(self._A, X)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trsvd._arrays.arrays import Array, Arrays
-from trsvd.operators.base import MatrixOperator
+from trsvd.operators.base import MatrixOperator, phrase
 from trsvd.operators.products import as_operator
 
 
@@ -24,6 +24,9 @@ class AdjointOperator(MatrixOperator):
         self.A = as_operator(A)
         self.arrays = self.A.arrays
         self.shape = (self.A.shape[1], self.A.shape[0])
+
+    def _made_of(self) -> str:
+        return phrase(self.A)
 
     def matmat(self, X: Array) -> Array:
         """``A^H @ X``."""
@@ -114,6 +117,9 @@ class CenteredOperator(MatrixOperator):
                 )
             self._mean = xp.reshape(mean, (n, 1))
 
+    def _made_of(self) -> str:
+        return phrase(self.A)
+
     @property
     def mean(self) -> Array:
         """Row that is subtracted from every row."""
@@ -181,6 +187,11 @@ class SumOperator(MatrixOperator):
                 )
         self.arrays = Arrays.common([term.arrays for term in self.terms])
 
+    def _made_of(self) -> str:
+        shown = " + ".join(phrase(term) for term in self.terms[:_SHOWN])
+        more = len(self.terms) - _SHOWN
+        return f"{shown} + {more} more" if more > 0 else shown
+
     def matmat(self, X: Array) -> Array:
         """Sum of the terms' products."""
         return _total([self._part(term, term.matmat, X) for term in self.terms])
@@ -235,6 +246,9 @@ class LowRankUpdate(MatrixOperator):
             )
         self._U, self._V = self.arrays.take(U), self.arrays.take(V)
 
+    def _made_of(self) -> str:
+        return f"{phrase(self.A)} and rank {self._U.shape[1]}"
+
     def matmat(self, X: Array) -> Array:
         """``A X + U (V^H X)``."""
         return self.A.matmat(X) + self._U @ self.arrays.adjoint_product(self._V, X)
@@ -262,6 +276,10 @@ class LowRankUpdate(MatrixOperator):
         gram_V = self.arrays.adjoint_product(self._V, self._V)
         square = self.arrays.real_inner(gram_U, gram_V)
         return _root_of_difference(self.arrays, [base**2, 2 * cross, square])
+
+
+# Terms of a sum that its repr names.
+_SHOWN = 3
 
 
 def _size(op: MatrixOperator) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from trsvd._arrays.arrays import Array
 from trsvd._arrays.dtypes import split_power
-from trsvd.operators.base import MatrixOperator
+from trsvd.operators.base import MatrixOperator, phrase
 
 
 class Metered(MatrixOperator):
@@ -45,6 +45,9 @@ class Metered(MatrixOperator):
         self.set_scale(0 if 1 / safe <= size <= safe else max(-math.frexp(size)[1], -1023))
         self.matvecs = self.passes = self.matvecs_verify = 0
         self.verifying = False
+
+    def _made_of(self) -> str:
+        return phrase(self.op)
 
     def form(self) -> None:
         """Go on with the entries, where they are more accurate than products."""
@@ -111,6 +114,9 @@ class Turned(MatrixOperator):
     def __init__(self, op: Metered) -> None:
         self.op, self.arrays = op, op.arrays
         self.shape = (op.shape[1], op.shape[0])
+
+    def _made_of(self) -> str:
+        return phrase(self.op)
 
     def matmat(self, X: Array) -> Array:
         """``A^H @ X``, counted."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from trsvd._arrays.admit import admitted
 from trsvd._arrays.arrays import Array, Arrays, is_array
-from trsvd._arrays.dtypes import describe, dtype_name, is_sparse
+from trsvd._arrays.dtypes import describe, dtype_name, is_sparse, type_name
 from trsvd.operators.base import MatrixOperator, _ArrayMatrix, _SparseMatrix
 from trsvd.operators.probe import probe, settle
 
@@ -119,6 +119,9 @@ class _WrappedOperator(MatrixOperator):
         m, n = self.shape
         self._forward = _Products(A, self.arrays, m, "matmat", "matvec")
         self._backward = _Products(A, self.arrays, n, "rmatmat", "rmatvec")
+
+    def _made_of(self) -> str:
+        return type_name(self._A)
 
     def matmat(self, X: Array) -> Array:
         if not self._forward.settled:

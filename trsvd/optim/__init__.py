@@ -1,10 +1,13 @@
 """Optimizers as a thin layer over the balls: pure rules, on any array library.
 
 A `Rule` has ``init(params)`` and ``update(grads, state, params)``, and is a chain of links. For
-PyTorch there are optimizer classes in `trsvd.optim.torch`, which is imported by itself.
+PyTorch there are optimizer classes in `trsvd.optim.torch`, which is imported on first use.
 """
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from trsvd.balls.families import FFanionBall, SFanionBall
 from trsvd.optim.diagnostics import CSVWriter, Diagnostics, JSONLinesWriter
@@ -53,6 +56,9 @@ from trsvd.optim.transforms import (
     apply_updates,
     chain,
 )
+
+if TYPE_CHECKING:  # imported on first use, see __getattr__
+    from trsvd.optim import torch as torch
 
 __all__ = [
     "LAYOUTS",
@@ -103,3 +109,13 @@ __all__ = [
     "scale",
     "sign_sgd",
 ]
+
+_SUBMODULES = {"trsvd.optim.torch"}
+
+if not TYPE_CHECKING:  # with it, type checkers would accept every name
+
+    def __getattr__(name: str) -> Any:
+        module = f"{__name__}.{name}"
+        if module not in _SUBMODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return importlib.import_module(module)

@@ -1,0 +1,74 @@
+"""Arrays and facts in one .npz file, written in one step and read without pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from trsvd._arrays.arrays import HostArray
+from trsvd._version import __version__
+
+# What a file says that it is, and the version of its layout.
+_FORMAT = "trsvd.SVDResult"
+_LAYOUT = 1
+_FACTS = "facts"
+
+Path = str | os.PathLike[str]
+
+
+def write(path: Path, arrays: Mapping[str, HostArray], facts: Mapping[str, Any]) -> None:
+    """Write arrays and facts, which JSON can hold, to an .npz file.
+
+    A temporary file beside it takes its place when it is complete: another process sees the old
+    file or the new one.
+    """
+    target = os.path.realpath(path)  # a symbolic link stays one
+    temporary = os.path.join(os.path.dirname(target), f".trsvd-{secrets.token_hex(8)}.tmp")
+    text = json.dumps({"format": _FORMAT, "layout": _LAYOUT, "version": __version__, **facts})
+    members: dict[str, Any] = {**arrays, _FACTS: np.array(text)}
+    try:
+        with open(temporary, "xb") as file:
+            np.savez(file, **members)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise
+
+
+def read(path: Path, names: tuple[str, ...]) -> tuple[dict[str, HostArray], dict[str, Any]]:
+    """Arrays and facts of a file that `write` made; ValueError for any other file."""
+    with open(path, "rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as members:
+                facts = json.loads(members[_FACTS].item())
+                arrays = {name: members[name] for name in names}
+            ours = facts["format"] == _FORMAT
+            layout = facts["layout"]
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # zipfile, NumPy and JSON have a dozen for what they cannot read
+            raise ValueError(refused(path, f"{type(error).__name__}: {error}")) from error
+    if not ours:
+        raise ValueError(refused(path, f"its format is {facts['format']!r}"))
+    if layout != _LAYOUT:
+        raise ValueError(
+            f"{os.fspath(path)} was written by trsvd {facts.get('version')} in layout {layout}; "
+            f"trsvd {__version__} reads layout {_LAYOUT}: load it with that version"
+        )
+    return arrays, facts
+
+
+def refused(path: Path, why: str) -> str:
+    """The message for a file that is not one of ours."""
+    return (
+        f"{os.fspath(path)} is not a file that SVDResult.save wrote, or it is damaged ({why}); "
+        "pass the path of such a file"
+    )
