@@ -141,7 +141,7 @@ FROBENIUS = Case(
 MAX = Case(
     MaxBall(),
     lambda G: np.abs(wide(G)).sum(),
-    lambda G: -wide(G) / np.abs(wide(G)),
+    lambda G: -np.sign(wide(G)),
     lambda X: np.abs(wide(X)).max(),
     unitary=False,
 )
