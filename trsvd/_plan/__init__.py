@@ -1,1 +1,1 @@
-"""What a computation costs, and which precision carries it."""
+"""Estimates of cost and precision: whether Lanczos or a Gram matrix is worthwhile."""
