@@ -1,1 +1,1 @@
-"""Arrays of every library, and the only folder that names one."""
+"""Everything that depends on the array library: namespaces, dtypes, reductions, factorizations."""

@@ -1,4 +1,4 @@
-"""The compiled loops, where there are any: Numba is optional, and never the only way."""
+"""Loops compiled by Numba, and their threads; each has an equivalent for use without Numba."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Kernels of the iterative methods, each with its invariant."""
+"""Kernels of the iterative methods, each with its invariant, and the stopping rules."""

@@ -1,1 +1,1 @@
-"""Leading pairs to a gap, and the proofs of it."""
+"""Leading singular pairs and polar factors for the balls, and bounds of their gap."""

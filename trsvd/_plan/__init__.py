@@ -1,1 +1,1 @@
-"""Cost of a computation, and the precision that it needs."""
+"""Estimates of cost and precision: whether Lanczos or a Gram matrix is worthwhile."""

@@ -1,1 +1,1 @@
-"""One truncated SVD, from the arguments to the result."""
+"""One truncated SVD, from the arguments to the result: `svds`, method choice, driver, checks."""

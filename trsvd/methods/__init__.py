@@ -1,4 +1,4 @@
-"""One file a method."""
+"""Methods: frozen options that start a run. One file each, or one for a family."""
 
 from __future__ import annotations
 
