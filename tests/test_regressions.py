@@ -718,7 +718,9 @@ def test_a_gap_below_rounding_is_never_met_in_silence(dtype, method, ball, rng):
 @pytest.mark.parametrize(
     "G",
     [
-        scipy.sparse.block_diag([np.random.default_rng(0).standard_normal((7, 7))] * 12).tocsr(),
+        scipy.sparse.kron(
+            scipy.sparse.eye_array(12), np.random.default_rng(0).standard_normal((7, 7))
+        ).tocsr(),
         scipy.sparse.kron(
             scipy.sparse.eye_array(9), np.random.default_rng(1).random((9, 8))
         ).tocsr(),

@@ -12,6 +12,7 @@ from torch_optimizers import CLASSES, assert_same, of_matrices  # noqa: E402
 
 from trsvd.optim import torch as T  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # on 3.13.0
 on_classes = pytest.mark.parametrize("name", CLASSES)
 # The optimizers run the same code; the gradients of a compiled model are rounded in another way,
 # by some units of the last place in each of six steps.
