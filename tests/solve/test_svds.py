@@ -1159,3 +1159,44 @@ def test_a_left_basis_that_is_no_longer_orthogonal_is_made_so(rng, spectrum_matr
     eps = float(np.finfo(float).eps)
     assert np.abs(result.U.T @ result.U - np.eye(20)).max() <= 260 * eps
     assert np.abs(result.S - s[:20]).max() <= 260 * eps
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        ("lanczos", "trlan"),
+        ("randomized", "rsvd"),
+        ("subspace", "power"),
+        ("exact", "direct"),
+        ("svd", trsvd.Direct(route="svd")),
+        ("gram", trsvd.Direct(route="gram")),
+    ],
+)
+def test_an_alias_is_the_method_that_it_stands_for(alias, name, rng):
+    A = rng.standard_normal((40, 30))
+    for one, other in zip(
+        trsvd.svds(A, 3, method=alias, rng=0), trsvd.svds(A, 3, method=name, rng=0), strict=True
+    ):
+        assert np.array_equal(one, other)
+    ball = trsvd.KyFanDualBall(3)
+    one, other = (ball.lmo(A, method=each, rng=0).update for each in (alias, name))
+    assert np.array_equal(one, other)
+
+
+def test_a_name_that_is_not_known_brings_the_canonical_ones(rng):
+    A = rng.standard_normal((40, 30))
+    names = "'direct', 'krylov', 'power', 'rsvd', 'trlan'"
+    with pytest.raises(ValueError, match=names):
+        trsvd.svds(A, 3, method="arpack")
+    with pytest.raises(ValueError, match="'newton-schulz', 'polar-express'"):
+        trsvd.SpectralBall().lmo(A, method="arpack")
+
+
+def test_iterations_by_their_names(rng):
+    A = rng.standard_normal((40, 30))
+    for name, method in (
+        ("newton-schulz", trsvd.NewtonSchulz()),
+        ("polar-express", trsvd.PolarExpress()),
+    ):
+        one, other = (trsvd.spectral_lmo(A, method=each) for each in (name, method))
+        assert np.array_equal(one, other)

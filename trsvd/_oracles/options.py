@@ -10,7 +10,13 @@ import numpy as np
 from trsvd._solve.problem import check_start
 from trsvd._validate import check_number, check_rng, check_tol, is_seed
 from trsvd.methods import Method
-from trsvd.polar.methods import PolarIteration
+from trsvd.polar.methods import NewtonSchulz, PolarExpress, PolarIteration
+
+# Names that the method= of an oracle takes besides those of trsvd.methods.
+ITERATIONS: dict[str, PolarIteration] = {
+    "newton-schulz": NewtonSchulz(),
+    "polar-express": PolarExpress(),
+}
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Options:
     certify: bool | str
 
     def __post_init__(self) -> None:
+        if isinstance(self.method, str) and self.method in ITERATIONS:
+            object.__setattr__(self, "method", ITERATIONS[self.method])
         if self.gap is not None and self.tol is not None:
             raise ValueError(
                 f"gap={self.gap} and tol={self.tol} are both given; ask for one of them"

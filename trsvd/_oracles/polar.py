@@ -19,10 +19,10 @@ from trsvd._arrays.arrays import Array, Arrays, HostArray, is_array
 from trsvd._arrays.dtypes import dtype_name, is_sparse
 from trsvd._errors import Status, warn_caller
 from trsvd._oracles.leading_pairs import leading_pairs, rounding_of
-from trsvd._oracles.options import Options
+from trsvd._oracles.options import ITERATIONS, Options
 from trsvd._oracles.result import DenseTerm, LMOResult, LowRankTerm
 from trsvd._solve.problem import Problem
-from trsvd.methods import METHODS, Direct, Method
+from trsvd.methods import ALIASES, METHODS, Direct, Method
 from trsvd.operators import as_operator
 from trsvd.polar.bounds import scalar_map
 from trsvd.polar.methods import FAR, HALF, UNITS, PolarIteration, rounding_unit
@@ -58,10 +58,10 @@ def polar_minimizer(
     if isinstance(method, str):
         if method == "gram":
             return _by_gram(G, options, radius, by_svd)
-        if method not in METHODS and method not in WHOLE:
+        if method not in METHODS and method not in ALIASES:
             raise ValueError(
-                f"method={method!r} is not known; name one of {sorted([*METHODS, *WHOLE])} or pass "
-                "an object, as trsvd.NewtonSchulz()"
+                f"method={method!r} is not known; name one of {sorted([*METHODS, *ITERATIONS])} or "
+                "pass an object, as trsvd.NewtonSchulz()"
             )
     return by_svd(options)
 
@@ -296,15 +296,9 @@ def _inner(arrays: Arrays, X: Array, Y: Array) -> float:
     return total
 
 
-WHOLE = {"exact": Direct(), "svd": Direct(route="svd"), "gram": Direct(route="gram")}
-"""Names of ways to all singular values, beside those of the methods."""
-
-
 def whole_method(method: Any) -> Any:
-    """The method for all singular values: the full SVD, unless another one is named."""
-    if method is None:
-        return Direct()
-    return WHOLE.get(method, method) if isinstance(method, str) else method
+    """Return the method for all singular values: a full factorization, unless one is named."""
+    return Direct() if method is None else method
 
 
 def spectral_function(

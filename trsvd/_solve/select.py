@@ -11,7 +11,7 @@ from trsvd._arrays.arrays import is_array
 from trsvd._arrays.dtypes import is_sparse
 from trsvd._compiled import kernels
 from trsvd._validate import check_cap, check_k, check_tol
-from trsvd.methods import METHODS, Direct, Method, ThickRestartLanczos
+from trsvd.methods import ALIASES, METHODS, Direct, Method, ThickRestartLanczos
 from trsvd.operators.base import MatrixOperator
 from trsvd.operators.gram import is_worth_forming, stays_in_cache
 from trsvd.operators.products import as_operator
@@ -225,6 +225,8 @@ def _has_compiled_steps(op: MatrixOperator, tol: float) -> bool:
 def named_method(method: str | Method) -> Method:
     """Return a method by its name, or the method itself; raise for anything else."""
     if isinstance(method, str):
+        if method in ALIASES:
+            return ALIASES[method]
         if method not in METHODS:
             raise ValueError(
                 f"method={method!r} is not known; name one of {sorted(METHODS)} or pass an object"

@@ -8,6 +8,7 @@ from trsvd.methods.subspace import BlockKrylov, PowerIteration, RandomizedSVD
 from trsvd.methods.trlan import ThickRestartLanczos
 
 __all__ = [
+    "ALIASES",
     "METHODS",
     "BlockKrylov",
     "Direct",
@@ -18,7 +19,16 @@ __all__ = [
     "ThickRestartLanczos",
 ]
 
+# The names that every method= takes: the canonical ones, and others that stand for a method.
 METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (ThickRestartLanczos, RandomizedSVD, BlockKrylov, PowerIteration, Direct)
+}
+ALIASES: dict[str, Method] = {
+    "lanczos": ThickRestartLanczos(),
+    "randomized": RandomizedSVD(),
+    "subspace": PowerIteration(),
+    "exact": Direct(),
+    "svd": Direct(route="svd"),
+    "gram": Direct(route="gram"),
 }

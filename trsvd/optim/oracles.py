@@ -216,8 +216,7 @@ class BallOracle:
         ranks = [part.k for _, part in _parts(ball) if isinstance(part, KyFanDualBall)]
         options: dict[str, Any] = {"method": self.method, "gap": self.gap}
         if self.method == "exact":
-            # A truncated oracle knows the full factorization by another name.
-            options = {"method": "direct" if ranks else "exact"}
+            options = {"method": "exact"}
         results = ball.lmo_many(matrices, start=starts, rng=self.seed + step, **options)
         out = []
         for G, result in zip(matrices, results, strict=True):
