@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 class Status(enum.Enum):
     """Why a computation ended; the value is the message that a user reads."""
 
-    CONVERGED = "converged: what was asked for (every residual at most tol, or the gap) is met"
+    CONVERGED = "converged: every residual is at most tol, or the gap at most the requested one"
     MAX_MATVECS = (
         "stopped at max_matvecs before every residual reached tol; "
-        "go on with state=result.state, or raise max_matvecs"
+        "continue with state=result.state, or raise max_matvecs"
     )
     MAX_ITERATIONS = (
-        "the method made all the iterations it was given before every residual reached tol; "
-        "give it more, or leave its number of iterations at None"
+        "the method made its fixed number of iterations before every residual reached tol; "
+        "raise that number, or leave it at None"
     )
     ROUNDING_FLOOR = (
-        "the residuals are at the rounding floor of the data, above tol; "
+        "the residuals are at the rounding level of the data, above tol; "
         "more iterations cannot help: raise tol, or compute in a wider dtype"
     )
     STAGNATED = (
@@ -32,17 +32,16 @@ class Status(enum.Enum):
         "give the method a larger basis or block, raise tol, or use method='direct'"
     )
     CANCELLATION = (
-        "the residuals are as large as the rounding errors of the products with A, and above tol: "
-        "parts of A cancel (a mean is subtracted, or opposite terms are added), or products are "
-        "computed in a lower precision than the dtype, and singular values of this size are "
-        "rounding errors; raise tol, or compute the products more accurately: use a wider dtype, "
-        "or subtract the parts before (method='direct' of a CenteredOperator does)"
+        "the residuals are above tol and as large as the rounding errors of products with A: parts "
+        "of A cancel (a mean is subtracted, or opposite terms are added), or the products have a "
+        "lower precision than the dtype; raise tol, or compute the products more accurately: use a "
+        "wider dtype, or subtract the parts first (as method='direct' of a CenteredOperator does)"
     )
-    MAX_K = "stopped at max_k: more triplets than that belong to the answer"
+    MAX_K = "stopped at max_k: more than max_k triplets satisfy the criterion; raise max_k"
     CALLBACK = "stopped by the callback before every residual reached tol"
     INCOMPLETE = (
         "every residual is at most tol, but the check for missed singular values found larger "
-        "ones and max_matvecs left no room to compute them; go on with start=result"
+        "ones, and max_matvecs was reached before they were computed; continue with start=result"
     )
 
     @property
