@@ -84,7 +84,7 @@ def may_name_libraries(module: str) -> bool:
 
 
 def as_module(name: str) -> str | None:
-    """``trsvd.x.y`` as it stands in MODULES; None if it is no module."""
+    """``trsvd.x.y`` as it stands in MODULES; None if it is not a module."""
     parts = name.removeprefix("trsvd").removeprefix(".")
     for candidate in (parts, f"{parts}.__init__" if parts else "__init__"):
         if candidate in MODULES:

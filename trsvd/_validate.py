@@ -58,7 +58,7 @@ def check_rng(rng: Any) -> np.random.Generator:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:
         raise type(error)(
-            f"rng={rng!r} is no seed ({error}); pass an integer of at least 0, or a Generator"
+            f"rng={rng!r} is not a seed ({error}); pass an integer of at least 0, or a Generator"
         ) from None
 
 

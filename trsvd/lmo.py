@@ -212,7 +212,7 @@ def spectral_lmo(
     tol, rng
         As for `kyfan_dual_lmo`, with a method of `trsvd.svds`.
     certify : bool or "probable", default False
-        Whether an iteration that misses ``gap`` gives way to the full SVD.
+        True: an iteration that misses ``gap`` is replaced by the full SVD.
 
     Returns
     -------

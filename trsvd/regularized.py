@@ -61,7 +61,7 @@ def regularized_update(ball: Ball, G: Any, lam: float, **options: Any) -> LMORes
     Raises
     ------
     TypeError, ValueError
-        As `Ball.lmo`, and if ball is no ball or lam not a finite positive number.
+        As `Ball.lmo`, and if ball is not a ball or lam not a finite positive number.
 
     Examples
     --------

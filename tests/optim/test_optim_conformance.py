@@ -65,7 +65,7 @@ def test_the_inputs_are_there():
 
 # ---- torch's error inputs ----------
 
-# Ours takes stacks of matrices; what is no matrix is refused in tests/optim/test_torch.py.
+# Ours takes stacks of matrices; what is not a matrix is refused in tests/optim/test_torch.py.
 _ALLOWED = "only support 2D parameters"
 # The names that torch's messages have, and ours.
 _MESSAGES = {

@@ -554,7 +554,7 @@ def test_errors(cls, rng):
     ):
         with pytest.raises(error, match=message):
             cls([W], **options)
-    with pytest.raises(ValueError, match=r"\(4,\) is no matrix.*AdamW"):
+    with pytest.raises(ValueError, match=r"\(4,\) is not a matrix.*AdamW"):
         cls([torch.nn.Parameter(torch.ones(4))])
     optimizer = cls([W])
     with pytest.raises(ValueError, match="no matrix"):
@@ -672,13 +672,13 @@ def test_the_parameters_of_a_model():
         (
             lambda m: Model().head,
             ValueError,
-            r"head=Linear\(.*\) is no module of the model.*'conv'",
+            r"head=Linear\(.*\) is not a module of the model.*'conv'",
         ),
         (lambda m: copy.deepcopy(m.hidden), ValueError, "or of a copy"),
-        (lambda m: torch.nn.Linear(8, 11), ValueError, "is no module of the model"),
+        (lambda m: torch.nn.Linear(8, 11), ValueError, "is not a module of the model"),
         (lambda m: m.norm, ValueError, "no parameter of two dimensions"),
         (lambda m: "norm", ValueError, "head='norm' has no parameter of two dimensions"),
-        (lambda m: "output", ValueError, "head='output' is no module of the model"),
+        (lambda m: "output", ValueError, "head='output' is not a module of the model"),
         (lambda m: [m.head], TypeError, "head is a list; pass one module of the model, its name"),
         (lambda m: {m.head}, TypeError, "head is a set"),
         (lambda m: m.head.weight, TypeError, "head is a Parameter"),
@@ -1141,7 +1141,7 @@ def test_what_a_composite_refuses(rng):
         both.add_param_group({"params": params[1]})
     with pytest.raises(ValueError, match=r"Muon: no option betas"):
         both.add_param_group({"params": parameters(rng), "betas": (0.9, 0.95)})
-    with pytest.raises(ValueError, match=r"Muon: a parameter of shape \(3,\) is no matrix"):
+    with pytest.raises(ValueError, match=r"Muon: a parameter of shape \(3,\) is not a matrix"):
         both.add_param_group({"params": torch.nn.Parameter(torch.ones(3))})
     assert len(both.param_groups) == 1
     with pytest.raises(ValueError, match=r"groups of \[1\] parameters, and this"):

@@ -240,7 +240,7 @@ def test_batches_take_a_list_of_starts(rng):
             ball.lmo_many([G, G, G], start=start)
 
 
-# ---- what is no matrix of numbers -------------------------------------------------------------
+# ---- what is not a matrix of numbers -------------------------------------------------------------
 
 
 @all_balls

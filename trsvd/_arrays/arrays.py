@@ -352,7 +352,7 @@ class Arrays(Factorizations):
 
     @cached_property
     def _values(self) -> tuple[Any, float]:
-        """The real dtype of what is handed out, and the largest number in it."""
+        """The real dtype of what is returned, and the largest number in it."""
         name = dtype_name(self.out_dtype)
         dtype = getattr(self.xp, {"complex64": "float32", "complex128": "float64"}.get(name, name))
         return dtype, float(self.xp.finfo(dtype).max)

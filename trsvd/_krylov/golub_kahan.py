@@ -45,7 +45,7 @@ class GolubKahan:
     capacity : int
         Number of columns that V and U have room for, beside the next block.
     rng : numpy.random.Generator
-        Source of the spare directions.
+        Source of replacement vectors.
     two_sided : bool
         Whether U is orthogonalized explicitly as V is. Where it is not, it inherits its
         orthogonality from V, and what it loses is repaired at each restart.

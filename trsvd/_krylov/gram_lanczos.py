@@ -43,7 +43,7 @@ class GramLanczos:
     capacity : int
         Number of columns that V has room for, beside the next block.
     rng : numpy.random.Generator
-        Source of the spare directions.
+        Source of replacement vectors.
     """
 
     two_sided = True  # there is one side only, and it is orthogonalized

@@ -29,7 +29,7 @@ class Subspace:
     start : array of shape (n, w), or (m, w)
         Right vectors to start from, or left ones.
     rng : numpy.random.Generator
-        Source of the spare directions.
+        Source of replacement vectors.
     left : bool
         Whether they are left vectors; `multiply_adjoint` comes first then.
     """

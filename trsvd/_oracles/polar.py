@@ -204,7 +204,7 @@ def _normalized(arrays: Arrays, A: Array, norm: float, dtype: Any, *, narrower: 
 
 
 def _precision_of(arrays: Arrays) -> str:
-    """The precision of what is handed out."""
+    """The precision of what is returned."""
     return _single(dtype_name(arrays.out_dtype))
 
 

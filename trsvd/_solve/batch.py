@@ -77,7 +77,7 @@ def svds_of_batch(
         )
     if state is not None:
         raise ValueError(
-            "state= belongs to one matrix; go on from the states of single calls, one by one"
+            "state= belongs to one matrix; resume the states of single calls, one by one"
         )
     k, tol, generator = check_k(k, min(shape)), check_tol(tol, arrays.eps), check_rng(rng)
     flat = arrays.xp.reshape(A, (math.prod(ahead), *shape))
@@ -247,7 +247,7 @@ def _report(
         f"{first.residuals.max(initial=0.0):.2e}, tol {tol:.2e})"
     )
     if "state=" in msg:
-        msg += "; a batch has no state: compute that one by itself to go on with it"
+        msg += "; a batch has no state: compute that one by itself to continue with it"
     if request.on_failure == "raise":
         raise NotConverged(msg, answer)
     warn_caller(msg)

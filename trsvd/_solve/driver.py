@@ -365,7 +365,7 @@ def _begin(problem: Problem, method: Method, k: int, tol: float, start: Any, cap
         return method.init(problem.op, k, tol=tol, start=block, rng=rng)
     if start is not None:
         raise ValueError(
-            "start and state are both given; state= goes on with A, start= begins anew"
+            "start and state are both given; state= resumes a run, start= begins a new one"
         )
     run = problem.state.run.copy()
     if problem.rng_given:

@@ -153,7 +153,7 @@ class Problem:
         if state.shape != self.shape or not state.arrays.same_kind(self.arrays):
             raise ValueError(
                 f"state belongs to a matrix of shape {state.shape} in {state.arrays}, A has "
-                f"shape {self.shape} in {self.arrays}; state= goes on with the same "
+                f"shape {self.shape} in {self.arrays}; state= continues with the same "
                 "matrix, start= begins near an earlier result with another"
             )
         self.op.set_scale(state.scale_exponent)
@@ -171,7 +171,7 @@ class Problem:
         if self.state is not None:
             if method is not None and named_method(method) != self.state.method:
                 raise ValueError(
-                    f"state was made by {self.state.method}; it cannot go on as "
+                    f"state was made by {self.state.method}; it cannot continue as "
                     f"{named_method(method)}: leave method out, or start anew with start=result"
                 )
             return self.state.method

@@ -153,7 +153,7 @@ class SVDResult:
     method : Method
         The method used, with its options.
     state : object or None
-        To go on from with the same matrix: ``svds(A, k, state=result.state, tol=...)``. It holds
+        State to resume with the same matrix: ``svds(A, k, state=result.state, tol=...)``. It holds
         the whole basis: drop the result (or keep only U, S, Vh) to free that memory.
     completeness : Completeness
         What is known about missed singular values.

@@ -64,7 +64,7 @@ def svds(
         Warm start for a matrix near an earlier one: right vectors, or the earlier result. For a
         batch vectors of shape (..., n, p), or the result of an earlier batch.
     state : object, optional
-        ``result.state`` of an earlier call with the *same* matrix: goes on where that one ended,
+        ``result.state`` of an earlier call with the *same* matrix: continues where that one ended,
         for more triplets or a tighter tolerance. Not for a batch.
     rng : int or numpy.random.Generator, optional
         Seed or generator of all random numbers; with None each call draws its own. A batch has one

@@ -115,7 +115,7 @@ class Ball(ABC):
         Raises
         ------
         TypeError, ValueError
-            As `lmo`, and if ``start`` is no sequence, or not as long as ``Gs``.
+            As `lmo`, and if ``start`` is not a sequence, or not as long as ``Gs``.
 
         Notes
         -----

@@ -48,7 +48,7 @@ def sum_gauge(parts: list[tuple[float, Any]], shape: tuple[int, int], S: HostArr
     Raises
     ------
     NotImplementedError
-        If a part is no ball of Ky Fan kind nor the Frobenius ball, or if the Frobenius ball stands
+        If a part is neither of Ky Fan kind nor the Frobenius ball, or if the Frobenius ball stands
         beside two others.
     """
     radii: dict[_Faces, float] = {}

@@ -195,7 +195,7 @@ def as_scipy_operator(A: Any) -> MatrixOperator:
     if is_array(A) and A.ndim < 2:
         A = A[None, :] if A.ndim else A[None, None]
     if not (hasattr(A, "shape") and getattr(A, "dtype", None) is not None):
-        # What has matvec and no dtype is asked by SciPy for one; what is no matrix is refused.
+        # What has matvec and no dtype is asked by SciPy for one; what is not a matrix is refused.
         A = scipy.sparse.linalg.aslinearoperator(A)
     name = dtype_name(A.dtype)
     if name == "bool" or (name not in COMPUTE and (is_array(A) or is_sparse(A))):

@@ -70,7 +70,7 @@ def svds(
         and is not looked at with the others.
     tol : float, default 0
         Relative residuals of at most ``tol**2`` are good enough, as SciPy has it, within
-        ``eps**0.75`` (0 stands for it) and 0.5. Iterations go on to ``sqrt(eps)``, as long as
+        ``eps**0.75`` (0 stands for it) and 0.5. Iterations continue to ``sqrt(eps)``, as long as
         residuals decrease and ``maxiter`` allows it. If products with A are less accurate than its
         dtype, raise ``tol`` to the square root of their relative error.
     which : {"LM", "SM"}

@@ -182,7 +182,7 @@ class _SubspaceRun(Run):
     ends_with_adjoint : bool
         An iteration ends with the product with A^H (RSVD) or with A (power iteration).
     limit : int or None
-        Number of iterations to make; None to go on until the loop stops.
+        Number of iterations to make; None to iterate until the loop stops.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ from trsvd.optim.oracles import Direction, Oracle
 
 
 def check_every(every: Any) -> int:
-    """The steps from one call of a hook to the next; ValueError if that is no positive integer."""
+    """Return the steps between calls of a hook; ValueError unless it is a positive integer."""
     if isinstance(every, bool) or not isinstance(every, Integral) or every < 1:
         raise ValueError(
             f"every={every!r}; the steps from one call to the next are a positive integer"

@@ -490,14 +490,14 @@ which the spectral ball becomes that of the RMS-to-RMS operator norm. ``"adamw"`
 
 
 def check_shape(shape: tuple[int, ...], layout: str) -> None:
-    """ValueError for a parameter that is no matrix, or a layout that is not known."""
+    """ValueError for a parameter that is not a matrix, or a layout that is not known."""
     if layout not in LAYOUTS:
         raise ValueError(
             f"layout={layout!r} is not known; name one of {', '.join(map(repr, LAYOUTS))}"
         )
     if len(shape) < 2:
         raise ValueError(
-            f"a parameter of shape {tuple(shape)} is no matrix; leave biases, gains and other "
+            f"a parameter of shape {tuple(shape)} is not a matrix; leave biases, gains and other "
             "parameters with fewer than two dimensions to another optimizer, as AdamW"
         )
     if layout == "thirds" and (len(shape) != 2 or shape[0] % 3):

@@ -22,7 +22,7 @@ HALF = ("bfloat16", "float16")
 """Those in which rounding is felt."""
 
 FAR = 10.0
-"""A value that is taken beyond this is no singular value of a polar factor."""
+"""A value that is taken beyond this is not a singular value of a polar factor."""
 
 # Below 0 by no more than this is rounding of a polynomial's double zero.
 _NEGATIVE = -1e-12

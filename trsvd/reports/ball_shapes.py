@@ -110,7 +110,7 @@ def named_shape(name: str) -> Shape:
         )
     form = next((form for form in NAMES if form.split(":")[0] == kind), None)
     if form is None:
-        raise ValueError(f"{name!r} is no ball that can be drawn; choose of {', '.join(NAMES)}")
+        raise ValueError(f"{name!r} is not a ball that can be drawn; choose of {', '.join(NAMES)}")
     wanted = form.split(":")[1:]
     if len(numbers) != len(wanted):
         raise ValueError(f"{name!r} is not of the form {form}")

@@ -265,7 +265,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     Raises
     ------
     TypeError, ValueError
-        If a hyper-parameter is not of the kind described, or a parameter is no matrix.
+        If a hyper-parameter is not of the kind described, or a parameter is not a matrix.
 
     Notes
     -----
@@ -647,7 +647,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state; see `torch.optim.Optimizer`.
 
-        All tensors keep their dtypes: a trajectory goes on bit for bit.
+        All tensors keep their dtypes: a trajectory continues bit for bit.
         """
         given: dict[str, Any] = {}
         # Hooks of others have had their say before the first, and see the result of the second.

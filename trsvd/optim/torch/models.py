@@ -33,7 +33,7 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     Raises
     ------
     TypeError, ValueError
-        If there is none, one is no optimizer, or two share a parameter.
+        If there is none, one is not an optimizer, or two share a parameter.
 
     Notes
     -----
@@ -55,7 +55,7 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
         for optimizer in optimizers:
             if not isinstance(optimizer, torch.optim.Optimizer):
-                raise TypeError(f"{optimizer!r} is no torch.optim.Optimizer")
+                raise TypeError(f"{optimizer!r} is not a torch.optim.Optimizer")
         params = [p for each in optimizers for p in _parameters(each)]
         if len({id(p) for p in params}) < len(params):
             raise ValueError(

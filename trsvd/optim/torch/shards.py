@@ -30,7 +30,7 @@ def local(X: Tensor, param: Tensor) -> Tensor:
     Returns
     -------
     tensor
-        X where the parameter is no DTensor.
+        X where the parameter is not a DTensor.
 
     Raises
     ------

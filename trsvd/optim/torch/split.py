@@ -216,9 +216,9 @@ def split_parameters(
     Raises
     ------
     TypeError
-        If ``model`` is no module, or ``head`` neither a module, a name nor None.
+        If ``model`` is not a module, or ``head`` neither a module, a name nor None.
     ValueError
-        If ``head`` is no module of the model or has no matrix, or ``qkv`` is neither ``"one"`` nor
+        If ``head`` is not in the model or has no matrix, or ``qkv`` is neither ``"one"`` nor
         ``"three"``.
 
     Examples
@@ -277,7 +277,7 @@ def _head(modules: dict[str, Module], head: Any) -> tuple[list[Module], str, boo
         )
     if head != "last":
         raise ValueError(
-            f"head={head!r} is no module of the model; name one of {_some_names(modules)}"
+            f"head={head!r} is not a module of the model; name one of {_some_names(modules)}"
         )
     tables = [module for module in modules.values() if isinstance(module, _Embeddings)]
     weights = {id(table.weight) for table in tables}
@@ -305,7 +305,7 @@ def _check_head(modules: dict[str, Module], head: Any, given: Module) -> None:
     """ValueError for a head that is not in the model, or that has no matrix."""
     if not any(module is given for module in modules.values()):
         raise ValueError(
-            f"head={head!r} is no module of the model, but perhaps of another one or of a copy; "
+            f"head={head!r} is not a module of the model, but perhaps of another one or of a copy; "
             f"pass a module of this model or its name, one of {_some_names(modules)}"
         )
     if not any(param.ndim > 1 for param in given.parameters()):
