@@ -603,7 +603,7 @@ def test_bad_arguments(rng):
         (lambda: optim.muon(0.1, weight_decay=-1), ValueError, "weight_decay"),
         (lambda: optim.muon(0.1, shape_scaling="square").init(G), ValueError, "shape_scaling"),
         (lambda: optim.muon(0.1, layout="rows").init(G), ValueError, "layout"),
-        (lambda: optim.muon(0.1).init(G[0]), ValueError, "no matrix"),
+        (lambda: optim.muon(0.1).init(G[0]), ValueError, "not a matrix"),
         (lambda: optim.muon(0.1).init([1.0]), TypeError, "among the parameters"),
         (lambda: optim.muon(0.1, momentun=0.9), TypeError, "momentun"),
         (lambda: optim.f_muon(0.1, alpha=2), ValueError, "alpha"),

@@ -557,7 +557,7 @@ def test_errors(cls, rng):
     with pytest.raises(ValueError, match=r"\(4,\) is not a matrix.*AdamW"):
         cls([torch.nn.Parameter(torch.ones(4))])
     optimizer = cls([W])
-    with pytest.raises(ValueError, match="no matrix"):
+    with pytest.raises(ValueError, match="not a matrix"):
         optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(4))]})
     assert len(optimizer.param_groups) == 1
     W.grad = torch.ones(4, 3)
@@ -662,7 +662,7 @@ def test_the_parameters_of_a_model():
     plain = torch.nn.Sequential(torch.nn.Linear(3, 4, bias=False))
     assert names(split_parameters(plain).others) == [["0.weight"]]
     assert names(split_parameters(plain, head=None).matrices) == [["0.weight"]]
-    with pytest.raises(ValueError, match="no module"):
+    with pytest.raises(ValueError, match="not a module"):
         split_parameters(model, head="output")
 
 
@@ -1134,7 +1134,7 @@ def test_what_a_composite_refuses(rng):
     one = Muon(params)
     with pytest.raises(ValueError, match="share"):
         CompositeOptimizer(one, NSGD(params[:1]))
-    with pytest.raises(TypeError, match=r"no torch.optim"):
+    with pytest.raises(TypeError, match=r"not a torch.optim"):
         CompositeOptimizer(one, "AdamW")
     both = CompositeOptimizer(one)
     with pytest.raises(ValueError, match="another group already"):

@@ -712,9 +712,9 @@ def test_states_that_do_not_fit():
         svds(A[:, :20], 3, state=state)
     with pytest.raises(ValueError, match="float32"):
         svds(A.astype(np.float32), 3, state=state)
-    with pytest.raises(ValueError, match="cannot go on"):
+    with pytest.raises(ValueError, match="cannot continue"):
         svds(A, 3, state=state, method="rsvd")
-    with pytest.raises(ValueError, match="cannot go on"):
+    with pytest.raises(ValueError, match="cannot continue"):
         svds(A, 3, state=state, method=trsvd.ThickRestartLanczos(block_size=2))
     assert svds(A, 3, state=state, method="trlan").converged
     with pytest.raises(TypeError, match="result.state"):
