@@ -465,7 +465,10 @@ def test_scale_finds_the_head_by_the_roles_of_the_groups():
 def test_what_muon_refuses():
     W = torch.nn.Parameter(torch.ones(4, 3))
     for options, message in (
-        ({"adjust_lr_fn": "original", "shape_scaling": "rms"}, "adjust_lr_fn='original' beside"),
+        (
+            {"adjust_lr_fn": "original", "shape_scaling": "rms"},
+            "adjust_lr_fn='original' and shape_scaling='rms' are both given",
+        ),
         ({"adjust_lr_fn": "rms"}, "function rms is not supported"),
         ({"method": "exact", "ns_steps": 4}, "method is 'exact'"),
         ({"method": trsvd.NewtonSchulz(), "eps": 1e-3}, "options of method='newton-schulz'"),

@@ -528,7 +528,7 @@ def test_ranks_that_are_refused(make, k, error, message):
 
 
 def test_a_rank_that_is_missing():
-    with pytest.raises(ValueError, match="say which"):
+    with pytest.raises(ValueError, match="pass the rank as k="):
         optim.fanion(1.0, None)
 
 

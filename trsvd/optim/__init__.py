@@ -1,7 +1,7 @@
 """Optimizers as a thin layer over the balls: pure rules, on any array library.
 
-A `Rule` has ``init(params)`` and ``update(grads, state, params)``, and is a chain of links. For
-PyTorch there are optimizer classes in `trsvd.optim.torch`, which is imported on first use.
+A `Rule` is a chain of links, with ``init(params)`` and ``update(grads, state, params)``. The
+optimizer classes for PyTorch are in `trsvd.optim.torch`, which is imported on first use.
 """
 
 from __future__ import annotations

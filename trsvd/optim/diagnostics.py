@@ -1,8 +1,8 @@
 """Diagnostics of steps: the quality of each direction, and its spectrum.
 
-A hook is any callable that takes a `Diagnostics`; `CSVWriter` and `JSONLinesWriter` are two. The
-singular values of each matrix are computed for it, which costs more than many an oracle: ask for it
-every so many steps. Without a hook nothing is computed.
+A hook is a callable that takes a `Diagnostics`, such as `CSVWriter` or `JSONLinesWriter`. Each
+call computes all singular values of the matrix, which is often more expensive than the oracle. Use
+``every`` to call the hook less often. Without a hook nothing is computed.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ def check_every(every: Any) -> int:
     """Return the steps between calls of a hook; ValueError unless it is a positive integer."""
     if isinstance(every, bool) or not isinstance(every, Integral) or every < 1:
         raise ValueError(
-            f"every={every!r}; the steps from one call to the next are a positive integer"
+            f"every={every!r}; pass the number of steps between two calls, a positive integer"
         )
     return int(every)
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """One matrix at one step.
+    """Measurements of one matrix at one step.
 
     Attributes
     ----------
     parameter : str
         Name or number of the parameter.
     matrix : int
-        Which matrix of a stack.
+        Index of the matrix in a stack.
     step : int
-        From 0.
+        Step index, from 0.
     support : float or None
-        The support function of the ball at the direction given to the oracle: the Ky Fan k-norm,
-        for Fanion-k. None where there is no ball.
+        Support function of the ball at the input of the oracle. For Fanion-k this is the Ky Fan
+        k-norm. None if there is no ball.
     gap : float or None
-        Relative gap of the update, measured with the exact support function. Where an iteration
-        left the ball, that of the update divided by its largest singular value.
+        Relative gap of the update, computed with the exact support function. An update outside
+        the ball is first divided by its largest singular value.
     gap_kind : str
-        ``"exact"``; or what the oracle reports (``"estimate"``, ...) where there is no ball.
+        ``"exact"`` if there is a ball, else the kind that the oracle reports (``"estimate"``, ...).
     stable_rank : float
         ``||E||_F^2 / s_1^2``.
     nuclear_rank : float
         ``||E||_*^2 / ||E||_F^2``.
     angle : float or None
-        Largest angle between the subspace of this step and that of the last one, in radians; of
-        left or right vectors, whichever is larger.
+        Largest principal angle between the subspaces of this step and of the previous one, in
+        radians. The larger of the angles of the left and the right vectors.
     matvecs, passes : int or None
-        Products that the oracle made, in vectors and in blocks; None for iterations as they come.
+        Products made by the oracle, counted in vectors and in blocks. None for polar iterations.
     """
 
     parameter: str
@@ -87,18 +87,18 @@ def measured(
     *,
     step: int,
 ) -> Diagnostics:
-    """Diagnostics of one matrix.
+    """Compute the diagnostics of one matrix.
 
     Parameters
     ----------
     E : array of shape (m, n)
-        What the oracle was given.
+        Input of the oracle.
     direction : Direction
-        Its answer.
+        Output of the oracle.
     before : Subspace or None
-        That of the last step.
+        Subspace of the previous step.
     oracle : Oracle
-        What answered.
+        The oracle.
     parameter, matrix, step
         As in `Diagnostics`.
 
@@ -107,7 +107,7 @@ def measured(
     Diagnostics
     """
     S = singular_values(E)
-    shares = S / S[0] if S[0] > 0 else S  # squares of these stay in range
+    shares = S / S[0] if S[0] > 0 else S  # their squares stay in range
     energy = float(np.sum(shares**2))
     result, after = direction.result, direction.subspace
     support = oracle.support(E, step)
@@ -134,17 +134,18 @@ def measured(
 
 
 def subspace_angle(first: Subspace, second: Subspace) -> float:
-    """The largest principal angle between two subspaces, left or right, in radians.
+    """Return the largest principal angle, left or right, between two subspaces, in radians.
 
     Parameters
     ----------
     first, second : Subspace
-        Of matrices of one shape; where the numbers of vectors differ, the leading ones count.
+        Subspaces of matrices of one shape. If one has fewer vectors, only the leading vectors of
+        the other are used.
 
     Returns
     -------
     float
-        Between 0 and pi / 2.
+        Angle between 0 and pi / 2.
     """
     arrays = Arrays.of_array(first.U)
     k = min(_leading(first), _leading(second))
@@ -156,14 +157,14 @@ def subspace_angle(first: Subspace, second: Subspace) -> float:
         (arrays.adjoint(first.Vh), arrays.adjoint(second.Vh)),
     ):
         A, B = arrays.take(A)[:, :k], arrays.take(B)[:, :k]
-        # The sine, from what the projection leaves, is right for small angles too.
+        # The sine, from the part outside the projection, is accurate for small angles too.
         rest = arrays.get(B - A @ arrays.adjoint_product(A, B))
         sines.append(float(np.linalg.norm(rest.astype(arrays.wide_dtype), 2)))
     return math.asin(min(1.0, max(sines)))
 
 
 def _leading(subspace: Subspace) -> int:
-    """The pairs that were asked for, without those to spare."""
+    """Return the number of requested pairs, without the guard vectors."""
     width = int(subspace.U.shape[1])
     return width if subspace.track is None else min(width, subspace.track.k)
 
@@ -182,7 +183,7 @@ def _inner(X: Array, Y: Array) -> float:
 
 
 class _Writer:
-    """A hook that writes lines to a file, appended to what is there."""
+    """Hook that appends lines to a file."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -192,11 +193,11 @@ class _Writer:
     def file(self) -> IO[str]:
         """The open file; ValueError after `close`."""
         if self._file is None:
-            raise ValueError(f"{self.path} is closed; make another writer")
+            raise ValueError(f"{self.path} is closed; create a new writer")
         return self._file
 
     def close(self) -> None:
-        """Write out what is left, and close the file."""
+        """Flush and close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -214,12 +215,12 @@ class _Writer:
 
 
 class CSVWriter(_Writer):
-    """A hook that writes a table of comma-separated values, a line for each matrix and step.
+    """Hook that writes comma-separated values, one line for each matrix and step.
 
     Parameters
     ----------
     path : str or path
-        Where; appended to if it exists.
+        Path of the file. Lines are appended to an existing file.
 
     Raises
     ------
@@ -234,18 +235,18 @@ class CSVWriter(_Writer):
             self._writer.writeheader()
 
     def __call__(self, record: Diagnostics) -> None:
-        """Write a line; what is None is left empty."""
-        _ = self.file  # open still?
+        """Write one line; None becomes an empty field."""
+        _ = self.file  # ValueError if closed
         self._writer.writerow(asdict(record))
 
 
 class JSONLinesWriter(_Writer):
-    """A hook that writes a JSON object on a line for each matrix and step.
+    """Hook that writes a JSON object, on one line, for each matrix and step.
 
     Parameters
     ----------
     path : str or path
-        Where; appended to if it exists.
+        Path of the file. Lines are appended to an existing file.
 
     Raises
     ------
@@ -254,5 +255,5 @@ class JSONLinesWriter(_Writer):
     """
 
     def __call__(self, record: Diagnostics) -> None:
-        """Write a line."""
+        """Write one line."""
         self.file.write(json.dumps(asdict(record)) + "\n")

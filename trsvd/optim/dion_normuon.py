@@ -15,9 +15,9 @@ from trsvd.optim.transforms import check_momentum, check_shape, from_stack, stac
 
 
 def right_factors(W: Array, k: Any, layout: str, seed: int, *, transpose: bool = True) -> Array:
-    """Random right factors to start from, an array of shape (b, n, k) in W's compute dtype.
+    """Return random right factors of shape (b, n, k) in the compute dtype of W.
 
-    The shape is (b, m, k) where wide matrices are transposed.
+    The shape is (b, m, k) if m < n and ``transpose`` is True.
 
     Parameters
     ----------
@@ -26,9 +26,9 @@ def right_factors(W: Array, k: Any, layout: str, seed: int, *, transpose: bool =
     k : int or float
         The rank, or a share of min(m, n).
     layout : str
-        How W is read.
+        Layout in which W is read as matrices.
     seed : int
-        Of the random numbers.
+        Seed of the random numbers.
     transpose : bool, default True
         As for `dion_step`.
     """
@@ -42,32 +42,32 @@ def right_factors(W: Array, k: Any, layout: str, seed: int, *, transpose: bool =
 def dion_step(
     B: Array, Q: Array, momentum: float, *, orthonormal: bool = False, transpose: bool = True
 ) -> tuple[Array, Array, Array]:
-    """One step of power iteration with error feedback, of a stack of matrices.
+    """Make one step of power iteration with error feedback, for a stack of matrices.
 
     Parameters
     ----------
     B : array of shape (b, m, n)
-        Momentum plus gradient, in a dtype that factorizations are made in.
+        Momentum plus gradient, in a dtype that supports factorizations.
     Q : array of shape (b, n, k)
-        Right factors of the last step; of shape (b, m, k) where B is transposed.
+        Right factors of the previous step; of shape (b, m, k) if B is transposed.
     momentum : float
         ``mu``.
     orthonormal : bool, default False
-        True: the update is the polar factor of ``P R^H``. False: it is P times the
-        column-normalized R.
+        True: the update is minus the polar factor of ``P R^H``. False: it is ``-P C^H``, where C
+        is the column-normalized R.
     transpose : bool, default True
-        True: where m < n the step is that of ``B^H``.
+        True: if m < n, make the step on ``B^H``.
 
     Returns
     -------
     tuple of arrays
-        The update without a scale, already negative; the next momentum ``B - (1 - mu) P R^H``; and
-        the next Q, the column-normalized R.
+        The update (with its negative sign, without a scale factor), the next momentum
+        ``B - (1 - mu) P R^H``, and the next Q, which is the column-normalized R.
 
     Raises
     ------
     ValueError
-        If B is not finite.
+        If B contains NaN or inf.
     """
     arrays = Arrays.of_array(B)
     xp = arrays.xp
@@ -79,20 +79,20 @@ def dion_step(
         raise ValueError(
             "a gradient contains NaN or inf; find where it comes from before making a step"
         )
-    B = arrays.over(B, sizes)  # squares of entries near 1 stay in range
+    B = arrays.over(B, sizes)  # entries of at most 1: their squares stay in range
     with arrays.as_asked():
         P, _ = xp.linalg.qr(B @ Q)
         R = _adjoint(arrays, B) @ P
         M = B - (1 - momentum) * (P @ _adjoint(arrays, R))
         columns = arrays.units(R, axis=1)
         right = _polar(arrays, R) if orthonormal else columns
-        # A column that met nothing says nothing of where to look next.
+        # A zero column of R gives no direction; keep the column of the previous step.
         Q = xp.where(arrays.norms(columns, axis=1) > 0, columns, Q)
         return -(P @ _adjoint(arrays, right)), M * arrays.like(sizes), Q
 
 
 def _polar(arrays: Arrays, R: Array) -> Array:
-    """The polar factor of tall matrices of full rank; without the directions in which R is zero."""
+    """Return the polar factor of tall matrices, without singular values at the rounding level."""
     xp = arrays.xp
     T, small = xp.linalg.qr(R)
     U, S, Vh = xp.linalg.svd(small, full_matrices=False)
@@ -107,7 +107,7 @@ def _adjoint(arrays: Arrays, X: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class DionDescent:
-    """Gradients to Dion's updates: momentum, error feedback and direction in one link.
+    """Link that turns gradients into Dion's updates: momentum, error feedback and direction.
 
     Parameters
     ----------
@@ -116,15 +116,15 @@ class DionDescent:
     momentum : float, default 0.95
         ``mu``, at least 0 and below 1.
     orthonormal : bool, default False
-        Whether the update is the polar factor of ``P R^H``: then it lies in the dual Ky Fan ball.
-        Column-normalized factors have singular values above 1.
+        True: the update is minus the polar factor of ``P R^H``, which lies in the dual Ky Fan
+        ball. False: the factors are column-normalized, and singular values can exceed 1.
     transpose : bool, default True
         True: iterate on the transpose where m < n, as in the authors' ``dion.py``. False: never, as
-        in their ``dion_simple.py``. The scale is that of the parameter in both.
+        in their ``dion_simple.py``. The shape scaling is the same in both cases.
     layout : str, default "auto"
-        How parameters are read as matrices.
+        Layout in which parameters are read as matrices, see `trsvd.optim.LAYOUTS`.
     seed : int, default 0
-        Of the first right factors.
+        Seed of the first right factors.
 
     References
     ----------
@@ -149,7 +149,7 @@ class DionDescent:
             check_flag(name, getattr(self, name))
 
     def init(self, params: list[Array]) -> list[tuple[Array, Array]]:
-        """Momentum of zeros, and random right factors."""
+        """Return a momentum of zeros and random right factors for each parameter."""
         state = []
         for W in params:
             check_shape(tuple(W.shape), self.layout)
@@ -161,7 +161,7 @@ class DionDescent:
     def update(
         self, updates: list[Array], state: list[tuple[Array, Array]], params: list[Array]
     ) -> tuple[list[Array], list[tuple[Array, Array]]]:
-        """Directions, and the momentum and right factors after this step."""
+        """Return the directions, and the momentum and right factors after this step."""
         del params
         out, after = [], []
         for G, (M, Q) in zip(updates, state, strict=True):
@@ -177,7 +177,7 @@ class DionDescent:
 
 
 def check_beta2(beta2: float) -> float:
-    """The decay of a second moment; ValueError if it is not at least 0 and below 1."""
+    """Check the decay of a second moment; ValueError unless it is at least 0 and below 1."""
     if not 0 <= check_number("beta2", beta2) < 1:
         raise ValueError(f"Invalid beta2 value: {beta2}; it must be at least 0 and below 1")
     return float(beta2)
@@ -191,7 +191,7 @@ def check_eps(eps: float) -> float:
 
 
 def row_normalized(O: Array, v: Array, beta2: float, eps: float) -> tuple[Array, Array]:  # noqa: E741
-    """Rows over the root of their running mean square, rescaled to the Frobenius norm before.
+    """Divide rows by their running root mean square, and keep the Frobenius norm of the matrix.
 
     Parameters
     ----------
@@ -200,9 +200,9 @@ def row_normalized(O: Array, v: Array, beta2: float, eps: float) -> tuple[Array,
     v : array of shape (b, m)
         Running mean squares of the rows.
     beta2 : float
-        By how much v decays.
+        Decay of v.
     eps : float
-        Added to the roots.
+        Number added to the root mean squares.
 
     Returns
     -------
@@ -219,16 +219,16 @@ def row_normalized(O: Array, v: Array, beta2: float, eps: float) -> tuple[Array,
 
 @dataclass(frozen=True, kw_only=True)
 class RowNormalization:
-    """The link that makes NorMuon of Muon.
+    """Link that normalizes rows; added to Muon, it gives NorMuon.
 
     Parameters
     ----------
     beta2 : float, default 0.95
-        By how much the mean squares of rows decay.
+        Decay of the mean squares of the rows.
     eps : float, default 1e-10
-        Added to their roots.
+        Number added to the root mean squares.
     layout : str, default "auto"
-        How parameters with more than two dimensions are read.
+        Layout in which parameters are read as matrices, see `trsvd.optim.LAYOUTS`.
 
     References
     ----------
@@ -244,7 +244,7 @@ class RowNormalization:
         check_eps(self.eps)
 
     def init(self, params: list[Array]) -> list[Array]:
-        """Mean squares of zero."""
+        """Return mean squares of zero for each parameter."""
         state = []
         for W in params:
             arrays = Arrays.of_array(W)
@@ -255,7 +255,7 @@ class RowNormalization:
     def update(
         self, updates: list[Array], state: list[Array], params: list[Array]
     ) -> tuple[list[Array], list[Array]]:
-        """Normalized updates, and the mean squares after this step."""
+        """Return the normalized updates, and the mean squares after this step."""
         del params
         out, after = [], []
         for U, v in zip(updates, state, strict=True):

@@ -1,4 +1,4 @@
-"""Directions of descent of many matrices: by the oracle of a ball, or by a regularized update."""
+"""Update directions of many matrices, by the oracle of a ball or by a regularized update."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from trsvd.regularized import f_star_neon, regularized_update
 class MuonIteration(PolarIteration):
     """The Newton-Schulz iteration of `torch.optim.Muon`, operation by operation.
 
-    The direction is cast to bfloat16 first and then divided by ``max(||G||_F, eps)``: a gradient
-    much smaller than ``eps`` gives a shorter step. (`trsvd.NewtonSchulz` scales first, and the size
-    of the gradient does not matter.) Products are in float32 where the array library has no
-    bfloat16.
+    The matrix G is cast to bfloat16 and then divided by ``max(||G||_F, eps)``. A matrix with a
+    norm much smaller than ``eps`` therefore gives a shorter update. (`trsvd.NewtonSchulz` scales
+    first, so that its update does not depend on the norm of G.) Products are in float32 if the
+    array library has no bfloat16.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class MuonIteration(PolarIteration):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps >= 100:
-            raise ValueError(f"Number of steps must be less than 100, and ns_steps is {self.steps}")
+            raise ValueError(f"Number of steps must be less than 100, but ns_steps is {self.steps}")
         if len(self.coefficients) != 3:
             raise ValueError(
                 f"Coefficients must be a tuple of exactly 3 values, not {self.coefficients}"
@@ -67,7 +67,7 @@ class MuonIteration(PolarIteration):
     def polynomials(
         self, precision: str | None = None, shape: tuple[int, int] | None = None
     ) -> tuple[Polynomial, ...]:
-        """The polynomial of each step: the same for all."""
+        """Return the polynomial of each step, the same for all steps."""
         del precision, shape
         return (tuple(self.coefficients),) * self.steps
 
@@ -81,7 +81,7 @@ class Direction:
     update : array of shape (m, n)
         The direction, in the dtype of the matrix.
     result : LMOResult or None
-        What the oracle said; None for iterations as they come, of which nothing is known.
+        Result of the oracle. None for polar iterations, which have no result object.
     """
 
     update: Array
@@ -102,43 +102,43 @@ class Direction:
 
 
 class Oracle(Protocol):
-    """Base class of the oracles: they map matrices to update directions."""
+    """Protocol of the oracles: maps from matrices to update directions."""
 
     def directions(
         self, matrices: Sequence[Array], starts: Sequence[Subspace | None], step: int
     ) -> list[Direction]:
-        """A direction for each matrix, from the subspaces of the last step."""
+        """Return a direction for each matrix, from the subspaces of the previous step."""
         ...
 
     def support(self, G: Array, step: int) -> float | None:
-        """The support function of the ball at G; None where there is no ball."""
+        """Return the support function of the ball at G; None if there is no ball."""
         ...
 
     def columns(self, shape: tuple[int, ...], step: int) -> int:
-        """Columns of a subspace that are worth keeping for the next step; 0 if it reads none."""
+        """Return the number of columns to keep for the next step; 0 if none are used."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class BallOracle:
-    """The linear minimization oracle of a ball, as an optimizer uses it.
+    """Linear minimization oracle of a ball, for use in an optimizer.
 
     Parameters
     ----------
     ball : Ball, or callable
-        The ball, or what makes it of a rank: ``KyFanDualBall``, or a function of k.
+        The ball, or a function that returns the ball of rank k, such as ``KyFanDualBall``.
     k : int, float or callable, optional
         The rank where ``ball`` is a callable: an integer, a share of min(m, n) as a float between 0
         and 1, or a schedule of either.
     method : str, Method, NewtonSchulz or PolarExpress, optional
-        ``"exact"`` is a full factorization. `NewtonSchulz` and `PolarExpress` give the iterate as
-        it comes, as Muon does: near the polar factor, and not divided to lie in the ball.
-        ``"newton-schulz"`` is the iteration of `torch.optim.Muon` with its defaults. None is the
-        method that the ball chooses for ``gap``.
+        ``"exact"``: a full factorization. `NewtonSchulz` or `PolarExpress`: the last iterate, as in
+        Muon. It is close to the polar factor, and is not scaled to lie in the ball.
+        ``"newton-schulz"``: the iteration of `torch.optim.Muon` with its defaults. None: the method
+        that the ball chooses for ``gap``.
     gap : float, default 1e-2
-        Relative gap that is enough, where the method does not compute everything.
+        Largest relative gap of the update. Not used by full factorizations and polar iterations.
     seed : int, default 0
-        Of the random numbers, with the step.
+        Seed of the random numbers; combined with the step index.
     """
 
     ball: Ball | Callable[[int], Ball]
@@ -154,29 +154,27 @@ class BallOracle:
         if isinstance(given, Ball):
             if self.k is not None:
                 raise ValueError(
-                    f"k={self.k!r} beside a ball that has none to set; pass a function of k as ball"
+                    f"k={self.k!r}, but this ball has no rank to set; pass a function of k as ball"
                 )
         elif not callable(given):
-            raise TypeError(
-                f"ball is {describe(given)}; pass one of trsvd.balls, as trsvd.SpectralBall()"
-            )
+            raise TypeError(f"ball is {describe(given)}; pass a ball, such as trsvd.SpectralBall()")
         elif self.k is None:
-            raise ValueError("ball is a function of the rank; say which with k=")
+            raise ValueError("ball is a function of the rank; pass the rank as k=")
         else:
             check_rank(self.k)
 
     def ball_at(self, step: int, shape: tuple[int, ...]) -> Ball:
-        """The ball for a matrix of this shape at this step."""
+        """Return the ball for a matrix of this shape at this step."""
         if isinstance(self.ball, Ball):
             return self.ball
         return self.ball(rank_at(self.k, step, min(shape)))
 
     def support(self, G: Array, step: int) -> float | None:
-        """The support function of the ball at G."""
+        """Return the support function of the ball at G."""
         return self.ball_at(step, tuple(G.shape)).support(G)
 
     def columns(self, shape: tuple[int, ...], step: int) -> int:
-        """Those of the truncated part of the ball, of the largest rank that a schedule has."""
+        """Return the columns of the truncated part of the ball, for the largest scheduled rank."""
         if self.method in ("exact", "direct") or isinstance(self.method, (PolarIteration, Direct)):
             return 0
         rank, ball = min(shape), self.ball
@@ -192,9 +190,9 @@ class BallOracle:
         step: int,
         iterates: Sequence[Array] | None = None,
     ) -> list[Direction]:
-        """A direction for each matrix; those with one ball are handed to it together.
+        """Return a direction for each matrix. Matrices with the same ball are computed together.
 
-        ``iterates`` are what `polar_iterates` makes of the matrices, where it is known already.
+        ``iterates``: the result of `polar_iterates` for the matrices, if it is already known.
         """
         groups: dict[Ball, list[int]] = {}
         for index, G in enumerate(matrices):
@@ -220,7 +218,7 @@ class BallOracle:
         results = ball.lmo_many(matrices, start=starts, rng=self.seed + step, **options)
         out = []
         for G, result in zip(matrices, results, strict=True):
-            # A full factorization starts from nothing: its vectors are not kept.
+            # A full factorization does not use a start: its vectors are not kept.
             truncated = any(k < min(G.shape) for k in ranks)
             kept = result if truncated else replace(result, subspace=None)
             out.append(Direction(result.update, kept))
@@ -229,18 +227,20 @@ class BallOracle:
 
 @dataclass(frozen=True, kw_only=True)
 class RegularizedOracle:
-    """``argmin <G, D> + lam gauge(D)^2`` over the gauge of a ball: Nuclear-Neon and its like.
+    """Regularized update ``argmin <G, D> + lam gauge(D)^2`` with the gauge of a ball.
+
+    With the nuclear ball it is the update of Nuclear-Neon.
 
     Parameters
     ----------
     ball : Ball
-        Whose gauge it is.
+        The ball that defines the gauge.
     lam : float
-        Positive.
+        Weight of the regularization, positive.
     gap : float, default 1e-2
-        Of the oracle.
+        Relative gap of the oracle.
     seed : int, default 0
-        Of the random numbers, with the step.
+        Seed of the random numbers; combined with the step index.
     """
 
     ball: Ball
@@ -249,18 +249,18 @@ class RegularizedOracle:
     seed: int = 0
 
     def support(self, G: Array, step: int) -> float | None:
-        """None: the update is not on a ball."""
+        """Return None, since the update does not come from a ball."""
         del G, step
         return None
 
     def columns(self, shape: tuple[int, ...], step: int) -> int:
-        """Those of the truncated part of the ball."""
+        """Return the columns of the truncated part of the ball."""
         return BallOracle(ball=self.ball).columns(shape, step)
 
     def directions(
         self, matrices: Sequence[Array], starts: Sequence[Subspace | None], step: int
     ) -> list[Direction]:
-        """A direction for each matrix."""
+        """Return a direction for each matrix."""
         options = {"gap": self.gap, "rng": self.seed + step}
         results = [
             regularized_update(self.ball, G, self.lam, start=start, **options)
@@ -271,16 +271,16 @@ class RegularizedOracle:
 
 @dataclass(frozen=True, kw_only=True)
 class FStarOracle:
-    """F*-Neon: `trsvd.f_star_neon` of each matrix.
+    """Oracle of F*-Neon: `trsvd.f_star_neon` of each matrix.
 
     Parameters
     ----------
     lam : float
-        Positive.
+        Weight of the regularization, positive.
     tol : float, optional
-        Relative residual of the singular triplets.
+        Largest relative residual of the singular triplets.
     seed : int, default 0
-        Of the random numbers, with the step.
+        Seed of the random numbers; combined with the step index.
     """
 
     lam: float
@@ -288,19 +288,19 @@ class FStarOracle:
     seed: int = 0
 
     def support(self, G: Array, step: int) -> float | None:
-        """None: the update is not on a ball."""
+        """Return None, since the update does not come from a ball."""
         del G, step
         return None
 
     def columns(self, shape: tuple[int, ...], step: int) -> int:
-        """The first few: how many singular values are above the threshold is not known before."""
+        """Return a fixed number, since the rank of the update is not known in advance."""
         del step
         return min(_F_STAR_COLUMNS, *shape)
 
     def directions(
         self, matrices: Sequence[Array], starts: Sequence[Subspace | None], step: int
     ) -> list[Direction]:
-        """A direction for each matrix."""
+        """Return a direction for each matrix."""
         results = [
             f_star_neon(G, self.lam, tol=self.tol, start=start, rng=self.seed + step)
             for G, start in zip(matrices, starts, strict=True)
@@ -308,7 +308,7 @@ class FStarOracle:
         return [Direction(result.update, result) for result in results]
 
     def threshold(self, direction: Direction) -> float:
-        """The threshold tau of a direction, which is ``lam ||D||_*``."""
+        """Return the threshold ``tau = lam ||D||_*`` of a direction."""
         assert direction.result is not None
         (term,) = direction.result.terms
         columns: Any = getattr(term, "U", None)
@@ -316,7 +316,7 @@ class FStarOracle:
         return float(self.lam * abs(term.scale) * norms.astype(np.float64).sum())
 
 
-# Columns to start F*-Neon from: more than that are above the threshold of a flat spectrum only.
+# Starting columns of F*-Neon. Only a flat spectrum has more singular values above the threshold.
 _F_STAR_COLUMNS = 16
 
 
@@ -328,7 +328,7 @@ def _columns(k: int, rank: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class RowRMSOracle:
-    """Rows over their root mean squares, as SCALE divides them.
+    """Oracle that divides rows by their root mean squares, as SCALE does.
 
     Parameters
     ----------
@@ -341,23 +341,23 @@ class RowRMSOracle:
     def __post_init__(self) -> None:
         if not check_number("eps", self.eps) > 0:
             raise ValueError(
-                f"Invalid eps value: {self.eps}; the bound of the root mean square is positive"
+                f"Invalid eps value: {self.eps}; the bound of the root mean square must be positive"
             )
 
     def support(self, G: Array, step: int) -> float | None:
-        """The support function of ``sqrt(n)`` times the row-wise ball."""
+        """Return the support function of ``sqrt(n)`` times the row-wise ball."""
         del step
         return math.sqrt(G.shape[1]) * RowBall().support(G)
 
     def columns(self, shape: tuple[int, ...], step: int) -> int:
-        """None: nothing is started from."""
+        """Return 0, since no start is used."""
         del shape, step
         return 0
 
     def directions(
         self, matrices: Sequence[Array], starts: Sequence[Subspace | None], step: int
     ) -> list[Direction]:
-        """A direction for each matrix."""
+        """Return a direction for each matrix."""
         del starts, step
         return [Direction(self._direction(G), None) for G in matrices]
 
@@ -366,7 +366,7 @@ class RowRMSOracle:
         xp, X = arrays.xp, arrays.take(G)
         _sizes(arrays, X[None, :, :])
         sizes = xp.max(xp.abs(X), axis=1, keepdims=True)
-        # Squares of entries near 1 stay in range.
+        # Entries of at most 1: their squares stay in range.
         Y = X / arrays.like(xp.where(sizes > 0, sizes, xp.ones_like(sizes)))
         rms = sizes * xp.sqrt(xp.mean(xp.abs(Y) ** 2, axis=1, keepdims=True))
         bound = xp.where(rms > self.eps, rms, xp.full_like(rms, self.eps))
@@ -379,10 +379,10 @@ def row_oracle(normalization: str, eps: float) -> Oracle:
         return RowRMSOracle(eps=eps)
     if normalization == "l2":
         return BallOracle(ball=RowBall())
-    raise ValueError(f"normalization={normalization!r} is not known; name one of 'rms', 'l2'")
+    raise ValueError(f"normalization={normalization!r} is not known; pass 'rms' or 'l2'")
 
 
-# ---- polar iterations, as they come ---------------------------------------------------------
+# ---- polar iterations -----------------------------------------------------------------------
 
 _LARGE = 2.0**60
 
@@ -394,7 +394,7 @@ def _parts(ball: Ball) -> tuple[tuple[float, Ball], ...]:
 def _by_iteration(
     ball: Ball, matrices: list[Array], method: PolarIteration, known: list[Array] | None
 ) -> list[Direction]:
-    """Directions with the iterate in place of the polar factor."""
+    """Return directions with the iterate in place of the polar factor."""
     totals: list[Array] | None = None
     iterates = known or []
     for radius, part in _parts(ball):
@@ -403,7 +403,7 @@ def _by_iteration(
             iterates = iterates or polar_iterates(matrices, method)
             updates = [X * -scale for X, scale in zip(iterates, radii, strict=True)]
         else:
-            # A part that a polar iteration has no say in; a truncated one refuses it.
+            # A part without a polar factor; a truncated part raises an error for this method.
             updates = [(radius * part).lmo(G, method=method).update for G in matrices]
         totals = (
             updates if totals is None else [a + b for a, b in zip(totals, updates, strict=True)]
@@ -412,7 +412,7 @@ def _by_iteration(
 
 
 def _polar_scales(ball: Ball, matrices: list[Array]) -> list[float]:
-    """The radius of the spectral ball that a ball is for each matrix; empty for another ball."""
+    """Return the radius for each matrix if the ball is a spectral ball, else an empty list."""
     shapes = [tuple(G.shape) for G in matrices]
     if isinstance(ball, RMSBall):
         return [math.sqrt(m / n) for m, n in shapes]
@@ -421,32 +421,34 @@ def _polar_scales(ball: Ball, matrices: list[Array]) -> list[float]:
 
 
 def polar_iterates(matrices: Sequence[Array], method: PolarIteration) -> list[Array]:
-    """Apply an iteration for the polar factor to each matrix; those of one kind together.
+    """Apply an iteration for the polar factor to each matrix.
+
+    Matrices of one shape, dtype and device are computed together.
 
     Parameters
     ----------
     matrices : sequence of (m, n) arrays
-        Of one library.
+        Matrices of one array library.
     method : NewtonSchulz or PolarExpress
-        Its ``dtype`` is that of the products: by default float32 for half precision, and that of
-        the matrix otherwise.
+        The iteration. Its ``dtype`` is the dtype of the products. The default is float32 for
+        matrices in half precision, and the dtype of the matrix otherwise.
 
     Returns
     -------
     list of (m, n) arrays
-        ``U f(S / ||G||_F) V^H``, in the dtypes of the matrices. Singular values may be above 1.
+        ``U f(S / ||G||_F) V^H``, in the dtypes of the matrices. Singular values can exceed 1.
 
     Raises
     ------
     ValueError
-        If a matrix is not finite.
+        If a matrix contains NaN or inf.
     """
     stacks = PolarStacks(matrices, method)
     return stacks.iterates([each.iterated() for each in stacks])
 
 
 class PolarStacks(list["PolarStack"]):
-    """Matrices as stacks of one shape and dtype each, ready for an iteration.
+    """Stacks of matrices of one shape, dtype and device each, ready for an iteration.
 
     Parameters
     ----------
@@ -456,7 +458,7 @@ class PolarStacks(list["PolarStack"]):
     Raises
     ------
     ValueError
-        If a matrix is not finite.
+        If a matrix contains NaN or inf.
     """
 
     def __init__(
@@ -470,7 +472,7 @@ class PolarStacks(list["PolarStack"]):
         super().__init__([] if method is None else [_stacked(each, method) for each in stacks])
 
     def iterates(self, found: Sequence[Array]) -> list[Array]:
-        """The iterate of each matrix, from those of the stacks."""
+        """Return the iterate of each matrix, from the iterates of the stacks."""
         out: dict[int, Array] = {}
         for stack, members, X in zip(self, self.members, found, strict=True):
             X = stack.arrays.hand_out(_adjoint(stack.arrays, X) if stack.transpose else X)
@@ -480,18 +482,18 @@ class PolarStacks(list["PolarStack"]):
 
 @dataclass(frozen=True, eq=False)
 class PolarStack:
-    """A stack of matrices before its iteration.
+    """Stack of matrices before the iteration.
 
     Attributes
     ----------
     X : array of shape (b, m, n)
-        With m at most n, normalized, in the dtype of the products.
+        Normalized matrices with m <= n, in the dtype of the products.
     polynomials : tuple of tuples of float
-        Odd ones, of each step: coefficients of X, X^3, X^5, ...
+        Coefficients of the odd polynomial of each step, for X, X^3, X^5, ...
     transpose : bool
-        True if X has the adjoints of the matrices.
+        True if X contains the adjoints of the matrices.
     arrays : Arrays
-        Their library.
+        Array library of the matrices.
     """
 
     X: Array
@@ -500,7 +502,7 @@ class PolarStack:
     arrays: Arrays
 
     def iterated(self) -> Array:
-        """The iterates."""
+        """Return the iterates."""
         with self.arrays.as_asked():
             adjoint = partial(_adjoint, self.arrays)
             return polar_products(self.X, self.polynomials, adjoint, self.arrays.added_product)
@@ -512,25 +514,25 @@ def polar_products(
     adjoint: Callable[[Array], Array],
     added: Callable[[Array, Array, Array, float, float], Array],
 ) -> Array:
-    """The products of an iteration for the polar factor, and nothing else.
+    """Run the matrix products of an iteration for the polar factor.
 
     Parameters
     ----------
     X : array of shape (b, m, n)
-        With m at most n.
+        Normalized matrices with m <= n.
     polynomials
-        As of a `PolarStack`.
+        As in `PolarStack`.
     adjoint : callable
-        The conjugate transposes of a stack.
+        Function that returns the conjugate transposes of a stack.
     added : callable
-        ``beta C + alpha A B``, of C, A, B, beta, alpha.
+        Function of C, A, B, beta and alpha that returns ``beta C + alpha A B``.
 
     Returns
     -------
     array of shape (b, m, n)
     """
     alone = X.shape[0] == 1
-    if alone:  # products of two matrices are faster than those of two stacks of one
+    if alone:  # matrix products are faster than batched products of one matrix
         X = X[0, :, :]
     for a, *others in polynomials:
         power = gram = X @ adjoint(X)
@@ -543,7 +545,7 @@ def polar_products(
 
 
 def _stacked(matrices: list[Array], method: PolarIteration) -> PolarStack:
-    """Matrices of one shape as a stack."""
+    """Return matrices of one shape as a stack."""
     arrays = Arrays.of_array(matrices[0])
     xp, shape = arrays.xp, tuple(matrices[0].shape)
     precision = method.dtype or {"complex64": "float32", "complex128": "float64"}.get(
@@ -561,7 +563,7 @@ def _stacked(matrices: list[Array], method: PolarIteration) -> PolarStack:
 
 
 def _sizes(arrays: Arrays, X: Array) -> Array:
-    """The largest modulus of each matrix of a stack, as an array of shape (b, 1, 1)."""
+    """Return the largest modulus of each matrix of a stack, as an array of shape (b, 1, 1)."""
     sizes = arrays.xp.max(arrays.xp.abs(X), axis=(1, 2), keepdims=True)
     largest = arrays.get(arrays.xp.max(sizes))
     if not math.isfinite(float(largest)):
@@ -572,9 +574,9 @@ def _sizes(arrays: Arrays, X: Array) -> Array:
 
 
 def _clamped(arrays: Arrays, X: Array, eps: float) -> Array:
-    """A stack in bfloat16, over the Frobenius norms clamped at ``eps``, as `torch.optim.Muon`."""
+    """Return a stack in bfloat16 over ``max(||G||_F, eps)``, as `torch.optim.Muon` does."""
     xp, sizes = arrays.xp, _sizes(arrays, X)
-    # Squares of larger entries overflow; smaller ones are left as they are, to the last bit.
+    # The squares of larger entries overflow. Smaller matrices are not changed.
     X = X / arrays.like(xp.where(sizes > _LARGE, sizes, xp.ones_like(sizes)))
     if hasattr(xp, "bfloat16") and not arrays.is_complex:
         X = xp.astype(X, xp.bfloat16)
@@ -583,7 +585,7 @@ def _clamped(arrays: Arrays, X: Array, eps: float) -> Array:
 
 
 def _normalized(arrays: Arrays, X: Array) -> Array:
-    """A stack of matrices over their Frobenius norms; zero stays zero."""
+    """Divide the matrices of a stack by their Frobenius norms; zero stays zero."""
     if not np.isfinite(arrays.largest_of_stack(X)).all():
         raise ValueError(
             "a direction contains NaN or inf; find where it comes from before making a step"
@@ -599,13 +601,13 @@ _ADJUSTMENTS = {None: "muon", "original": "muon", "match_rms_adamw": "adamw"}
 
 
 def muon_method(method: Any, ns_steps: int, ns_coefficients: Sequence[float], eps: float) -> Any:
-    """The method of Muon's oracle; ValueError for options that another method does not read."""
+    """Return the method of Muon's oracle; ValueError for options that it does not use."""
     own = MuonIteration(steps=ns_steps, coefficients=ns_coefficients, eps=eps)
     if isinstance(method, str) and method == "newton-schulz":
         return own
     if own != MuonIteration():
         raise ValueError(
-            f"ns_steps, ns_coefficients and eps are options of method='newton-schulz', and method "
+            f"ns_steps, ns_coefficients and eps are options of method='newton-schulz', but method "
             f"is {method!r}; leave them out, or pass method=trsvd.NewtonSchulz(steps=..., "
             "coefficients=...)"
         )
@@ -613,7 +615,7 @@ def muon_method(method: Any, ns_steps: int, ns_coefficients: Sequence[float], ep
 
 
 def muon_scaling(adjust_lr_fn: Any, shape_scaling: Any) -> Any:
-    """The scaling that is meant by torch's name or by ours; ValueError if both are given."""
+    """Return the scaling given by torch's name or by ours; ValueError if both are given."""
     if adjust_lr_fn not in _ADJUSTMENTS:
         raise ValueError(
             f"Adjust learning rate function {adjust_lr_fn} is not supported; pass 'original', "
@@ -623,7 +625,7 @@ def muon_scaling(adjust_lr_fn: Any, shape_scaling: Any) -> Any:
         return _ADJUSTMENTS[adjust_lr_fn]
     if adjust_lr_fn is not None:
         raise ValueError(
-            f"adjust_lr_fn={adjust_lr_fn!r} beside shape_scaling={shape_scaling!r}; both are the "
-            "factor of the updates: pass one of them"
+            f"adjust_lr_fn={adjust_lr_fn!r} and shape_scaling={shape_scaling!r} are both given; "
+            "both set the factor of the updates: pass one of them"
         )
     return shape_scaling

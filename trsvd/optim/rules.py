@@ -1,6 +1,6 @@
-"""The optimizers of the paper and their relatives, each a chain of links on a ball.
+"""Optimizers of the paper and related ones, each a chain of links with the oracle of a ball.
 
-They are short forms of `from_ball`, whose keywords they take::
+They are short forms of `from_ball`, and take its keywords::
 
     fanion(lr, k)       from_ball(KyFanDualBall, lr, k=k)
     f_muon(lr)          from_ball(0.5 * SpectralBall() + 0.5 * FrobeniusBall(), lr)
@@ -298,9 +298,9 @@ def muon(
 ) -> Rule:
     """Muon, with the algorithm and the defaults of `torch.optim.Muon`.
 
-    The direction is a moving average with Nesterov's step. Five Newton-Schulz steps in bfloat16
-    (float32 where the array library has no bfloat16, as NumPy) take it near its polar factor, which
-    is multiplied by ``sqrt(max(1, m / n))``.
+    The direction is a moving average of the gradients with Nesterov's step. Five Newton-Schulz
+    steps approximate its polar factor, which is multiplied by ``sqrt(max(1, m / n))``. They run in
+    bfloat16, or in float32 if the array library has no bfloat16 (as NumPy).
 
     Parameters
     ----------
@@ -322,10 +322,10 @@ def muon(
         ``"original"`` (the default): updates times ``sqrt(max(1, m / n))``.
         ``"match_rms_adamw"``: times ``0.2 sqrt(max(m, n))``.
     method : str, Method, NewtonSchulz or PolarExpress, default "newton-schulz"
-        ``"newton-schulz"`` is the iteration of `torch.optim.Muon`. ``"exact"`` is the polar factor
-        by an SVD, ``"gram"`` by eigenvalues in double precision. An iteration, as
-        `trsvd.NewtonSchulz`, scales the direction first: the update does not depend on the size of
-        the gradient.
+        ``"newton-schulz"``: the iteration of `torch.optim.Muon`. ``"exact"``: the polar factor by
+        an SVD. ``"gram"``: the polar factor from the eigenvalues of the Gram matrix, in double
+        precision. An iteration object, such as `trsvd.NewtonSchulz`, scales the direction first,
+        so that the update does not depend on the norm of the gradient.
     shape_scaling : str or callable, optional
         Factor of the updates in place of ``adjust_lr_fn``, one of `trsvd.optim.SCALINGS`
         (``"none"`` for 1) or a function of m and n.
@@ -523,7 +523,7 @@ def nuclear_neon(
     lr : float or callable
         Learning rate, or a schedule.
     lam : float, default 1
-        Positive.
+        Weight of the regularization, positive.
     gap, seed
         As for `from_ball`.
     momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, layout
@@ -563,11 +563,11 @@ def f_star_neon(
     lr : float or callable
         Learning rate, or a schedule.
     lam : float, default 1
-        Positive.
+        Weight of the regularization, positive.
     tol : float, optional
-        Relative residual of the singular triplets.
+        Largest relative residual of the singular triplets.
     seed : int, default 0
-        Of the random numbers.
+        Seed of the random numbers.
     momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, layout
         As for `from_ball`.
     diagnostics, every
@@ -597,9 +597,9 @@ def dion(
 ) -> Rule:
     """Dion: rank-k power iteration on ``B = M + G``, ``M <- B - (1 - mu) P R^H``.
 
-    The update is ``-P C^H`` with the column-normalized R as C. Its singular values can be above 1:
-    it is on no ball. With ``orthonormal`` it is the polar factor ``-P polar(R)^H``, which lies in
-    the dual Ky Fan k-ball; the buffers are the same.
+    The update is ``-P C^H``, where C is the column-normalized R. Its singular values can exceed 1,
+    so that it does not lie in the dual Ky Fan k-ball. With ``orthonormal=True`` the update is the
+    polar factor ``-P polar(R)^H``, which lies in this ball. The buffers are the same.
 
     Parameters
     ----------
@@ -608,16 +608,16 @@ def dion(
     k : int or float
         The rank, or a share of min(m, n) as a float between 0 and 1.
     momentum : float, default 0.95
-        ``mu``: what stays in the buffer of the part that was used.
+        ``mu``: share of the used part ``P R^H`` that stays in the buffer.
     orthonormal : bool, default False
-        True: the variant with the polar factor.
+        True: the update is the polar factor.
     transpose : bool, default True
         True: iterate on the transpose where m < n, as in the authors' ``dion.py``. False: never, as
         in their ``dion_simple.py``. The two differ for wide matrices.
     weight_decay, normalize_weights, layout, seed
         As for `from_ball`.
     shape_scaling : str, callable or None, default "rms"
-        ``sqrt(m / n)``, as published.
+        ``"rms"`` is ``sqrt(m / n)``, as published.
 
     Returns
     -------
@@ -655,7 +655,7 @@ def normuon(
     diagnostics: Callable[[Diagnostics], Any] | None = None,
     every: int = 1,
 ) -> Rule:
-    """NorMuon: Muon with each row of the polar factor over its running root mean square.
+    """NorMuon: Muon with each row of the polar factor divided by its running root mean square.
 
     Parameters
     ----------
@@ -664,7 +664,7 @@ def normuon(
     beta2 : float, default 0.95
         Decay of the mean squares of the rows.
     eps : float, default 1e-10
-        Added to their roots.
+        Number added to the root mean squares.
     method : str, Method, NewtonSchulz or PolarExpress, default "newton-schulz"
         As for `muon`.
     momentum, nesterov, weight_decay, normalize_weights, layout, seed, diagnostics, every
@@ -672,7 +672,7 @@ def normuon(
     ema : bool, default True
         As for `from_ball`, and as published.
     shape_scaling : str, callable or None, default "muon"
-        ``sqrt(max(1, m / n))``, as published.
+        ``"muon"`` is ``sqrt(max(1, m / n))``, as published.
 
     Returns
     -------
@@ -705,19 +705,20 @@ def scale(
     diagnostics: Callable[[Diagnostics], Any] | None = None,
     every: int = 1,
 ) -> Rule:
-    """SCALE: gradients of each output over their root mean square, momentum for the head only.
+    """SCALE: gradient of each output divided by its root mean square; momentum for the head only.
 
     Parameters
     ----------
     lr : float or callable
         Learning rate, or a schedule.
     normalization : str, default "rms"
-        ``"rms"``: over the root mean square, or ``eps`` where it is larger. ``"l2"``: over the
-        2-norm, the oracle of the row-wise ball; updates are ``sqrt(in)`` times smaller.
+        ``"rms"``: divide by the root mean square, or by ``eps`` if it is larger. ``"l2"``: divide
+        by the 2-norm, as the oracle of the row-wise ball does. Updates are then ``sqrt(in)`` times
+        smaller.
     eps : float, default 1e-8
         Lower bound of the root mean squares.
     momentum : float, default 0.9
-        Of the last parameter, in the order in which they are given: that of the head.
+        Momentum of the last parameter in the given order, which must be that of the head.
     nesterov : bool, default False
         As for `from_ball`.
     ema : bool, default True
@@ -725,7 +726,7 @@ def scale(
     weight_decay, shape_scaling, normalize_weights, diagnostics, every
         As for `from_ball`.
     layout : str, default "auto"
-        As for `from_ball`. Parameters are read as (out, in), as PyTorch keeps them; pass
+        As for `from_ball`. By default parameters are read as (out, in), as in PyTorch. Pass
         ``"in_out"`` for kernels (in, out) and embeddings (vocabulary, d).
 
     Returns
@@ -756,7 +757,7 @@ def finished(
     normalize_weights: bool,
     layout: str,
 ) -> Rule:
-    """The rule that ends in scales, decay and learning rate."""
+    """Return the rule of links followed by shape scaling, weight decay and learning rate."""
     check_flag("normalize_weights", normalize_weights)
     if shape_scaling is not None:
         links.append(ShapeScaling(scaling=shape_scaling, layout=layout))
@@ -782,12 +783,12 @@ def from_oracle(
     diagnostics: Callable[[Diagnostics], Any] | None = None,
     every: int = 1,
 ) -> Rule:
-    """The rule that steps along what an oracle answers to the momentum.
+    """Return the rule that steps along the output of an oracle for the momentum.
 
     Parameters
     ----------
     oracle : Oracle
-        With a method ``directions``, as `trsvd.optim.BallOracle`.
+        Oracle with a method ``directions``, such as `trsvd.optim.BallOracle`.
     lr, momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, layout
         As for `from_ball`.
     diagnostics, every
@@ -822,28 +823,28 @@ def from_ball(
     diagnostics: Callable[[Diagnostics], Any] | None = None,
     every: int = 1,
 ) -> Rule:
-    """The rule that steps along the linear minimization oracle of a ball.
+    """Return the rule that steps along the linear minimization oracle of a ball.
 
     ``M <- mu M + G``; ``E = G + mu M``; ``W <- (1 - lr wd) W + lr * lmo(E)``.
 
     Parameters
     ----------
     ball : Ball, or callable
-        Any ball, or a function that makes one of a rank.
+        Any ball, or a function that returns the ball of rank k.
     lr : float or callable
-        Learning rate, at least 0, or a schedule: a function of the step, which counts from 0.
+        Learning rate, at least 0, or a schedule: a function of the step index, from 0.
     k : int, float or callable, optional
         The rank where ``ball`` is a function: an integer, a share of min(m, n) as a float between 0
         and 1, or a schedule of either (see `trsvd.optim.schedules`).
     method : str, Method, NewtonSchulz or PolarExpress, optional
-        How the oracle is computed. ``"exact"`` is a full factorization; the iterations are for
-        balls with a spectral part, and their iterates are used as they come (see
-        `trsvd.optim.BallOracle`); ``"newton-schulz"`` is that of `torch.optim.Muon`. None: the
-        method that the ball chooses for ``gap``.
+        Method of the oracle. ``"exact"``: a full factorization. `NewtonSchulz` or `PolarExpress`,
+        for balls with a spectral part: the last iterate, see `trsvd.optim.BallOracle`.
+        ``"newton-schulz"``: the iteration of `torch.optim.Muon`. None: the method that the ball
+        chooses for ``gap``.
     gap : float, default 1e-2
-        Relative gap that is enough for a truncated oracle.
+        Largest relative gap of a truncated oracle.
     seed : int, default 0
-        Of the random numbers.
+        Seed of the random numbers.
     momentum : float, default 0.95
         ``mu``, at least 0 and below 1.
     nesterov : bool, default True
@@ -855,13 +856,13 @@ def from_ball(
     shape_scaling : str, callable or None, default None
         Factor of the updates: one of `trsvd.optim.SCALINGS`, or a function of m and n.
     normalize_weights : bool, default False
-        Bring parameters to a Frobenius norm of ``sqrt(m)`` before each step, as airbench does.
+        Scale parameters to a Frobenius norm of ``sqrt(m)`` before each step, as airbench does.
     layout : str, default "auto"
-        How parameters are read as matrices, see `trsvd.optim.LAYOUTS`.
+        Layout in which parameters are read as matrices, see `trsvd.optim.LAYOUTS`.
     diagnostics : callable, optional
-        Called with a `trsvd.optim.Diagnostics` for each matrix.
+        Hook that is called with a `trsvd.optim.Diagnostics` for each matrix.
     every : int, default 1
-        The steps from one such call to the next.
+        Number of steps between two calls of the hook.
 
     Returns
     -------

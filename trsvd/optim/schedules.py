@@ -1,7 +1,7 @@
-"""Schedules of a number over the steps: of a rank, or of a learning rate.
+"""Schedules of a rank or of a learning rate over the steps.
 
-A schedule is any callable of the step, which counts from 0. These are the ones of NuMuon
-(arXiv:2603.03597); being plain data, they are saved with the state of an optimizer.
+A schedule is any callable of the step index, which starts at 0. The classes here are the schedules
+of NuMuon (arXiv:2603.03597). They are plain data, and are saved with the state of an optimizer.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ Schedule = Callable[[int], Any]
 
 @dataclass(frozen=True)
 class Constant:
-    """The same number at every step.
+    """Schedule with the same value at every step.
 
     Parameters
     ----------
     value : float
-        The number.
+        The value.
     """
 
     value: float
 
     def __call__(self, step: int) -> float:
-        """The number."""
+        """Return the value."""
         del step
         return self.value
 
 
 @dataclass(frozen=True)
 class Piecewise:
-    """One number after the other.
+    """Piecewise constant schedule.
 
     Parameters
     ----------
     values : sequence of float
-        The numbers.
+        The values, in order.
     starts : sequence of int
-        The steps at which the second number begins, the third, and so on; ascending.
+        The ascending steps at which each value but the first begins.
 
     Raises
     ------
     ValueError
-        If there is not one start less than values, or the starts do not ascend.
+        If ``len(starts) != len(values) - 1``, or ``starts`` is not ascending.
 
     Examples
     --------
@@ -70,20 +70,20 @@ class Piecewise:
             )
 
     def __call__(self, step: int) -> float:
-        """The number of this step."""
+        """Return the value at this step."""
         return self.values[bisect_right(self.starts, step)]
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """From one number to another along half a period of a cosine; constant after that.
+    """Schedule along half a period of a cosine from ``first`` to ``last``, constant after that.
 
     Parameters
     ----------
     first, last : float
-        The numbers.
+        The values at step 0, and from step ``steps`` on.
     steps : int
-        How long it takes, at least 1.
+        Number of steps from ``first`` to ``last``, at least 1.
 
     Raises
     ------
@@ -103,16 +103,16 @@ class Cosine:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ValueError(f"steps={self.steps}; a cosine takes at least one step")
+            raise ValueError(f"steps={self.steps}; a cosine schedule needs at least one step")
 
     def __call__(self, step: int) -> float:
-        """The number of this step."""
+        """Return the value at this step."""
         share = min(max(step / self.steps, 0.0), 1.0)
         return self.last + (self.first - self.last) * (1 + math.cos(math.pi * share)) / 2
 
 
 def value_at(value: Any, step: int) -> Any:
-    """A number, or what a schedule says at this step."""
+    """Return a number as it is, or the value of a schedule at this step."""
     return value(step) if callable(value) else value
 
 
@@ -122,13 +122,13 @@ def check_rank(k: Any) -> None:
     Parameters
     ----------
     k : int, float or callable
-        Values of `Constant` and `Piecewise` are checked as numbers are. Other schedules are
-        checked at each step: their values may be floats above 1, which are rounded.
+        Values of `Constant` and `Piecewise` are checked like numbers. Other schedules are checked
+        at each step: their values may be floats above 1, which are rounded.
 
     Raises
     ------
     TypeError
-        If k is a truth value, no number, or a float of at least 1.
+        If k is a bool, not a number, or a float of at least 1.
     ValueError
         If k is not positive.
     """
@@ -169,7 +169,7 @@ def rank_at(k: Any, step: int, rank: int) -> int:
         1.0, which is the share 1. A `Cosine` with an end above 1 returns numbers of pairs at every
         step, 1.0 included.
     step : int
-        From 0.
+        Step index, from 0.
     rank : int
         ``min(m, n)``.
 
@@ -198,7 +198,7 @@ def rank_at(k: Any, step: int, rank: int) -> int:
         counts = max(ends) > 1 or all(isinstance(end, Integral) for end in ends)
     if not isinstance(value, Integral):
         value = float(value)
-        # A product that is whole but for its rounding is not rounded up.
+        # A product that is an integer up to rounding errors is not rounded up.
         value = (
             round(min(value, rank))
             if counts or value > 1
@@ -208,7 +208,7 @@ def rank_at(k: Any, step: int, rank: int) -> int:
 
 
 def largest_rank(k: Any, step: int, rank: int) -> int:
-    """The largest rank of a schedule, as far as it is known; the one at this step for a function.
+    """Return the largest rank of a schedule; for another function, the rank at this step.
 
     Parameters
     ----------

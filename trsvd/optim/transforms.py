@@ -1,4 +1,4 @@
-"""The links that rules are chained from: momentum, the oracle's step, scales, decay, rates."""
+"""Links of rules: momentum, step of the oracle, shape scaling, weight decay, learning rate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trsvd.optim.schedules import value_at
 
 
 def check_momentum(momentum: Any) -> float:
-    """The momentum as a number; ValueError if it is not at least 0 and below 1."""
+    """Check the momentum and return it as a float; ValueError unless at least 0 and below 1."""
     value = check_number("momentum", momentum)
     if not 0 <= value < 1:
         raise ValueError(f"Invalid momentum value: {momentum}; it must be at least 0 and below 1")
@@ -26,7 +26,7 @@ def check_momentum(momentum: Any) -> float:
 
 
 def check_rate(name: str, value: Any) -> float:
-    """A learning rate or weight decay as a number; ValueError if negative or not finite."""
+    """Check a learning rate or weight decay; ValueError if it is negative or not finite."""
     number = check_number(name, value)
     if not 0 <= number < math.inf:
         called = "learning rate" if name == "lr" else "value"
@@ -36,7 +36,7 @@ def check_rate(name: str, value: Any) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Momentum:
-    """Momentum, classical or as a moving average, plain or after Nesterov.
+    """Momentum, classical or as a moving average, with or without Nesterov's step.
 
     =========  ========================  ==========================
     ``ema``    buffer                    Nesterov's direction
@@ -45,18 +45,19 @@ class Momentum:
     True       ``M <- mu M + (1-mu) G``  ``(1-mu) G + mu M``
     =========  ========================  ==========================
 
-    Without Nesterov the direction is M. From a buffer of zeros the moving average is ``1 - mu``
-    times the classical one at every step, and so is Nesterov's direction: an oracle, which does not
-    look at the length of its argument, gives the same updates. A regularized update does not.
+    Without Nesterov's step the direction is M. From a buffer of zeros, the direction with
+    ``ema=True`` is ``1 - mu`` times the direction with ``ema=False``. The output of an oracle does
+    not depend on the scale of its input, so both give the same updates. Regularized updates do
+    depend on it.
 
     Parameters
     ----------
     momentum : float, default 0.95
         ``mu``, at least 0 and below 1.
     nesterov : bool, default True
-        Whether to go where the next buffer would be if the gradient stayed.
+        True: use Nesterov's direction of the table. False: use the buffer.
     ema : bool, default False
-        Whether the buffer is a moving average.
+        True: the buffer is a moving average. False: it is a decaying sum.
     """
 
     momentum: float = 0.95
@@ -69,13 +70,13 @@ class Momentum:
             check_flag(name, getattr(self, name))
 
     def init(self, params: list[Array]) -> list[Array]:
-        """Buffers of zeros."""
+        """Return buffers of zeros."""
         return [Arrays.of_array(W).xp.zeros_like(W) for W in params] if self.momentum else []
 
     def update(
         self, updates: list[Array], state: list[Array], params: list[Array]
     ) -> tuple[list[Array], list[Array]]:
-        """The directions, and the buffers after this step."""
+        """Return the directions, and the buffers after this step."""
         del params
         if not self.momentum:
             return updates, state
@@ -93,9 +94,9 @@ class DescentState:
     Attributes
     ----------
     step : int
-        Steps made.
+        Number of steps made.
     subspaces : tuple of Subspace or None
-        Of each matrix, for a warm start.
+        Subspace of each matrix, for a warm start.
     """
 
     step: int
@@ -104,18 +105,18 @@ class DescentState:
 
 @dataclass(frozen=True, kw_only=True)
 class Descent:
-    """The step along the oracle's answers: ``E -> lmo(E)``, warm from the last step.
+    """Link ``E -> lmo(E)``, with a warm start from the previous step.
 
     Parameters
     ----------
     oracle : Oracle
-        What finds directions.
+        Oracle that computes the directions.
     layout : str, default "auto"
-        How parameters with more than two dimensions are read, see `trsvd.optim.LAYOUTS`.
+        Layout in which parameters are read as matrices, see `trsvd.optim.LAYOUTS`.
     diagnostics : callable, optional
-        Called with a `Diagnostics` for each matrix.
+        Hook that is called with a `Diagnostics` for each matrix.
     every : int, default 1
-        The steps from one such call to the next.
+        Number of steps between two calls of the hook.
     """
 
     oracle: Oracle
@@ -127,7 +128,7 @@ class Descent:
         check_every(self.every)
 
     def init(self, params: list[Array]) -> DescentState:
-        """No subspaces."""
+        """Return a state without subspaces."""
         for W in params:
             check_shape(tuple(W.shape), self.layout)
         return DescentState(0, (None,) * sum(len(as_matrices(W, self.layout)) for W in params))
@@ -135,7 +136,7 @@ class Descent:
     def update(
         self, updates: list[Array], state: DescentState, params: list[Array]
     ) -> tuple[list[Array], DescentState]:
-        """Directions of descent, and the subspaces that they leave."""
+        """Return the directions, and the subspaces for the next step."""
         del params
         stacks = [as_matrices(E, self.layout) for E in updates]
         matrices = [E for stack in stacks for E in stack]
@@ -163,28 +164,28 @@ class Descent:
 
 @dataclass(frozen=True, kw_only=True)
 class ShapeScaling:
-    """Updates of m x n matrices times a function of m and n.
+    """Link that multiplies the update of an m x n matrix by a function of m and n.
 
     Parameters
     ----------
     scaling : str, callable or None
         ``"muon"``, ``"rms"``, ``"adamw"`` (see `trsvd.optim.SCALINGS`), or a function of m and n.
     layout : str, default "auto"
-        How parameters with more than two dimensions are read.
+        Layout in which parameters are read as matrices, see `trsvd.optim.LAYOUTS`.
     """
 
     scaling: str | Callable[[int, int], float] | None
     layout: str = "auto"
 
     def init(self, params: list[Array]) -> None:
-        """Nothing to keep."""
+        """Check the shapes; there is no state."""
         for W in params:
             shape_scale(self.scaling, tuple(W.shape), self.layout)
 
     def update(
         self, updates: list[Array], state: None, params: list[Array]
     ) -> tuple[list[Array], None]:
-        """Scaled updates."""
+        """Return the scaled updates."""
         del params
         return [U * shape_scale(self.scaling, tuple(U.shape), self.layout) for U in updates], state
 
@@ -205,23 +206,23 @@ class WeightDecay:
         check_rate("weight_decay", self.weight_decay)
 
     def init(self, params: list[Array]) -> None:
-        """Nothing to keep."""
+        """Return None: there is no state."""
 
     def update(
         self, updates: list[Array], state: None, params: list[Array]
     ) -> tuple[list[Array], None]:
-        """Updates that shrink the parameters."""
+        """Return the updates minus the weight decay."""
         return [U - self.weight_decay * W for U, W in zip(updates, params, strict=True)], state
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRate:
-    """Updates times the learning rate; directions are already negative.
+    """Link that multiplies updates by the learning rate; directions are already negative.
 
     Parameters
     ----------
     lr : float or callable
-        At least 0, or a schedule: what it is at each step, counted from 0.
+        Learning rate, at least 0, or a schedule: a function of the step index, from 0.
     """
 
     lr: float | Callable[[int], float]
@@ -231,14 +232,14 @@ class LearningRate:
             check_rate("lr", self.lr)
 
     def init(self, params: list[Array]) -> int:
-        """The number of steps made."""
+        """Return 0, the number of steps made."""
         del params
         return 0
 
     def update(
         self, updates: list[Array], state: int, params: list[Array]
     ) -> tuple[list[Array], int]:
-        """Scaled updates."""
+        """Return the scaled updates."""
         del params
         lr = check_rate("lr", value_at(self.lr, state))
         return [U * lr for U in updates], state + 1
@@ -246,10 +247,11 @@ class LearningRate:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightNormalization:
-    """Weights brought to a Frobenius norm of ``sqrt(m)`` before the step, as airbench does.
+    """Link that scales weights to Frobenius norm ``sqrt(m)`` before the step, as airbench does.
 
-    ``U + (sqrt(m) / ||W||_F - 1) W``, after the learning rate, where m is the first dimension of
-    the parameter; a W of zeros is left alone, and all are while the learning rate is 0.
+    The update is ``U + (sqrt(m) / ||W||_F - 1) W``, after the learning rate, where m is the first
+    dimension of the parameter. A parameter of zeros is not scaled. If the learning rate is 0, no
+    parameter is scaled.
 
     Parameters
     ----------
@@ -264,14 +266,14 @@ class WeightNormalization:
     lr: float | Callable[[int], float] = 1.0
 
     def init(self, params: list[Array]) -> int:
-        """The number of steps made."""
+        """Return 0, the number of steps made."""
         del params
         return 0
 
     def update(
         self, updates: list[Array], state: int, params: list[Array]
     ) -> tuple[list[Array], int]:
-        """Updates that normalize the parameters."""
+        """Return updates that also normalize the parameters."""
         if value_at(self.lr, state) == 0:
             return updates, state + 1
         out = []
@@ -285,36 +287,36 @@ class WeightNormalization:
 
 @dataclass(frozen=True)
 class LastOnly:
-    """A link for the last parameter alone; the others pass by.
+    """Link that applies another link to the last parameter only.
 
     Parameters
     ----------
     link : Link
-        What the last one passes.
+        Link for the last parameter. The updates of the others are not changed.
     """
 
     link: Link
 
     def init(self, params: list[Array]) -> Any:
-        """The state of the link."""
+        """Return the state of the link."""
         return self.link.init(params[-1:])
 
     def update(
         self, updates: list[Array], state: Any, params: list[Array]
     ) -> tuple[list[Array], Any]:
-        """The updates, with another last one."""
+        """Return the updates, where the link is applied to the last one."""
         last, state = self.link.update(updates[-1:], state, params[-1:])
         return [*updates[:-1], *last], state
 
 
 class Link(Protocol):
-    """One step on the way from gradients to updates, on lists of arrays.
+    """Protocol of one step from gradients to updates, on lists of arrays.
 
-    A link owns no state: `init` makes it and `update` returns the next one.
+    A link stores no state: `init` returns the first state and `update` the next one.
     """
 
     def init(self, params: list[Array]) -> Any:
-        """The state before the first step."""
+        """Return the state before the first step."""
 
     def update(
         self, updates: list[Array], state: Any, params: list[Array]
@@ -324,12 +326,12 @@ class Link(Protocol):
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule of optimization: gradients to updates, with the state outside.
+    """Optimization rule: a map from gradients to updates, with the state outside of the object.
 
     Parameters
     ----------
     links : tuple of Link
-        What the gradients pass, in order.
+        Links that are applied to the gradients, in order.
 
     Examples
     --------
@@ -346,17 +348,17 @@ class Rule:
     links: tuple[Link, ...]
 
     def init(self, params: Any) -> tuple[Any, ...]:
-        """The state before the first step.
+        """Return the state before the first step.
 
         Parameters
         ----------
         params : array, or list, tuple or dict of such
-            Of at least two dimensions each; of any library, NumPy's or PyTorch's, say.
+            Arrays with at least two dimensions, of any array library.
 
         Returns
         -------
         tuple
-            One entry for each link.
+            State of each link.
         """
         leaves = list(_leaves(params))
         return tuple(link.init(leaves) for link in self.links)
@@ -364,32 +366,35 @@ class Rule:
     def update(
         self, grads: Any, state: tuple[Any, ...], params: Any
     ) -> tuple[Any, tuple[Any, ...]]:
-        """The updates of one step, and the next state.
+        """Return the updates of one step, and the next state.
 
         Parameters
         ----------
         grads : as ``params``
             Gradients.
         state : tuple
-            As `init` or the last call returned it; it is not written to.
+            State returned by `init` or by the previous call; it is not modified.
         params : as in `init`
-            Parameters; they are not written to.
+            Parameters; they are not modified.
 
         Returns
         -------
         tuple
-            Updates, arranged as ``grads``, to be added (see `apply_updates`), and the next state.
+            Updates in the structure of ``grads``, to be added to the parameters (see
+            `apply_updates`), and the next state.
 
         Raises
         ------
         ValueError
-            If gradients and parameters differ in number or shape, or a gradient is not finite.
+            If gradients and parameters differ in number or shape, or a gradient contains NaN or
+            inf.
         """
         updates, leaves = list(_leaves(grads)), list(_leaves(params))
         shapes = [[tuple(X.shape) for X in arrays] for arrays in (updates, leaves)]
         if shapes[0] != shapes[1]:
             raise ValueError(
-                f"gradients of shapes {shapes[0]} for parameters of shapes {shapes[1]}"
+                f"gradients of shapes {shapes[0]} for parameters of shapes {shapes[1]}; pass one "
+                "gradient for each parameter, in the same order"
             )
         states = []
         for link, before in zip(self.links, state, strict=True):
@@ -399,12 +404,12 @@ class Rule:
 
 
 def chain(*links: Link) -> Rule:
-    """The rule that passes gradients through links, one after the other.
+    """Return the rule that applies links to the gradients, one after the other.
 
     Parameters
     ----------
     *links : Link
-        In order.
+        Links, in order.
 
     Returns
     -------
@@ -414,14 +419,14 @@ def chain(*links: Link) -> Rule:
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
-    """Parameters after a step: ``params + updates``, in the dtype of the parameters.
+    """Return ``params + updates``, in the dtype of the parameters.
 
     Parameters
     ----------
     params : array, or list, tuple or dict of such
         Parameters.
     updates : as ``params``
-        What `Rule.update` returned.
+        Updates returned by `Rule.update`.
 
     Returns
     -------
@@ -437,7 +442,7 @@ def _added(W: Array, U: Array) -> Array:
 
 
 def _leaves(tree: Any) -> Iterator[Array]:
-    """The arrays of a tree, in order."""
+    """Yield the arrays of a tree, in order."""
     if isinstance(tree, dict):
         for value in tree.values():
             yield from _leaves(value)
@@ -448,12 +453,12 @@ def _leaves(tree: Any) -> Iterator[Array]:
         yield admitted(tree)
     else:
         raise TypeError(
-            f"{describe(tree)} among the parameters; pass arrays, in lists, tuples and dicts"
+            f"{describe(tree)} is among the parameters; pass arrays, in lists, tuples and dicts"
         )
 
 
 def _arranged(tree: Any, leaves: Iterator[Array]) -> Any:
-    """The leaves in the arrangement of a tree."""
+    """Return the leaves in the structure of a tree."""
     if isinstance(tree, dict):
         return {key: _arranged(value, leaves) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
@@ -464,13 +469,14 @@ def _arranged(tree: Any, leaves: Iterator[Array]) -> Any:
 
 
 LAYOUTS = ("auto", "flatten", "stack", "in_out", "thirds")
-"""How a parameter is read as matrices whose rows are the outputs.
+"""Layouts in which a parameter is read as matrices whose rows are the outputs.
 
-``"flatten"``: as (out, rest), the weight of a convolution. ``"stack"``: the leading dimensions are
-a batch of matrices (experts, heads). ``"auto"``: a matrix (out, in) if there are two dimensions, a
-stack if there are three, and flattened if there are more. ``"in_out"``: as (rest, out), transposed:
-embeddings (vocabulary, d), and the kernels of libraries that keep the outputs last. ``"thirds"``:
-as three matrices, one above the other: packed projections to queries, keys and values.
+``"flatten"``: one matrix (out, rest), as for the weight of a convolution. ``"stack"``: the leading
+dimensions index a batch of matrices (experts, heads). ``"auto"``: a matrix (out, in) for two
+dimensions, a stack for three, and flattened for more. ``"in_out"``: one matrix (rest, out), which
+is transposed. It is for embeddings (vocabulary, d), and for kernels with the outputs last.
+``"thirds"``: three matrices one above the other, as in packed projections to queries, keys and
+values.
 """
 
 _REARRANGED = ("in_out", "thirds")
@@ -483,22 +489,22 @@ SCALINGS: dict[str, Callable[[int, int], float]] = {
 }
 """Factors of the update of an m x n matrix.
 
-``"none"``: 1, as None. ``"muon"``: ``sqrt(max(1, m / n))``. ``"rms"``: ``sqrt(m / n)``, with
-which the spectral ball becomes that of the RMS-to-RMS operator norm. ``"adamw"``:
+``"none"``: 1, the same as None. ``"muon"``: ``sqrt(max(1, m / n))``. ``"rms"``: ``sqrt(m / n)``,
+which turns the spectral ball into the ball of the RMS-to-RMS operator norm. ``"adamw"``:
 ``0.2 sqrt(max(m, n))``, which gives a polar factor the root mean square of AdamW's updates.
 """
 
 
 def check_shape(shape: tuple[int, ...], layout: str) -> None:
-    """ValueError for a parameter that is not a matrix, or a layout that is not known."""
+    """Check a shape and a layout; ValueError if it is not a matrix or the layout is unknown."""
     if layout not in LAYOUTS:
         raise ValueError(
             f"layout={layout!r} is not known; name one of {', '.join(map(repr, LAYOUTS))}"
         )
     if len(shape) < 2:
         raise ValueError(
-            f"a parameter of shape {tuple(shape)} is not a matrix; leave biases, gains and other "
-            "parameters with fewer than two dimensions to another optimizer, as AdamW"
+            f"a parameter of shape {tuple(shape)} is not a matrix; pass biases, gains and other "
+            "parameters with fewer than two dimensions to another optimizer, such as AdamW"
         )
     if layout == "thirds" and (len(shape) != 2 or shape[0] % 3):
         raise ValueError(
@@ -507,12 +513,12 @@ def check_shape(shape: tuple[int, ...], layout: str) -> None:
 
 
 def stack_shape(shape: tuple[int, ...], layout: str = "auto") -> tuple[int, int, int]:
-    """``(b, m, n)``: a parameter of this shape is b matrices.
+    """Return ``(b, m, n)``: a parameter of this shape is read as b matrices of shape (m, n).
 
     Parameters
     ----------
     shape : tuple of int
-        Of at least two dimensions.
+        Shape with at least two dimensions.
     layout : str
         One of `LAYOUTS`.
 
@@ -536,7 +542,7 @@ def stack_shape(shape: tuple[int, ...], layout: str = "auto") -> tuple[int, int,
 
 
 def as_matrices(X: Array, layout: str = "auto") -> list[Array]:
-    """The matrices that a parameter is read as; views where the library has views.
+    """Return the matrices of a parameter, as views if the library has views.
 
     Parameters
     ----------
@@ -556,7 +562,7 @@ def as_matrices(X: Array, layout: str = "auto") -> list[Array]:
 
 
 def to_stack(X: Array, layout: str = "auto") -> Array:
-    """A parameter as a stack of its matrices, of shape (b, m, n); see `stack_shape`."""
+    """Return a parameter as a stack of its matrices, of shape (b, m, n); see `stack_shape`."""
     b, m, n = stack_shape(tuple(X.shape), layout)
     xp = Arrays.of_array(X).xp
     if layout == "in_out":
@@ -565,7 +571,7 @@ def to_stack(X: Array, layout: str = "auto") -> Array:
 
 
 def assembled(matrices: list[Array], shape: tuple[int, ...], layout: str = "auto") -> Array:
-    """The parameter of a shape from its matrices: the inverse of `as_matrices`."""
+    """Return the parameter of a given shape from its matrices; the inverse of `as_matrices`."""
     if len(shape) == 2 and layout not in _REARRANGED:
         return matrices[0]
     xp = Arrays.of_array(matrices[0]).xp
@@ -574,7 +580,7 @@ def assembled(matrices: list[Array], shape: tuple[int, ...], layout: str = "auto
 
 
 def from_stack(stack: Array, shape: tuple[int, ...], layout: str = "auto") -> Array:
-    """The parameter of a shape from the stack of its matrices: the inverse of `to_stack`."""
+    """Return the parameter of a given shape from its stack; the inverse of `to_stack`."""
     xp = Arrays.of_array(stack).xp
     return xp.reshape(xp.matrix_transpose(stack) if layout == "in_out" else stack, shape)
 
@@ -587,7 +593,7 @@ def shape_scale(scaling: Any, shape: tuple[int, ...], layout: str = "auto") -> f
     scaling : str, callable or None
         One of `SCALINGS`, a function of m and n, or None for 1.
     shape : tuple of int
-        Of the parameter.
+        Shape of the parameter.
     layout : str
         One of `LAYOUTS`.
 
