@@ -1144,7 +1144,7 @@ def test_what_a_composite_refuses(rng):
     with pytest.raises(ValueError, match=r"Muon: a parameter of shape \(3,\) is not a matrix"):
         both.add_param_group({"params": torch.nn.Parameter(torch.ones(3))})
     assert len(both.param_groups) == 1
-    with pytest.raises(ValueError, match=r"groups of \[1\] parameters, and this"):
+    with pytest.raises(ValueError, match=r"groups of \[1\] parameters, but this"):
         both.load_state_dict(Muon(params[:1]).state_dict())
     with pytest.raises(ValueError, match="not that of an optimizer"):
         both.load_state_dict({"model": {}})
@@ -1238,7 +1238,7 @@ def test_groups_that_are_added_to_a_composite(rng):
             ([("four", params[3])], {"layout": "flatten"}),
         ):
             if "layout" in options:
-                with pytest.raises(ValueError, match="no optimizer takes the new group"):
+                with pytest.raises(ValueError, match="no optimizer accepts the new group"):
                     both.add_param_group({"params": added, **options})
                 added = params[3]
             both.add_param_group({"params": added, **options})

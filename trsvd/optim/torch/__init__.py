@@ -1,7 +1,8 @@
 """Optimizers for PyTorch: Fanion-k, Muon, and their families, as `torch.optim.Optimizer` classes.
 
-All take the hyper-parameters of `common_options` besides their own, and any of them in a parameter
-group. Parameters are matrices: hidden ones, in practice (see `split_parameters`).
+Each class takes the hyper-parameters of `common_options` and its own ones. All of them can also be
+set in a parameter group. Parameters must be matrices, in practice the hidden layers of a network
+(see `split_parameters`).
 """
 
 from __future__ import annotations

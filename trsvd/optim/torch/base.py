@@ -1,4 +1,4 @@
-"""Base of the PyTorch optimizers: groups, momentum, the oracle's step, the state."""
+"""Base of the PyTorch optimizers: groups, momentum, step of the oracle, state."""
 
 from __future__ import annotations
 
@@ -64,25 +64,25 @@ def common_options(
     momentum : float, default 0.95
         ``mu``, at least 0 and below 1.
     nesterov : bool, default True
-        Whether the direction is ``G + mu M`` rather than M.
+        True: the direction is ``G + mu M``. False: it is M.
     ema : bool, default False
-        Whether the buffer is a moving average, ``M <- mu M + (1 - mu) G``, rather than the
-        classical ``M <- mu M + G``.
+        True: the buffer is a moving average, ``M <- mu M + (1 - mu) G``. False: it is the classical
+        buffer, ``M <- mu M + G``.
     weight_decay : float, default 0
         Decoupled: parameters are multiplied by ``1 - lr * weight_decay``.
     shape_scaling : str, callable or None, default None
         ``"muon"``, ``"rms"``, ``"adamw"`` (see `trsvd.optim.SCALINGS`), or a function of m and n.
     normalize_weights : bool, default False
-        Whether parameters are brought to a Frobenius norm of ``sqrt(m)`` before each step, where m
-        is their first dimension, as airbench does.
+        True: scale parameters to a Frobenius norm of ``sqrt(m)`` before each step, where m is their
+        first dimension, as airbench does.
     maximize : bool, default False
-        Whether to go up.
+        True: maximize the objective. False: minimize it.
     momentum_dtype : torch.dtype, optional
-        Of the buffer and the direction; that of the parameter by default.
+        Dtype of the buffer and the direction. The default is the dtype of the parameter.
     layout : str, default "auto"
-        How parameters with more than two dimensions are read, see `trsvd.optim.LAYOUTS`.
+        Layout in which parameters are read as matrices, see `trsvd.optim.LAYOUTS`.
     seed : int, default 0
-        Of the random numbers, with the step.
+        Seed of the random numbers; combined with the step index.
 
     Returns
     -------
@@ -104,18 +104,18 @@ def common_options(
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """The parameters of a group, and the directions that its oracle is to be asked about.
+    """Parameters of a group, and the input of its oracle.
 
     Attributes
     ----------
     params, directions : list of tensors
-        Parameters; gradients with momentum, whole.
+        Parameters, and gradients with momentum as whole tensors.
     group : dict
         The parameter group.
     number : int
-        Its place.
+        Index of the group.
     stacks : PolarStacks
-        Of all matrices, for an iteration to the polar factor; empty for another method.
+        Stacks of all matrices, for a polar iteration; empty for another method.
     """
 
     params: list[Tensor]
@@ -127,19 +127,19 @@ class Work:
 
 @dataclass(eq=False)
 class Plan:
-    """Values that a step will write: computed first for all parameters, then written.
+    """Values that a step writes: first all are computed, then all are written.
 
     Attributes
     ----------
     values : list of (tensor, tensor)
-        Parameters (the local parts of DTensors) with their next values.
+        Parameters (local parts of DTensors) with their next values.
     states : dict
-        Of a parameter, the entries of its state that change. Tensors are new ones: those of the
-        last step stay as they are.
+        Changed entries of the state of each parameter. They are new tensors: the tensors of the
+        previous step are not modified.
     records : list of (callable, Diagnostics)
-        What hooks are to be called with.
+        Hooks with their arguments.
     work : list of Work
-        What is left to be planned.
+        Groups whose updates are not computed yet.
     """
 
     values: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -150,7 +150,7 @@ class Plan:
     _states: list[tuple[Tensor, dict[str, Any] | None]] = field(default_factory=list)
 
     def commit(self, states: dict[Tensor, dict[str, Any]]) -> None:
-        """Write the step; if an exception interrupts it, everything is as before."""
+        """Write the step; after an exception, restore the previous parameters and state."""
         for hook, record in self.records:
             hook(record)
         try:
@@ -168,7 +168,7 @@ class Plan:
             raise
 
     def undo(self, states: dict[Tensor, dict[str, Any]]) -> None:
-        """Bring back what `commit` replaced."""
+        """Restore the parameters and the state that `commit` replaced."""
         for part, before in self._parameters:
             part.copy_(before)
         for param, known in self._states:
@@ -188,13 +188,13 @@ def hyperparameters(given: dict[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        All but self, the parameters and the learning rate.
+        All local variables but self, the parameters and the learning rate.
     """
     aside = {"self", "params", "lr", "__class__"}
     return {name: value for name, value in given.items() if name not in aside}
 
 
-# Spellings of torch.optim and of the authors' codes: the parameter here, and what to do.
+# Names in torch.optim and in the codes of the authors: the parameter here, and the advice.
 _ELSEWHERE: dict[str, tuple[str | None, str]] = {
     "foreach": (None, "matrices of one shape are computed together anyway; leave it out"),
     "fused": (None, "there is no fused kernel; leave it out"),
@@ -217,7 +217,7 @@ _ELSEWHERE: dict[str, tuple[str | None, str]] = {
 
 
 def _naming_the_class(init: Callable[..., None]) -> Callable[..., None]:
-    """Make an unknown keyword an error about the class, which says what to pass instead."""
+    """Raise an error for an unknown keyword, with the name of the class and advice."""
     known = inspect.signature(init).parameters
     if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in known.values()):
         return init
@@ -233,7 +233,7 @@ def _naming_the_class(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def _unknown(cls: str, name: str, known: list[str]) -> str:
-    """The message about a keyword that a class does not have."""
+    """Return the message for a keyword that a class does not have."""
     there, advice = _ELSEWHERE.get(name, ("", ""))
     if there is None or there in known:
         return f"{cls}() has no parameter {name!r}: {advice}"
@@ -244,23 +244,23 @@ def _unknown(cls: str, name: str, known: list[str]) -> str:
 
 
 class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
-    """Momentum, and a step along the answers of an oracle; base of the optimizers here.
+    """Base of the optimizers here: momentum, and a step along the output of an oracle.
 
-    A subclass says in `oracle` which one, for a parameter group. All hyper-parameters are in
+    A subclass returns the oracle of a parameter group in `oracle`. All hyper-parameters are in
     ``param_groups``.
 
-    A step computes all directions first, and then writes: after an exception, parameters and state
-    are what they were. A step with a learning rate of 0 takes the gradient into the momentum; it
-    moves no parameter, and does not count.
+    A step first computes all directions, and then writes. After an exception, parameters and state
+    are unchanged. A step with a learning rate of 0 updates the momentum only. It changes no
+    parameter, and is not counted as a step.
 
     Parameters
     ----------
     params : iterable of tensors, of named tensors, or of dicts
-        Of at least two dimensions each.
+        Parameters with at least two dimensions each.
     lr : float or tensor
         Learning rate, at least 0.
     options : dict
-        The other hyper-parameters: those of `common_options`, and those of the subclass.
+        Other hyper-parameters: those of `common_options`, and those of the subclass.
 
     Raises
     ------
@@ -269,12 +269,12 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     Notes
     -----
-    Memory during a step, beside the state: the next values of all parameters and momentum buffers
-    (as much as these two), and the gradients with momentum that the oracle is asked about.
+    Memory during a step, in addition to the state: the next values of all parameters and momentum
+    buffers (the size of both), and the gradients with momentum, which are the input of the oracle.
 
-    Parameters may be DTensors, as those of `torch.distributed.fsdp.fully_shard`. Momentum is placed
-    as they are. Every process gathers the directions of a parameter group, and computes all of
-    them; vectors to start from and second moments are kept whole by each process.
+    Parameters may be DTensors, as those of `torch.distributed.fsdp.fully_shard`. Momentum has the
+    same placements. Every process gathers the oracle inputs of a parameter group, and computes all
+    updates. Each process stores starting vectors and second moments in full.
     """
 
     param_groups: list[dict[str, Any]]
@@ -289,13 +289,13 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def __init__(self, params: Any, lr: float | Tensor, options: dict[str, Any]) -> None:
         self._diagnostics_hooks: OrderedDict[int, tuple[Callable[[Diagnostics], Any], int]]
         self._diagnostics_hooks = OrderedDict()
-        # Where `CompositeOptimizer` collects what undoes a step.
+        # `CompositeOptimizer` collects functions that undo a step here.
         self._journal: list[Callable[[], None]] | None = None
         if isinstance(params, Groups) and not params:
             raise ValueError(
                 f"the part {params.part!r} of the split is empty: the model has no such parameter "
                 f"that requires a gradient. Leave {type(self).__name__} out, or print the split to "
-                "see where each parameter goes"
+                "see the part of each parameter"
             )
         super().__init__(params, {"lr": lr, **options})
 
@@ -321,7 +321,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             raise
 
     def _check(self, group: dict[str, Any]) -> None:
-        """Errors for what cannot be worked with, before the first step."""
+        """Raise errors for invalid options and shapes, before the first step."""
         self._check_options(group)
         check_rng(group["seed"])
         dtype = group["momentum_dtype"]
@@ -336,14 +336,14 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         if isinstance(oracle, BallOracle):
             for param in group["params"]:
                 oracle.ball_at(0, stack_shape(tuple(param.shape), group["layout"])[1:])
-        # An unknown method or a gap out of range is an error here, not at the first step.
+        # Raise errors for an unknown method or an invalid gap here, not at the first step.
         oracle.directions([torch.zeros(1, 1)], [None], 0)
 
     def _check_options(self, group: dict[str, Any]) -> None:
-        """Errors for numbers and flags that may change between steps; no device is waited for."""
+        """Check numbers and flags that can change between steps, without device synchronization."""
         lr = group["lr"]
         if isinstance(lr, Tensor) and lr.numel() != 1:
-            raise ValueError(f"Tensor lr must be 1-element, and is of shape {tuple(lr.shape)}")
+            raise ValueError(f"Tensor lr must be 1-element, but has shape {tuple(lr.shape)}")
         for name in ("lr", "weight_decay"):
             if not on_device(group[name]):
                 check_rate(name, group[name])
@@ -351,11 +351,11 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             check_momentum(group["momentum"])
         for name in group.keys() & _FLAGS:
             check_flag(name, group[name])
-        self.oracle(group)  # which has the errors about its own options
+        self.oracle(group)  # checks its own options
 
     @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
     def _check_groups(self) -> None:
-        """Errors for options that schedulers, states and users have set since the last step."""
+        """Check options that schedulers, loaded states and users may have changed."""
         for number, group in enumerate(self.param_groups):
             try:
                 self._check_options(group)
@@ -366,31 +366,31 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     @torch.no_grad()  # type: ignore[untyped-decorator,unused-ignore]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step.
+        """Make one step.
 
         Parameters
         ----------
         closure : callable, optional
-            Computes the loss anew, and its gradients.
+            Function that computes the loss and its gradients.
 
         Returns
         -------
         loss
-            What the closure returned.
+            Value returned by the closure.
 
         Raises
         ------
         RuntimeError
             If a gradient is sparse or complex.
         ValueError
-            If a direction is not finite (`torch.amp.GradScaler` skips such steps), or a number in
-            ``param_groups`` is out of range, as for the constructor.
+            If a direction contains NaN or inf (`torch.amp.GradScaler` skips such steps), or if a
+            number in ``param_groups`` is out of range, as in the constructor.
         TypeError
-            If an option in ``param_groups`` is of another type.
+            If an option in ``param_groups`` has an invalid type.
 
         Notes
         -----
-        After an exception parameters and state are what they were.
+        After an exception, parameters and state are unchanged.
         """
         loss = None
         self._check_groups()
@@ -398,18 +398,18 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             with torch.enable_grad():
                 loss = closure()
         plan, stacks = self._begun()
-        # Under torch.compile these products are a graph, and the rest is left to Python.
+        # torch.compile compiles these products only; the rest runs in Python.
         found = [_products(X, polynomials) for X, polynomials in stacks]
         self._finish(plan, found)
         return loss
 
     @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
     def _begun(self) -> tuple[Plan, list[tuple[Tensor, Any]]]:
-        """The step that is due, without directions; and stacks for `polar_products`."""
+        """Return the plan of the step, without updates, and the stacks for `polar_products`."""
         plan = Plan()
         for number, group in enumerate(self.param_groups):
             params = [p for p in group["params"] if p.grad is not None]
-            lr = check_rate("lr", group["lr"])  # on a device: not checked before
+            lr = check_rate("lr", group["lr"])  # a tensor on a device was not checked before
             for param in params:
                 self._check_gradient(param)
                 plan.states[param] = {"step": self._steps(param) + (lr != 0)}
@@ -420,7 +420,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
     def _finish(self, plan: Plan, found: list[Tensor]) -> None:
-        """Complete the step with the answers of the oracles, and write it."""
+        """Complete the step with the output of the oracles, and write it."""
         rest = iter(found)
         for work in plan.work:
             iterates = work.stacks.iterates([next(rest) for _ in work.stacks])
@@ -436,15 +436,13 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         name = type(self).__name__
         if param.grad.layout is not torch.strided:
             raise RuntimeError(
-                f"{name} does not support sparse gradients; leave embeddings to another optimizer"
+                f"{name} does not support sparse gradients; pass embeddings to another optimizer"
             )
         if param.is_complex():
-            raise RuntimeError(
-                f"{name} does not support complex parameters; view them as real ones"
-            )
+            raise RuntimeError(f"{name} does not support complex parameters; pass real parameters")
 
     def _known(self, param: Tensor) -> dict[str, Any]:
-        """The state of a parameter; empty, and not kept, before its first step."""
+        """Return the state of a parameter; an empty dict, not stored, before its first step."""
         return self.state.get(param, {})
 
     def _steps(self, param: Tensor) -> int:
@@ -453,7 +451,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def _plan_group(
         self, plan: Plan, params: list[Tensor], group: dict[str, Any], number: int
     ) -> None:
-        """Plan the step of a group: what its oracle is to be asked about."""
+        """Plan the step of a group: compute the input of its oracle."""
         directions = self._directions_to_go(plan, params, group)
         oracle, stacks = self.oracle(group), PolarStacks()
         if isinstance(oracle, BallOracle) and isinstance(oracle.method, PolarIteration):
@@ -462,7 +460,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         plan.work.append(Work(params, directions, group, number, stacks))
 
     def _gradients(self, params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """Gradients to go down along, in the dtype of the momentum: local parts."""
+        """Return local gradients for minimization, in the dtype of the momentum."""
         grads = [local(p.grad, p) for p in params]
         return [
             (-G if group["maximize"] else G).to(group["momentum_dtype"] or p.dtype)
@@ -477,7 +475,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         if not mu:
             return [gathered(G, p) for G, p in zip(grads, params, strict=True)]
         buffers = self._buffers(params, grads)
-        if group["ema"]:  # one by one, as torch.optim.Muon: torch._foreach_lerp rounds otherwise
+        if group["ema"]:  # as torch.optim.Muon: torch._foreach_lerp rounds differently
             pairs = zip(buffers, grads, strict=True)
             ahead = buffers = [M.lerp(G, 1 - mu) for M, G in pairs]
             if group["nesterov"]:
@@ -491,7 +489,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         return [gathered(E, p) for E, p in zip(ahead, params, strict=True)]
 
     def _buffers(self, params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
-        """The momentum of the last step, local parts; zeros at first."""
+        """Return the local momentum buffers of the previous step; zeros at first."""
         out = []
         for param, G in zip(params, grads, strict=True):
             M = self._known(param).get("momentum_buffer")
@@ -503,7 +501,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             plan.states[param]["momentum_buffer"] = like(M, param)
 
     def _updates(self, plan: Plan, work: Work, iterates: list[Tensor]) -> list[Tensor]:
-        """The oracle's answers, all matrices that made the same number of steps at once."""
+        """Return the updates; matrices with the same number of steps are computed together."""
         params, group = work.params, work.group
         oracle, layout = self.oracle(group), group["layout"]
         stacks = [as_matrices(E, layout) for E in work.directions]
@@ -536,11 +534,11 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def _remembered(
         self, E: Tensor, found: list[Direction], oracle: Oracle, step: int
     ) -> dict[str, Any]:
-        """Return the stored start of the next step of a parameter, of which E is one matrix."""
+        """Return the stored start of the next step; E is one matrix of the parameter."""
         width = oracle.columns(tuple(E.shape), step)
         if not width:
             return {}
-        # The subspace of a matrix of zeros is no start for another.
+        # The subspace of a zero matrix is not a useful start.
         subspaces = [direction.subspace if direction.rank else None for direction in found]
         ranks = torch.tensor([direction.rank or 0 for direction in found])
         return {**packed(subspaces, tuple(E.shape), width, E), "ranks": ranks}
@@ -548,7 +546,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     def _move(self, plan: Plan, param: Tensor, update: Tensor, group: dict[str, Any]) -> None:
         """``W <- (1 - lr wd) W + lr D``."""
         lr, decay = group["lr"], group["weight_decay"]
-        if plan.states[param]["step"] == self._steps(param):  # no learning rate
+        if plan.states[param]["step"] == self._steps(param):  # learning rate 0
             return
         if isinstance(lr, Tensor):
             lr = lr.reshape(())
@@ -558,9 +556,9 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         if group["normalize_weights"]:
             norm = frobenius_norm(param, torch.promote_types(param.dtype, torch.float32))
             keep = math.sqrt(param.shape[0]) / norm
-            keep = torch.where(torch.isfinite(keep), keep, 1.0)  # zero, or nearly so
+            keep = torch.where(torch.isfinite(keep), keep, 1.0)  # zero or underflow
         W, D = local(param, param), own_part(update, param)
-        # A factor that is a tensor would be rounded to the half precision of the parameter.
+        # A tensor factor would be rounded to the half precision of the parameter.
         wide, after = torch.promote_types(W.dtype, torch.float32), W
         if group["normalize_weights"] or decay:
             factor = keep - lr * decay
@@ -581,14 +579,15 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         Parameters
         ----------
         hook : callable
-            As `trsvd.optim.JSONLinesWriter`.
+            Hook, such as `trsvd.optim.JSONLinesWriter`.
         every : int, default 1
-            The steps from one call to the next. Each computes the singular values of all matrices.
+            Number of steps between two calls. Each call computes the singular values of all
+            matrices.
 
         Returns
         -------
         torch.utils.hooks.RemovableHandle
-            With ``remove()``. Hooks are not saved with the state.
+            Handle with a method ``remove()``. Hooks are not saved with the state.
 
         Raises
         ------
@@ -628,10 +627,10 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     # ---- saving and loading -------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, of tensors and plain data only; see `torch.optim.Optimizer`.
+        """Return the state as tensors and plain data; see `torch.optim.Optimizer`.
 
-        Functions among the hyper-parameters (a ``shape_scaling``, a schedule that is none of
-        `trsvd.optim`) are not in it: an optimizer that loads it keeps its own.
+        Functions among the hyper-parameters are not saved: a ``shape_scaling``, or a schedule that
+        is not a class of `trsvd.optim`. An optimizer that loads the state keeps its own functions.
         """
         state = super().state_dict()
         params = [param for group in self.param_groups for param in group["params"]]
@@ -645,12 +644,12 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state; see `torch.optim.Optimizer`.
+        """Load a state; see `torch.optim.Optimizer`.
 
-        All tensors keep their dtypes: a trajectory continues bit for bit.
+        All tensors keep their dtypes, so that a trajectory continues bit for bit.
         """
         given: dict[str, Any] = {}
-        # Hooks of others have had their say before the first, and see the result of the second.
+        # Other hooks run before the first of these two, and see the result of the second.
         before = self.register_load_state_dict_pre_hook(lambda _, state: given.update(state))
         after = self.register_load_state_dict_post_hook(
             lambda _: self._restore(given), prepend=True
@@ -662,7 +661,7 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
             after.remove()
 
     def _restore(self, given: dict[str, Any]) -> None:
-        """The state of each parameter as it was saved."""
+        """Restore the state of each parameter as it was saved."""
         saved = [index for group in given["param_groups"] for index in group["params"]]
         params = [param for group in self.param_groups for param in group["params"]]
         for index, param in zip(saved, params, strict=True):
@@ -680,12 +679,12 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
 
 def on_device(value: Any) -> bool:
-    """True for a tensor of another device, whose number has to be waited for."""
+    """True for a tensor on another device, since reading its value synchronizes."""
     return isinstance(value, Tensor) and value.device.type != "cpu"
 
 
 def _check_factors(lr: Any, decay: Any, scale: float, dtype: torch.dtype) -> None:
-    """ValueError if the factors of a step overflow; what is written is not looked at."""
+    """Check that the factors of a step do not overflow; the written values are not checked."""
     if on_device(lr) or on_device(decay):
         return
     largest = torch.finfo(dtype).max
@@ -700,7 +699,7 @@ def _check_factors(lr: Any, decay: Any, scale: float, dtype: torch.dtype) -> Non
 
 
 def _products(X: Tensor, polynomials: Sequence[Sequence[float]]) -> Tensor:
-    """An iteration to the polar factor, in the dtype of X within autocast too."""
+    """Run a polar iteration in the dtype of X, also within autocast."""
     with torch.autocast(X.device.type, enabled=False):
         return polar_products(X, polynomials, _transposed, _added)
 
@@ -710,7 +709,7 @@ def _transposed(X: Tensor) -> Tensor:
 
 
 def _added(C: Tensor, A: Tensor, B: Tensor, beta: float, alpha: float) -> Tensor:
-    if not alpha:  # torch.baddbmm reads memory that was not written to
+    if not alpha:  # torch.baddbmm reads uninitialized memory
         return beta * C
     add = torch.addmm if A.ndim == 2 else torch.baddbmm
     return add(C, A, B, beta=beta, alpha=alpha)
@@ -727,9 +726,9 @@ _KNOWN: dict[str, Any] = {
 
 
 def encoded(group: dict[str, Any]) -> dict[str, Any]:
-    """A parameter group with methods and schedules as plain data.
+    """Return a parameter group with methods and schedules as plain data.
 
-    A function, which nothing can be known of, is a mark: a group that is loaded keeps its own.
+    A function is replaced by a marker: a group that loads the data keeps its own function.
     """
     out = {}
     for name, value in group.items():
@@ -754,42 +753,43 @@ def decoded(group: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
             out[name] = _KNOWN[value[_KEY]](**options)
         elif value[_KEY] != _FUNCTION:
             raise ValueError(
-                f"{name} of the state is {value[_KEY]!r}, which this version does not know"
+                f"{name} of the state is {value[_KEY]!r}, which this version does not know; load "
+                "it with the version of trsvd that saved it"
             )
     return {**own, **out}
 
 
 # ---- subspaces ------------------------------------------------------------------------------
 
-# Kept on the host, where the oracle reads them; a state_dict has them beside the parameter.
+# Stored on the host, for the oracle; in a state_dict, on the device of the parameter.
 _ON_HOST = ("tracks", "ranks", "tau")
-# Before the singular values, in a row of "tracks".
+# The numbers before the singular values in a row of "tracks".
 _NUMBERS = ("k", "left_is_newer", "gain", "age", "outside", "flat")
 
 
 def packed(
     subspaces: Sequence[Subspace | None], shape: tuple[int, int], width: int, like: Tensor
 ) -> dict[str, Tensor]:
-    """Subspaces of a stack of matrices as three tensors, whose shapes do not depend on the values.
+    """Return the subspaces of a stack of matrices as three tensors of fixed shapes.
 
     Parameters
     ----------
     subspaces : sequence of Subspace or None
-        One of each matrix.
+        Subspace of each matrix.
     shape : tuple of int
-        ``(m, n)``.
+        Shape ``(m, n)`` of the matrices.
     width : int
-        Columns to keep: those beyond are left out, missing ones are zeros.
+        Number of columns to keep. Further columns are dropped, missing ones are filled with zeros.
     like : tensor
-        On whose device, in whose dtype (float32 for half precision) zeros are made.
+        Tensor with the device and the dtype (float32 for half precision) of the zeros.
 
     Returns
     -------
     dict
         ``"left_vectors"`` of shape (b, m, width), ``"right_vectors"`` of shape (b, width, n), and
-        ``"tracks"`` of shape (b, 7 + width), in float64 on the host: the number of columns (0 where
-        there is no subspace), what a warm step knows (k = 0 if that is nothing), singular values
-        (-1 where there is none).
+        ``"tracks"`` of shape (b, 7 + width), in float64 on the host. A row of ``"tracks"`` contains
+        the number of columns (0 without a subspace), the numbers of the track (k = 0 without a
+        track), and the singular values (-1 for missing ones).
     """
     m, n = shape
     dtype = torch.promote_types(like.dtype, torch.float32)
@@ -819,7 +819,7 @@ def packed(
 
 
 def unpacked(state: dict[str, Any], count: int) -> list[Subspace | None]:
-    """The subspaces of a parameter's matrices, from its state."""
+    """Return the subspaces of the matrices of a parameter, from its state."""
     if "tracks" not in state:
         return [None] * count
     out: list[Subspace | None] = []
@@ -843,16 +843,16 @@ def unpacked(state: dict[str, Any], count: int) -> list[Subspace | None]:
 
 
 def beside(state: dict[str, Any], param: Tensor) -> dict[str, Any]:
-    """The state of a parameter with all tensors on one device, as checkpoints need it."""
-    # Apple's devices have no float64.
+    """Return the state of a parameter with all tensors on one device, for checkpoints."""
+    # MPS devices have no float64.
     device = "cpu" if param.device.type == "mps" else param.device
     return {name: value.to(device) if name in _ON_HOST else value for name, value in state.items()}
 
 
 def copied(state: dict[str, Any], param: Tensor) -> dict[str, Any]:
-    """A copy of the state of a parameter, its tensors in the dtypes that they have.
+    """Copy the state of a parameter without changing the dtypes of its tensors.
 
-    `torch.optim.Optimizer.load_state_dict` by itself brings them to the dtype of the parameter.
+    `torch.optim.Optimizer.load_state_dict` would cast them to the dtype of the parameter.
     """
     return {
         name: value.detach().to(device="cpu" if name in _ON_HOST else param.device, copy=True)

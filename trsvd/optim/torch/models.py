@@ -1,4 +1,4 @@
-"""Several optimizers of a model as one."""
+"""Composition of several optimizers of a model."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from trsvd.optim.torch.shards import all_finite
 
 
 class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
-    """Several optimizers, of different parameters, as one: one step, one state_dict.
+    """Several optimizers of different parameters as one, with one step and one state_dict.
 
-    Its parameter groups are those of all optimizers, in order; groups that are added later come
-    last. Learning-rate schedulers, `torch.amp.GradScaler` and `torch.distributed.checkpoint` take
-    it for an ordinary optimizer. Schedulers that cycle momentum do so in the groups that have a
-    ``"momentum"`` (in ``"betas"``, if no optimizer has a momentum).
+    The parameter groups are those of all optimizers, in order; groups that are added later come
+    last. The object works as an ordinary optimizer with learning-rate schedulers,
+    `torch.amp.GradScaler` and `torch.distributed.checkpoint`. Schedulers that cycle momentum do so
+    in the groups with a ``"momentum"``, or in ``"betas"`` if no optimizer has a momentum.
 
-    A step that fails changes nothing: if an optimizer refuses its gradients, or a gradient is not
-    finite, no parameter and no state of the others has moved.
+    A step that fails changes nothing. If an optimizer rejects its gradients, or a gradient contains
+    NaN or inf, all parameters and states are unchanged.
 
     Parameters
     ----------
     *optimizers : torch.optim.Optimizer
-        Whose parameters are disjoint.
+        Optimizers with disjoint parameters.
 
     Raises
     ------
     TypeError, ValueError
-        If there is none, one is not an optimizer, or two share a parameter.
+        If there are no parameters, an argument is not an optimizer, or two share a parameter.
 
     Notes
     -----
-    Memory during a step: what the optimizers of `trsvd.optim.torch` replace is kept until all steps
-    are made (as much as their parameters and momentum). Other optimizers step after them; all of
-    these but the last are copied first, parameters and state. What the last one has done when it
-    raises an exception is not undone.
+    Memory during a step: the previous parameters and momentum of the optimizers of
+    `trsvd.optim.torch` are kept until all steps are made. Other optimizers step after them.
+    Parameters and state of these, except the last one, are copied before the step. If the last one
+    raises an exception, its own changes are not undone.
 
     Examples
     --------
@@ -59,7 +59,7 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         params = [p for each in optimizers for p in _parameters(each)]
         if len({id(p) for p in params}) < len(params):
             raise ValueError(
-                "two of the optimizers share a parameter; give each parameter to one of them"
+                "two of the optimizers share a parameter; pass each parameter to one optimizer only"
             )
         self.optimizers = optimizers
         self._order: list[tuple[int, int]] = []
@@ -67,7 +67,7 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         super().__init__(params, {})
         self._complete = True
 
-    # ---- what an optimizer has --------------------------------------------------------------
+    # ---- interface of an optimizer ----------------------------------------------------------
 
     def _places(self) -> list[tuple[int, int]]:
         """Return the optimizer of each group and its index there, in the order of creation."""
@@ -80,21 +80,21 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of all optimizers."""
+        """Parameter groups of all optimizers."""
         return [self.optimizers[i].param_groups[j] for i, j in self._places()]
 
     @param_groups.setter
     def param_groups(self, value: Any) -> None:
-        """Groups are those of the optimizers: nothing is set here."""
+        """Ignore the value: the groups are those of the optimizers."""
 
     @property
     def state(self) -> dict[Any, Any]:
-        """The states of all parameters."""
+        """States of all parameters."""
         return _States(self.optimizers)
 
     @state.setter
     def state(self, value: Any) -> None:
-        """Hand each optimizer the states of its parameters."""
+        """Set the states of the parameters in each optimizer."""
         if not self.__dict__.get("_complete"):
             return
         for each in self.optimizers:
@@ -103,33 +103,33 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """Those of all optimizers; of two of one name, that of the first."""
+        """Defaults of all optimizers; for the same name, the value of the first optimizer."""
         merged: dict[str, Any] = {}
         for each in reversed(self.optimizers):
             merged |= each.defaults
         if "momentum" in merged:
-            # Schedulers cycle "betas" of all groups if they are among the defaults.
+            # If "betas" is among the defaults, schedulers cycle it in all groups.
             merged.pop("betas", None)
         return merged
 
     @defaults.setter
     def defaults(self, value: Any) -> None:
-        """Defaults are those of the optimizers: nothing is set here."""
+        """Ignore the value: the defaults are those of the optimizers."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to the first optimizer that has all of its options and takes its parameters.
+        """Add a group to the first optimizer that accepts its options and parameters.
 
-        To choose another one, call ``add_param_group`` of one of ``optimizers``.
+        To choose the optimizer, call ``add_param_group`` of one of ``optimizers``.
 
         Parameters
         ----------
         param_group : dict
-            ``"params"`` and options.
+            Dict with ``"params"`` and options.
 
         Raises
         ------
         ValueError
-            If a parameter has an optimizer already, or none takes the group.
+            If a parameter is in another group already, or no optimizer accepts the group.
         """
         if not self._complete:
             return
@@ -152,7 +152,7 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
                 refused.append(f"{type(each).__name__}: {error}")
             else:
                 return
-        raise ValueError("no optimizer takes the new group. " + "; ".join(refused))
+        raise ValueError("no optimizer accepts the new group. " + "; ".join(refused))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"optimizers": self.optimizers, "_order": self._order, "_complete": True}
@@ -166,13 +166,13 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
     @torch.no_grad()  # type: ignore[untyped-decorator,unused-ignore]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """A step of each optimizer; the closure is called once, before the first.
+        """Make a step of each optimizer; the closure is called once, before the first step.
 
         Raises
         ------
         ValueError
-            If a gradient, a learning rate or a weight decay is not finite; besides what the
-            optimizers raise. Nothing has changed.
+            If a gradient, a learning rate or a weight decay is not finite. Parameters and states
+            are unchanged. The optimizers can raise other errors.
         """
         loss = None
         for each in self.optimizers:
@@ -204,7 +204,7 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     # ---- saving and loading -------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The state in the form of any optimizer; hooks run as with any."""
+        """Return the state in the format of `torch.optim.Optimizer`; hooks are called."""
         for hook in self._optimizer_state_dict_pre_hooks.values():
             hook(self)
         saved = [each.state_dict() for each in self.optimizers]
@@ -224,7 +224,7 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
                 for i, group in ((i, saved[i]["param_groups"][j]) for i, j in places)
             ],
         }
-        # What some optimizers have besides.
+        # Further entries of some optimizers.
         more = {
             str(i): rest
             for i, part in enumerate(saved)
@@ -236,19 +236,22 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned; ValueError for that of another composition."""
+        """Load a result of `state_dict`; ValueError if its groups differ from the groups here."""
         state_dict = dict(state_dict)
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = hook(self, state_dict) or state_dict
         groups, places = state_dict.get("param_groups"), list(self._places())
         if groups is None or "state" not in state_dict:
-            raise ValueError(f"a state with {sorted(state_dict)} is not that of an optimizer")
+            raise ValueError(
+                f"a state with {sorted(state_dict)} is not that of an optimizer; pass a result of "
+                "state_dict()"
+            )
         sizes = [len(group["params"]) for group in self.param_groups]
         given = [len(group["params"]) for group in groups]
         if sizes != given:
             raise ValueError(
-                f"the state has groups of {given} parameters, and this optimizer of {sizes}; make "
-                "the optimizer as it was when its state was saved"
+                f"the state has groups of {given} parameters, but this optimizer of {sizes}; "
+                "create the optimizer with the groups of the saved one"
             )
         parts: list[dict[str, Any]] = [
             {"state": {}, "param_groups": [None] * len(each.param_groups)}
@@ -267,7 +270,7 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
 
 
 class _States(dict[Any, Any]):
-    """The states of the parameters of several optimizers; a new one is made where it belongs."""
+    """States of the parameters of several optimizers; a new state is added to its optimizer."""
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         super().__init__({p: state for each in optimizers for p, state in each.state.items()})
@@ -289,12 +292,12 @@ def _listed(params: Any) -> list[Any]:
     return [params] if isinstance(params, torch.Tensor) else list(params)
 
 
-# None is compiled: in a graph, AdamW computes with float32 numbers whatever its parameters are.
+# Not compiled: in a graph, AdamW computes in float32 for all dtypes of its parameters.
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
 def _check_rates(optimizer: torch.optim.Optimizer) -> None:
-    """ValueError for rates of another optimizer that would leave no finite parameter."""
+    """ValueError for a learning rate or weight decay of another optimizer that is not finite."""
     for group in optimizer.param_groups:
         for name in ("lr", "weight_decay"):
             if isinstance(group.get(name), (int, float)) and not math.isfinite(group[name]):
@@ -305,17 +308,15 @@ def _check_rates(optimizer: torch.optim.Optimizer) -> None:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
 def _check_finite(optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """ValueError if a gradient is not finite."""
+    """ValueError if a gradient contains NaN or inf."""
     params = [p for each in optimizers for p in _parameters(each)]
     if not all_finite([p.grad for p in params if p.grad is not None]):
-        raise ValueError(
-            "a gradient contains NaN or inf; find where it comes from before making a step"
-        )
+        raise ValueError("a gradient contains NaN or inf; find its source before the next step")
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
 def _step(optimizers: Sequence[torch.optim.Optimizer], made: list[Callable[[], None]]) -> None:
-    """A step of each; what undoes those before the last is added to the list."""
+    """Make a step of each; add functions that undo all but the last step to the list."""
     for each in optimizers:
         if each is not optimizers[-1]:
             made.append(_restoring(each))
@@ -323,7 +324,7 @@ def _step(optimizers: Sequence[torch.optim.Optimizer], made: list[Callable[[], N
 
 
 def _restoring(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
-    """A function that brings back parameters and state of an optimizer as they are now."""
+    """Return a function that restores the present parameters and state of an optimizer."""
     values = [(p, p.detach().clone()) for p in _parameters(optimizer)]
     states = {p: copy.deepcopy(state) for p, state in optimizer.state.items()}
 

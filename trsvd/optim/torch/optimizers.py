@@ -1,4 +1,4 @@
-"""PyTorch optimizers along the oracle of a ball: the families of Fanion-k and of Muon."""
+"""PyTorch optimizers with the oracle of a ball: the families of Fanion-k and of Muon."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ Polar = str | PolarIteration
 
 
 class FamilyOptimizer(MatrixOptimizer):
-    """Steps along the oracle of a ball that follows from the hyper-parameters of a group."""
+    """Optimizer with the oracle of a ball, given by the hyper-parameters of a group."""
 
     def ball(self, group: dict[str, Any]) -> Ball | Callable[[int], Ball]:
-        """The ball of a parameter group, or what makes it of a rank."""
+        """Return the ball of a parameter group, or a function of the rank that returns it."""
         raise NotImplementedError
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
-        """The oracle of the ball."""
+        """Return the oracle of the ball."""
         return BallOracle(
             ball=self.ball(group),
             k=group.get("k"),
@@ -61,23 +61,23 @@ class FamilyOptimizer(MatrixOptimizer):
 
 
 class BallOptimizer(FamilyOptimizer):
-    """Steps along the linear minimization oracle of any ball.
+    """Optimizer with the linear minimization oracle of any ball.
 
     Parameters
     ----------
     params : iterable of tensors, of named tensors, or of dicts
-        Of at least two dimensions each.
+        Parameters with at least two dimensions each.
     lr : float or tensor, default 1e-3
         Learning rate.
     ball : Ball or callable
-        The ball, or what makes one of a rank k. It is not part of the state_dict.
+        The ball, or a function that returns the ball of rank k. Not part of the state_dict.
     k : int, float or callable, optional
         The rank, where ``ball`` makes one of it: an integer, a share of min(m, n) as a float
         between 0 and 1, or a schedule of either (see `trsvd.optim.schedules`).
     method : str, Method, NewtonSchulz or PolarExpress, optional
         As for `trsvd.optim.from_ball`.
     gap : float, default 1e-2
-        Relative gap that is enough for a truncated oracle.
+        Largest relative gap of a truncated oracle.
     momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
         As for `common_options`.
     momentum_dtype, layout, seed
@@ -109,7 +109,7 @@ class BallOptimizer(FamilyOptimizer):
         super().__init__(params, lr, given)
 
     def ball(self, group: dict[str, Any]) -> Ball | Callable[[int], Ball]:
-        """The ball that was given."""
+        """Return the ball that was passed to the constructor."""
         del group
         ball: Ball | Callable[[int], Ball] = self._ball
         return ball
@@ -125,17 +125,17 @@ class Fanion(FamilyOptimizer):
     Parameters
     ----------
     params : iterable of tensors, of named tensors, or of dicts
-        Of at least two dimensions each.
+        Parameters with at least two dimensions each.
     lr : float or tensor, default 1e-3
         Learning rate.
     k : int, float or callable
         The rank: an integer, a share of min(m, n) as a float between 0 and 1, or a schedule of
         either. A schedule makes this NuMuon (arXiv:2603.03597).
     method : str or Method, optional
-        ``"exact"``, or a method of `trsvd.svds`. None: block products from the last subspace, to
-        ``gap``.
+        ``"exact"``, or a method of `trsvd.svds`. None: block products that start from the last
+        subspace and stop at ``gap``.
     gap : float, default 1e-2
-        Relative gap that is enough.
+        Largest relative gap of the update.
     momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
         As for `common_options`.
     momentum_dtype, layout, seed
@@ -179,7 +179,7 @@ class Fanion(FamilyOptimizer):
         super().__init__(params, lr, hyperparameters(locals()))
 
     def ball(self, group: dict[str, Any]) -> Callable[[int], Ball]:
-        """The dual Ky Fan k-ball, of k."""
+        """Return the class of the dual Ky Fan k-ball, as a function of k."""
         del group
         return KyFanDualBall
 
@@ -222,7 +222,7 @@ class FFanion(FamilyOptimizer):
         super().__init__(params, lr, hyperparameters(locals()))
 
     def ball(self, group: dict[str, Any]) -> Callable[[int], Ball]:
-        """The sum of two balls, of k."""
+        """Return the sum of two balls, as a function of k."""
         return FFanionBall(group["alpha"])
 
 
@@ -267,7 +267,7 @@ class SFanion(FamilyOptimizer):
         super().__init__(params, lr, hyperparameters(locals()))
 
     def ball(self, group: dict[str, Any]) -> Callable[[int], Ball]:
-        """The sum of two balls, of k."""
+        """Return the sum of two balls, as a function of k."""
         return SFanionBall(group["alpha"], group["eta"])
 
 
@@ -379,13 +379,13 @@ class SNeon(SFanion):
 class Muon(FamilyOptimizer):
     """Muon, with the algorithm and the defaults of `torch.optim.Muon`.
 
-    The direction is a moving average with Nesterov's step. Five Newton-Schulz steps in bfloat16
-    take it near its polar factor, which is multiplied by ``sqrt(max(1, m / n))``.
+    The direction is a moving average of the gradients with Nesterov's step. Five Newton-Schulz
+    steps in bfloat16 approximate its polar factor, which is multiplied by ``sqrt(max(1, m / n))``.
 
     Parameters
     ----------
     params : iterable of tensors, of named tensors, or of dicts
-        Of at least two dimensions each.
+        Parameters with at least two dimensions each.
     lr : float or tensor, default 1e-3
         Learning rate.
     weight_decay : float, default 0.1
@@ -404,10 +404,10 @@ class Muon(FamilyOptimizer):
         ``"original"`` (the default): updates times ``sqrt(max(1, m / n))``.
         ``"match_rms_adamw"``: times ``0.2 sqrt(max(m, n))``.
     method : str, NewtonSchulz or PolarExpress, default "newton-schulz"
-        ``"newton-schulz"`` is the iteration of `torch.optim.Muon`. ``"exact"`` is the polar factor
-        by an SVD, ``"gram"`` by eigenvalues in double precision. An iteration, as
-        `trsvd.NewtonSchulz` in float32, scales the direction first: the update does not depend on
-        the size of the gradient.
+        ``"newton-schulz"``: the iteration of `torch.optim.Muon`. ``"exact"``: the polar factor by
+        an SVD. ``"gram"``: the polar factor from the eigenvalues of the Gram matrix, in double
+        precision. An iteration object, such as `trsvd.NewtonSchulz`, scales the direction first,
+        so that the update does not depend on the norm of the gradient.
     shape_scaling : str or callable, optional
         Factor of the updates in place of ``adjust_lr_fn``, one of `trsvd.optim.SCALINGS`
         (``"none"`` for 1) or a function of m and n.
@@ -425,9 +425,9 @@ class Muon(FamilyOptimizer):
 
     Notes
     -----
-    A state_dict of `torch.optim.Muon` loads, and `torch.optim.Muon` loads that of this class: for
-    matrices the steps are the same. Unlike there, parameters may have more than two dimensions (see
-    ``layout``), and a direction that is not finite is an error.
+    This class can load a state_dict of `torch.optim.Muon`, and the other way round. For matrices
+    the steps of both are the same. There are two differences: parameters may have more than two
+    dimensions here (see ``layout``), and a direction with NaN or inf raises an error.
 
     References
     ----------
@@ -471,19 +471,19 @@ class Muon(FamilyOptimizer):
         super().__init__(params, lr, hyperparameters(locals()))
 
     def scaling(self, group: dict[str, Any]) -> Scaling:
-        """The factor of the updates, by either of its names."""
+        """Return the factor of the updates, from ``adjust_lr_fn`` or ``shape_scaling``."""
         scaling: Scaling = muon_scaling(group["adjust_lr_fn"], group["shape_scaling"])
         return scaling
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
-        """The oracle of the spectral ball, by Newton-Schulz iteration unless told otherwise."""
+        """Return the oracle of the spectral ball, by default with Newton-Schulz iteration."""
         method = muon_method(
             group["method"], group["ns_steps"], group["ns_coefficients"], group["eps"]
         )
         return BallOracle(ball=SpectralBall(), method=method, seed=group["seed"])
 
     def ball(self, group: dict[str, Any]) -> Ball:
-        """The spectral ball."""
+        """Return the spectral ball."""
         del group
         return SpectralBall()
 
@@ -526,7 +526,7 @@ class FMuon(FamilyOptimizer):
         super().__init__(params, lr, hyperparameters(locals()))
 
     def ball(self, group: dict[str, Any]) -> Ball:
-        """The sum of the spectral and the Frobenius ball."""
+        """Return the sum of the spectral and the Frobenius ball."""
         return f_muon_ball(group["alpha"])
 
 
@@ -571,7 +571,7 @@ class SMuon(FamilyOptimizer):
         super().__init__(params, lr, hyperparameters(locals()))
 
     def ball(self, group: dict[str, Any]) -> Ball:
-        """The sum of the spectral and the max norm ball."""
+        """Return the sum of the spectral and the max norm ball."""
         return s_muon_ball(group["alpha"], group["eta"])
 
 
@@ -607,7 +607,7 @@ class NSGD(FamilyOptimizer):
         super().__init__(params, lr, hyperparameters(locals()))
 
     def ball(self, group: dict[str, Any]) -> Ball:
-        """The Frobenius ball."""
+        """Return the Frobenius ball."""
         del group
         return FrobeniusBall()
 
@@ -644,7 +644,7 @@ class SignSGD(FamilyOptimizer):
         super().__init__(params, lr, hyperparameters(locals()))
 
     def ball(self, group: dict[str, Any]) -> Ball:
-        """The max norm ball."""
+        """Return the max norm ball."""
         del group
         return MaxBall()
 
@@ -655,13 +655,13 @@ class NuclearNeon(MatrixOptimizer):
     Parameters
     ----------
     params : iterable of tensors, of named tensors, or of dicts
-        Of at least two dimensions each.
+        Parameters with at least two dimensions each.
     lr : float or tensor, default 1e-3
         Learning rate.
     lam : float, default 1
-        Positive.
+        Weight of the regularization, positive.
     gap : float, default 1e-2
-        Relative gap that is enough, of the oracle of the nuclear norm.
+        Largest relative gap of the oracle of the nuclear norm.
     momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
         As for `common_options`.
     momentum_dtype, layout, seed
@@ -693,7 +693,7 @@ class NuclearNeon(MatrixOptimizer):
         _check_lam(group["lam"])
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
-        """The regularized update."""
+        """Return the oracle of the regularized update."""
         return RegularizedOracle(
             ball=NuclearBall(), lam=group["lam"], gap=group["gap"], seed=group["seed"]
         )
@@ -702,14 +702,14 @@ class NuclearNeon(MatrixOptimizer):
 class FStarNeon(MatrixOptimizer):
     """F*-Neon: steps along ``-(1 / lam) U max(S - tau, 0) V^T``, see `trsvd.f_star_neon`.
 
-    The state of a parameter has the last threshold (``"tau"``) and rank of each of its matrices.
+    The state of a parameter contains the last threshold ``"tau"`` and the rank of each matrix.
 
     Parameters
     ----------
     params, lr, lam
         As for `NuclearNeon`.
     tol : float, optional
-        Relative residual of the singular triplets.
+        Largest relative residual of the singular triplets.
     momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, maximize
         As for `common_options`.
     momentum_dtype, layout, seed
@@ -741,7 +741,7 @@ class FStarNeon(MatrixOptimizer):
         _check_lam(group["lam"])
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
-        """The update by a threshold."""
+        """Return the oracle of the update with a threshold."""
         return FStarOracle(lam=group["lam"], tol=group["tol"], seed=group["seed"])
 
     def _remembered(
@@ -762,18 +762,18 @@ def _check_lam(lam: Any) -> None:
 
 
 class NorMuon(FamilyOptimizer):
-    """NorMuon: Muon with each row of the polar factor over its running root mean square.
+    """NorMuon: Muon with each row of the polar factor divided by its running root mean square.
 
     Parameters
     ----------
     params : iterable of tensors, of named tensors, or of dicts
-        Of at least two dimensions each.
+        Parameters with at least two dimensions each.
     lr : float or tensor, default 1e-3
         Learning rate; the authors' default is 0.02.
     beta2 : float, default 0.95
         Decay of the mean squares of the rows.
     eps : float, default 1e-10
-        Added to their roots.
+        Number added to the root mean squares.
     method : str, NewtonSchulz or PolarExpress, default "newton-schulz"
         As for `Muon`.
     momentum : float, default 0.95
@@ -785,7 +785,7 @@ class NorMuon(FamilyOptimizer):
     weight_decay : float, default 0
         Decoupled: parameters are multiplied by ``1 - lr * weight_decay``.
     shape_scaling : str, callable or None, default "muon"
-        ``sqrt(max(1, m / n))``, as published.
+        ``"muon"`` is ``sqrt(max(1, m / n))``, as published.
     normalize_weights, maximize, momentum_dtype, layout, seed
         As for `common_options`.
 
@@ -820,7 +820,7 @@ class NorMuon(FamilyOptimizer):
         super().__init__(params, lr, hyperparameters(locals()))
 
     def ball(self, group: dict[str, Any]) -> Ball:
-        """The spectral ball."""
+        """Return the spectral ball."""
         del group
         return SpectralBall()
 
@@ -855,22 +855,22 @@ class Dion(MatrixOptimizer):
     Parameters
     ----------
     params : iterable of tensors, of named tensors, or of dicts
-        Of at least two dimensions each.
+        Parameters with at least two dimensions each.
     lr : float or tensor, default 1e-3
         Learning rate.
     k : int or float
         The rank, or a share of min(m, n) as a float between 0 and 1.
     momentum : float, default 0.95
-        ``mu``: what stays in the buffer of the part that was used.
+        ``mu``: share of the used part ``P R^T`` that stays in the buffer.
     orthonormal : bool, default False
-        False: the published step ``-P C^T`` with the column-normalized R as C. Its singular values
-        can be above 1: it is on no ball. True: the polar factor ``-P polar(R)^T``, which lies in
-        the dual Ky Fan k-ball. The buffers are the same.
+        False: the published step ``-P C^T``, where C is the column-normalized R. Its singular
+        values can exceed 1, so that it does not lie in the dual Ky Fan k-ball. True: the polar
+        factor ``-P polar(R)^T``, which lies in this ball. The buffers are the same.
     transpose : bool, default True
         True: iterate on the transpose where m < n, as in the authors' ``dion.py``. False: never, as
         in their ``dion_simple.py``. The two differ for wide matrices.
     shape_scaling : str, callable or None, default "rms"
-        ``sqrt(m / n)``, as published.
+        ``"rms"`` is ``sqrt(m / n)``, as published.
     weight_decay, normalize_weights, maximize, momentum_dtype, layout, seed
         As for `common_options`.
 
@@ -907,7 +907,7 @@ class Dion(MatrixOptimizer):
         check_rank(group["k"])
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
-        """That of the dual Ky Fan k-ball, beside which diagnostics put Dion's own direction."""
+        """Return the oracle of the dual Ky Fan k-ball, the reference of the diagnostics."""
         return BallOracle(ball=KyFanDualBall, k=group["k"], seed=group["seed"])
 
     def _plan_group(
@@ -940,30 +940,31 @@ class Dion(MatrixOptimizer):
 
 
 class SCALE(MatrixOptimizer):
-    """SCALE: gradients of each output over their root mean square, momentum for the head only.
+    """SCALE: gradient of each output divided by its root mean square; momentum for the head only.
 
-    A weight (out, in) is divided along its rows; an embedding (vocabulary, d), which is a group
-    with ``layout="in_out"``, along its columns.
+    A weight (out, in) is normalized along its rows. An embedding (vocabulary, d) is normalized
+    along its columns; its group must have ``layout="in_out"``.
 
     Parameters
     ----------
     params : iterable of tensors, of named tensors, or of dicts
-        Of at least two dimensions each.
+        Parameters with at least two dimensions each.
     lr : float or tensor, default 1e-3
         Learning rate.
     last_layer : tensor or iterable of tensors, optional
-        The parameters that have momentum. By default those of the groups with the role ``"head"``
-        (see `split_parameters`), and where groups have no roles the last parameter of the last
-        group. If groups have roles and none is the head, no parameter has momentum; pass ``()``
-        if that is meant. Where the parameters are part of a group, it is divided in two. Groups
-        that are added later have no momentum, unless they say so.
+        Parameters with momentum. The default is the groups with the role ``"head"`` (see
+        `split_parameters`). If groups have no roles, it is the last parameter of the last group.
+        If groups have roles and none is the head, no parameter has momentum; pass ``()`` if that
+        is intended. A group that contains other parameters too is divided in two. Groups that are
+        added later have no momentum, unless they set it.
     normalization : str, default "rms"
-        ``"rms"``: over the root mean square, or ``eps`` where it is larger. ``"l2"``: over the
-        2-norm, the oracle of the row-wise ball; updates are ``sqrt(in)`` times smaller.
+        ``"rms"``: divide by the root mean square, or by ``eps`` if it is larger. ``"l2"``: divide
+        by the 2-norm, as the oracle of the row-wise ball does. Updates are then ``sqrt(in)`` times
+        smaller.
     eps : float, default 1e-8
         Lower bound of the root mean squares.
     momentum : float, default 0.9
-        Of the last layer.
+        Momentum of the last layer.
     nesterov : bool, default False
         As for `common_options`.
     ema : bool, default True
@@ -1009,7 +1010,7 @@ class SCALE(MatrixOptimizer):
         known = {id(p) for group in self.param_groups for p in group["params"]}
         if not chosen <= known:
             raise ValueError(
-                "last_layer has a parameter that is not among params; pass it there too"
+                "last_layer has a parameter that is not among params; add it to params"
             )
         self.param_groups = [
             part for group in self.param_groups for part in _divided(group, chosen)
@@ -1017,18 +1018,18 @@ class SCALE(MatrixOptimizer):
         self.defaults["momentum"] = 0.0
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
-        """Rows over their root mean squares, or over their norms."""
+        """Return the oracle that divides rows by their root mean squares or norms."""
         return row_oracle(group["normalization"], group["eps"])
 
 
 def _head_of(groups: list[dict[str, Any]]) -> list[Tensor]:
-    """The parameters of the head, by the roles of the groups if they have any."""
+    """Return the parameters of the head, by the roles of the groups if they have roles."""
     if any("role" in group for group in groups):
         head = [p for group in groups if group.get("role") == "head" for p in group["params"]]
         if not head:
             msg = (
                 "SCALE: no group has the role 'head', so no parameter has momentum. Pass "
-                "split.head too, last_layer= with a weight, or last_layer=() if none is meant"
+                "split.head too, last_layer= with a weight, or last_layer=() if that is intended"
             )
             warn_caller(msg, UserWarning)
         return head
@@ -1036,7 +1037,7 @@ def _head_of(groups: list[dict[str, Any]]) -> list[Tensor]:
 
 
 def _divided(group: dict[str, Any], chosen: set[int]) -> list[dict[str, Any]]:
-    """A group as one without momentum and one of the chosen parameters; empty ones left out."""
+    """Divide a group into one without momentum and one of the chosen parameters, if not empty."""
     parts = []
     for inside in (False, True):
         places = [i for i, p in enumerate(group["params"]) if (id(p) in chosen) is inside]

@@ -1,4 +1,4 @@
-"""Parameters that are distributed over processes (DTensor): the local part, the whole, and back."""
+"""Conversion between a distributed tensor (DTensor), its local part and the whole tensor."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def is_sharded(X: Any) -> bool:
 
 
 def local(X: Tensor, param: Tensor) -> Tensor:
-    """The part of X that this process has of the parameter.
+    """Return the local part of X, for the placement of the parameter.
 
     Parameters
     ----------
     X : tensor
-        Of the shape of the parameter: itself, its gradient or a buffer. A DTensor that is placed in
-        another way is redistributed.
+        The parameter, its gradient or a buffer, all of the shape of the parameter. A DTensor with
+        other placements is redistributed.
     param : tensor
         The parameter.
 
     Returns
     -------
     tensor
-        X where the parameter is not a DTensor.
+        The local part; X itself if the parameter is not a DTensor.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def local(X: Tensor, param: Tensor) -> Tensor:
 
 
 def like(part: Tensor, param: Tensor) -> Tensor:
-    """The tensor of which this is the local part, placed as the parameter is."""
+    """Return the tensor with this local part and the placements of the parameter."""
     if not is_sharded(param):
         return part
     from torch.distributed.tensor import DTensor
@@ -70,18 +70,18 @@ def like(part: Tensor, param: Tensor) -> Tensor:
 
 
 def gathered(part: Tensor, param: Tensor) -> Tensor:
-    """The whole of the tensor of which this is the local part: an all-gather."""
+    """Return the whole tensor from its local parts, by an all-gather."""
     whole: Any = like(part, param)
     return whole.full_tensor() if is_sharded(whole) else whole
 
 
 def own_part(whole: Tensor, param: Tensor) -> Tensor:
-    """The local part of a tensor that every process has whole; nothing is communicated.
+    """Return the local part of a tensor that every process has in full, without communication.
 
     Raises
     ------
     NotImplementedError
-        If PyTorch does not say which part it is, for the placements of the parameter.
+        If PyTorch cannot compute the local part for the placements of the parameter.
     """
     if not is_sharded(param):
         return whole
@@ -100,20 +100,20 @@ def own_part(whole: Tensor, param: Tensor) -> Tensor:
 
 
 def frobenius_norm(X: Tensor, dtype: torch.dtype) -> Tensor:
-    """The Frobenius norm of the whole tensor, in a dtype."""
+    """Return the Frobenius norm of the whole tensor, in a given dtype."""
     norm: Any = torch.linalg.vector_norm(X, dtype=dtype)
     return norm.full_tensor() if is_sharded(norm) else norm
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """True if no number is NaN or inf; on every process the same for DTensors."""
+    """True if no entry is NaN or inf; for DTensors the same answer on every process."""
     bad: dict[Any, Any] = {}
     for X in tensors:
         if X.layout is torch.sparse_coo:
             X = X._values()
         if X.layout is not torch.strided or not X.is_floating_point():
             continue
-        # NaN where one is not finite, 0 otherwise.
+        # NaN if an entry is not finite, else 0.
         sign = (X - X).sum()
         key = sign.device_mesh if is_sharded(sign) else sign.device
         bad[key] = bad[key] + sign if key in bad else sign

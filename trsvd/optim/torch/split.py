@@ -1,4 +1,4 @@
-"""Which parameters of a model are matrices for a ball, and which are for another optimizer."""
+"""Split of the parameters of a model: matrices for a ball, and the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Norms = (
 )
 _Weighted = (torch.nn.Linear, torch.nn.Bilinear, _Convolution)
 
-# Names of modules, by the last part, and of bare parameters, by any part between underscores.
+# Modules match by the last part of the name, bare parameters by any part between underscores.
 _HEADS = re.compile(
     r"(?!.*(attn|attention|multi))(\w+_)?heads?(_\w+)?|classifier|logits|score|unembed(ding)?"
     r"|to_logits|output_(layer|projection)"
@@ -32,9 +32,9 @@ _TABLES = re.compile(
     r"(pos|position|positional|cls|class|token|tokens|embed|embeds|embedding|embeddings|register"
     r"|registers|mask|prompt|prompts|latent|latents|query|queries)(?=_|$)"
 )
-# The name of a module, any part between underscores; its own parameters may be called weight.
+# Matched with any part of the name of a module between underscores.
 _NORM_NAMES = re.compile(r"\w*norms?\d*|(ln|bn|gn)\d*")
-# Biases of layers that are kept as b1, b_in: a capital B, and lora_b, are matrices.
+# Biases named b1, b_in; a capital B, and lora_b, are matrices.
 _BIASES = re.compile(r"b\d*(_\w+)?")
 _GAINS = re.compile(
     r"(bias|biases|gain|gains|scale|scales|gamma|beta|alpha|temperature|norm|ls|gate|gates|router"
@@ -44,22 +44,22 @@ _GAINS = re.compile(
 
 @dataclass(frozen=True)
 class Assignment:
-    """Part that a parameter belongs to, and the reason.
+    """Part of the split for one parameter, and the reason.
 
     Attributes
     ----------
     name : str
-        Name in the model.
+        Name of the parameter in the model.
     shape : tuple of int
         Shape of the parameter.
     role : str
         ``"hidden"`` (for the ball), ``"head"``, ``"embedding"`` or ``"other"``.
     layout : str
-        How it is read as matrices, see `trsvd.optim.LAYOUTS`.
+        Layout in which it is read as matrices, see `trsvd.optim.LAYOUTS`.
     why : str
         The reason.
     guess : bool
-        True: neither a module type nor an argument tells, but a name or a shape.
+        True: decided by a name or a shape, not by the type of a module or an argument.
     """
 
     name: str
@@ -71,14 +71,14 @@ class Assignment:
 
 
 class Groups(list[dict[str, Any]]):
-    """Parameter groups that are copied when they are iterated: optimizers write into theirs.
+    """Parameter groups that are copied when iterated, since optimizers modify their groups.
 
     Parameters
     ----------
     groups : list of dict
         The groups.
     part : str
-        The part of the split that they are.
+        Name of the part of the split.
     """
 
     def __init__(self, groups: list[dict[str, Any]], part: str) -> None:
@@ -93,21 +93,21 @@ class Groups(list[dict[str, Any]]):
 
 
 class Split:
-    """The parameters of a model as parameter groups; its repr is a table.
+    """Parameters of a model as parameter groups; the repr is a table.
 
-    Iterating gives ``matrices`` and ``others``. The groups can be handed to several optimizers.
+    Iterating gives ``matrices`` and ``others``. The groups can be passed to several optimizers.
 
     Attributes
     ----------
     matrices : list of dict
-        Hidden matrices, for an optimizer of this module: a group for each layout.
+        Hidden matrices, for an optimizer of `trsvd.optim.torch`. One group for each layout.
     others : list of dict
-        For AdamW, say: embeddings, the head, norms, gates, biases.
+        Embeddings, the head, norms, gates and biases, for an optimizer such as AdamW.
     embeddings, head, rest : list of dict
-        The parts of ``others``: the matrices of embeddings, in the layout ``"in_out"``, in which
-        SCALE reads them; the matrices of the head; and all else.
+        The parts of ``others``: the matrices of embeddings, the matrices of the head, and the
+        others. Embeddings have the layout ``"in_out"``, for SCALE.
     assignments : tuple of Assignment
-        A row for each parameter.
+        One row for each parameter.
     """
 
     matrices: list[dict[str, Any]]
@@ -131,7 +131,7 @@ class Split:
 
     @property
     def guesses(self) -> tuple[Assignment, ...]:
-        """The rows that were guessed from a name or a shape."""
+        """Rows that were guessed from a name or a shape."""
         return tuple(row for row in self.assignments if row.guess)
 
     def __repr__(self) -> str:
@@ -160,7 +160,7 @@ class Split:
 
 
 def _shown(name: str) -> str:
-    """The name of a parameter in the table: that of its layer and its tensor."""
+    """Return the name of a parameter in the table: its layer and its tensor."""
     # layer.parametrizations.weight.original0 -> layer.weight (original0)
     found = re.fullmatch(r"(.*?\.)?parametrizations\.(\w+)\.original(\d*)", name)
     if found is None:
@@ -172,7 +172,7 @@ def _shown(name: str) -> str:
 def _grouped(
     rows: list[tuple[Assignment, Parameter]], role: str, part: str
 ) -> list[dict[str, Any]]:
-    """The groups of a role, one for each layout."""
+    """Return the groups of a role, one for each layout."""
     groups: dict[str, list[tuple[str, Parameter]]] = {}
     for row, param in rows:
         if row.role == role:
@@ -189,34 +189,34 @@ def _grouped(
 def split_parameters(
     model: Module, *, head: str | Module | None = "last", qkv: str = "one"
 ) -> Split:
-    """Hidden matrices on one side; embeddings, head, norms, gates and biases on the other.
+    """Split the parameters of a model into hidden matrices and others.
 
-    The type of the module decides: weights of linear layers, convolutions, attention and recurrent
-    layers are matrices. Parameters of modules of unknown type are judged by name and shape, which
-    the returned object says.
+    The others are embeddings, the head, norms, gates and biases. The type of the module decides:
+    weights of linear layers, convolutions, attention and recurrent layers are matrices. Parameters
+    of modules of unknown type are classified by name and shape, and marked as guesses.
 
     Parameters
     ----------
     model : torch.nn.Module
         The model. Parameters that do not require a gradient are left out.
     head : str, torch.nn.Module or None, default "last"
-        The output layer: a module or its name. None: there is no head. ``"last"``: the layer that
-        shares its weight with an embedding; else the layers with the name of a head, as
-        ``lm_head``; else the last linear layer, unless it is part of one of several blocks, or as
-        wide as an embedding (whose weight then serves as the head).
+        The output layer: a module or its name. None: there is no head. ``"last"``: the first of the
+        following that exists. The layer that shares its weight with an embedding. The layers with
+        the name of a head, such as ``lm_head``. The last linear layer, unless it is in a numbered
+        block, or as wide as an embedding (whose weight then serves as the head).
     qkv : str, default "one"
-        Packed projections to queries, keys and values: ``"one"`` matrix, or ``"three"``.
+        Treat packed projections to queries, keys and values as ``"one"`` matrix or as ``"three"``.
 
     Returns
     -------
     Split
-        Empty groups are left out; an optimizer cannot be made of an empty part. A parameter that is
-        shared with an embedding or with the head goes where these go.
+        The groups. Empty groups are left out; an empty part raises an error in an optimizer. A
+        parameter that is shared with an embedding or the head is in the part of these.
 
     Raises
     ------
     TypeError
-        If ``model`` is not a module, or ``head`` neither a module, a name nor None.
+        If ``model`` is not a module, or ``head`` is not a module, a name or None.
     ValueError
         If ``head`` is not in the model or has no matrix, or ``qkv`` is neither ``"one"`` nor
         ``"three"``.
@@ -238,7 +238,7 @@ def split_parameters(
     if not isinstance(model, Module):
         raise TypeError(f"model is a {type(model).__name__}; pass a torch.nn.Module")
     if qkv not in ("one", "three"):
-        raise ValueError(f"qkv={qkv!r}; packed projections are 'one' matrix or 'three'")
+        raise ValueError(f"qkv={qkv!r}; pass 'one' or 'three', the matrices of a packed projection")
     modules = dict(model.named_modules())
     found, reason, guess = _head(modules, head)
     aside = {id(param) for module in found for param in module.parameters()}
@@ -253,7 +253,7 @@ def split_parameters(
             answer = ("head", "auto", reason, guess)
         else:
             answers = [_judged(modules, place, param, qkv) for place in places[id(param)]]
-            # One place that is not for the ball is enough.
+            # A parameter is for the ball only if all of its places are.
             answer = next((each for each in answers if each[0] != "hidden"), answers[0])
         rows.append((Assignment(name, tuple(param.shape), *answer), param))
     return Split(rows)
@@ -263,7 +263,7 @@ def split_parameters(
 
 
 def _head(modules: dict[str, Module], head: Any) -> tuple[list[Module], str, bool]:
-    """The modules of the head, why, and whether that is a guess."""
+    """Return the modules of the head, the reason, and True if that is a guess."""
     if head is None:
         return [], "", False
     given = modules.get(head) if isinstance(head, str) else head
@@ -302,7 +302,7 @@ def _head(modules: dict[str, Module], head: Any) -> tuple[list[Module], str, boo
 
 
 def _check_head(modules: dict[str, Module], head: Any, given: Module) -> None:
-    """ValueError for a head that is not in the model, or that has no matrix."""
+    """ValueError for a head that is not in the model or has no matrix."""
     if not any(module is given for module in modules.values()):
         raise ValueError(
             f"head={head!r} is not a module of the model, but perhaps of another one or of a copy; "
@@ -321,7 +321,7 @@ def _some_names(modules: dict[str, Module]) -> str:
 
 
 def _named_heads(modules: dict[str, Module], layers: dict[str, Module]) -> list[Module]:
-    """The last layer of each module that has the name of a head, outside of numbered blocks."""
+    """Return the last layer of each module named as a head, outside of numbered blocks."""
     found: list[Module] = []
     for name in modules:
         *path, last = name.split(".")
@@ -342,7 +342,7 @@ _Answer = tuple[str, str, str, bool]
 
 
 def _judged(modules: dict[str, Module], name: str, param: Parameter, qkv: str) -> _Answer:
-    """Role, layout, reason, and whether that is a guess, for a parameter at one of its places."""
+    """Return role, layout, reason and a flag for guesses, for one place of a parameter."""
     path, _, local = name.rpartition(".")
     if ".parametrizations." in f".{path}.":
         path, _, tensor = f".{path}".rpartition(".parametrizations.")
@@ -376,7 +376,7 @@ def _names_of(module: Module) -> set[str]:
 
 
 def _projection(kind: str, packed: bool, param: Parameter, qkv: str) -> _Answer:
-    """A projection of attention; a packed one is one matrix or three."""
+    """Return the answer for a projection of attention; a packed one is one or three matrices."""
     if not packed:
         return "hidden", "auto", kind, False
     if qkv == "three":
@@ -387,7 +387,7 @@ def _projection(kind: str, packed: bool, param: Parameter, qkv: str) -> _Answer:
 def _weight(
     modules: dict[str, Module], path: str, module: Module, param: Parameter, qkv: str
 ) -> _Answer:
-    """The weight of a linear layer or of a convolution."""
+    """Return the answer for the weight of a linear layer or of a convolution."""
     kind, name = type(module).__name__, path.rpartition(".")[2].lower()
     if isinstance(module, _Convolution):
         return "hidden", "flatten", kind, False
@@ -404,10 +404,10 @@ def _weight(
 
 
 def _guessed(module: Module, path: str, local: str, param: Parameter) -> _Answer:
-    """A parameter of a module of another type, by names and by the shape."""
+    """Return the answer for a parameter of another module, by names and shape."""
     kind, name = type(module).__name__, local.lower()
     shape = tuple(param.shape)
-    # Numbers of containers say nothing.
+    # Skip the numbers of containers.
     place = next((part for part in reversed(path.lower().split(".")) if not part.isdigit()), "")
     if "norm" in kind.lower():
         return "other", "auto", f"{kind}, by its name", True
@@ -439,7 +439,7 @@ def _guessed(module: Module, path: str, local: str, param: Parameter) -> _Answer
 
 
 def _found(pattern: re.Pattern[str], name: str) -> bool:
-    """True if a part of a name between underscores matches."""
+    """True if the pattern matches a part of the name between underscores."""
     return any(pattern.match(name, start) for start in _starts(name))
 
 
