@@ -408,7 +408,7 @@ def test_seeds():
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"options": {"hmmm": 1}}, ValueError, "no options"),
+        ({"options": {"hmmm": 1}}, ValueError, "no solver has options"),
         ({"solver": "ekki"}, ValueError, "solver must be one of"),
         ({"k": 0}, ValueError, "`k` must be"),
         ({"k": 2.5}, ValueError, "`k` must be"),

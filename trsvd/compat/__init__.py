@@ -1,8 +1,9 @@
-"""Drop-ins for SciPy's ``svds`` and scikit-learn's ``randomized_svd`` and ``TruncatedSVD``.
+"""Drop-in replacements for SciPy's ``svds``, and scikit-learn's `randomized_svd`, `TruncatedSVD`.
 
-For code that changes one import. Arguments, their checks, and what comes back are those of the
-originals; the answers are trsvd's: checked, and never short of the tolerance in silence.
-`TruncatedSVD` needs scikit-learn, which is imported when it is asked for.
+Existing code needs to change one import only. Arguments, their checks and the form of the results
+are those of the originals. The computation is trsvd's: results are checked, and a missed tolerance
+always raises an error or a warning. `TruncatedSVD` needs scikit-learn, which is imported on first
+use.
 """
 
 from __future__ import annotations

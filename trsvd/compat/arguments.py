@@ -1,4 +1,4 @@
-"""The terms of SciPy and scikit-learn: arguments checked and translated, and messages."""
+"""Arguments of SciPy and scikit-learn: checks, translation to trsvd, and messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trsvd.operators.products import as_operator
 
 SOLVERS = ("arpack", "lobpcg", "propack")
 NORMALIZERS = ("auto", "QR", "LU", "none")
-# SciPy takes a tol of 1 and more, which any vectors meet.
+# SciPy accepts a tol of 1 and more, which any vectors satisfy.
 _LOOSEST = 0.5
 
 
@@ -38,21 +38,21 @@ class Asked:
     k : int
         Number of triplets.
     tol : float
-        Relative residual that is good enough.
+        Largest accepted relative residual.
     largest : bool
-        Whether the largest ones are wanted.
+        True for the largest singular values, False for the smallest.
     basis_size : int or None
-        Lanczos vectors to keep.
+        Number of Lanczos vectors to keep.
     start : Subspace, array or None
-        Where to start from.
+        Starting vectors.
     max_matvecs : int or None
-        Cap on the products.
+        Limit of the number of products.
     left, right : bool
-        Which singular vectors are wanted.
+        True if the left or right singular vectors are requested.
     solver : str
         SciPy's name of the solver.
     rng : numpy.random.Generator or None
-        Where random numbers come from.
+        Source of random numbers.
     """
 
     op: MatrixOperator
@@ -69,15 +69,15 @@ class Asked:
 
     @property
     def rank(self) -> int:
-        """min(m, n)."""
+        """Smaller dimension, min(m, n)."""
         return min(self.op.shape)
 
     @property
     def aim(self) -> float:
-        """Relative residual to iterate to: singular values are at the rounding level there.
+        """Relative residual to iterate to; singular values are accurate to rounding there.
 
-        ARPACK looks at residuals after some twenty steps only, and returns better triplets than
-        those that ``tol`` asks for. Code that calls it has got used to them.
+        ARPACK checks residuals only after about twenty steps, and often returns better triplets
+        than ``tol`` requires. Existing code may rely on this accuracy.
         """
         return min(self.tol, float(self.op.arrays.eps**0.5))
 
@@ -90,17 +90,17 @@ class Asked:
         max_matvecs: int | None = None,
         verify: bool | float | None = None,
     ) -> SVDResult:
-        """The k leading triplets of an operator, to `aim`, or to `tol` where it ends before.
+        """Compute the k leading triplets of an operator to `aim`, or at least to `tol`.
 
         Parameters
         ----------
         op : MatrixOperator
-            The matrix, or another one that has its triplets.
+            The matrix, or another operator with the requested triplets.
         method, start, max_matvecs
             As for `trsvd.svds`.
         verify : bool or float, optional
-            As for `trsvd.svds`. By default a fine check, ``verify=1e-3``: SciPy's form of the
-            answer has no place for a certificate.
+            As for `trsvd.svds`. The default is a fine check, ``verify=1e-3``, since SciPy's result
+            cannot contain a certificate.
 
         Raises
         ------
@@ -151,7 +151,7 @@ def check_svds(
     rng: Any,
     options: Any,
 ) -> Asked:
-    """The arguments of ``svds`` in trsvd's terms; raises what SciPy raises, in its order."""
+    """Convert the arguments of ``svds``; raise SciPy's errors, in SciPy's order."""
     solver = _one_of("solver", str(solver).lower(), SOLVERS, "solver must be one of")
     op = as_scipy_operator(A)
     rank = min(op.shape)
@@ -168,9 +168,7 @@ def check_svds(
     name, text = "return_singular_vectors", "`return_singular_vectors` must be in"
     wanted = _one_of(name, return_singular_vectors, (True, False, "u", "vh"), text)
     if options:
-        raise ValueError(
-            f"options={options!r}: there are no options of a solver here; leave them out"
-        )
+        raise ValueError(f"options={options!r}: no solver has options here; leave them out")
     basis_size = None if ncv is None or solver != "arpack" else max(ncv, min(k + 2, rank))
     return Asked(
         op=op,
@@ -188,14 +186,14 @@ def check_svds(
 
 
 def as_scipy_operator(A: Any) -> MatrixOperator:
-    """``A`` as an operator, refused with SciPy's types of errors where SciPy refuses it."""
+    """Convert ``A`` to an operator; raise SciPy's errors for input that SciPy rejects."""
     if isinstance(A, MatrixOperator):
         return A
     A = admitted(A)
     if is_array(A) and A.ndim < 2:
         A = A[None, :] if A.ndim else A[None, None]
     if not (hasattr(A, "shape") and getattr(A, "dtype", None) is not None):
-        # What has matvec and no dtype is asked by SciPy for one; what is not a matrix is refused.
+        # SciPy finds the dtype of an object with a matvec, and rejects what is not a matrix.
         A = scipy.sparse.linalg.aslinearoperator(A)
     name = dtype_name(A.dtype)
     if name == "bool" or (name not in COMPUTE and (is_array(A) or is_sparse(A))):
@@ -203,7 +201,7 @@ def as_scipy_operator(A: Any) -> MatrixOperator:
     if math.prod(A.shape) == 0:
         raise ValueError(f"`A` must not be empty. It has shape {tuple(A.shape)}.")
     if len(A.shape) > 2:
-        # SciPy's sentences, of 1.18 and before.
+        # SciPy's messages, of version 1.18 and of earlier ones.
         raise ValueError(
             f"Only 2-D input is supported for `A`: array must have ndim <= 2. `A` has shape "
             f"{tuple(A.shape)}; call svds for each matrix, or trsvd.svds for an array of them."
@@ -212,10 +210,10 @@ def as_scipy_operator(A: Any) -> MatrixOperator:
 
 
 def generator(name: str, rng: Any) -> np.random.Generator | None:
-    """The generator that a seed, a Generator or a legacy RandomState stands for."""
+    """Return the generator for a seed, a Generator or a legacy RandomState."""
     if rng is None:
         return None
-    if isinstance(rng, np.random.RandomState):  # numpy.random.default_rng takes it from 2.2 on
+    if isinstance(rng, np.random.RandomState):  # numpy.random.default_rng accepts it since 2.2
         return np.random.Generator(rng._bit_generator)
     try:
         return np.random.default_rng(rng)
@@ -226,7 +224,7 @@ def generator(name: str, rng: Any) -> np.random.Generator | None:
 
 
 def explain(error: NotConverged, wanted: str, *, limit: str, more: str, otherwise: str) -> str:
-    """The message of a run that failed, in the terms of the function that was called.
+    """Return the message of a failed run, in the terms of the called function.
 
     Parameters
     ----------
@@ -235,11 +233,11 @@ def explain(error: NotConverged, wanted: str, *, limit: str, more: str, otherwis
     wanted : str
         The tolerance.
     limit : str
-        Name of what limits the number of products.
+        Name of the argument that limits the number of products.
     more : str
-        Advice where more products or iterations help.
+        Advice if more products or iterations help.
     otherwise : str
-        Advice where they do not.
+        Advice if they do not help.
     """
     result = error.result
     cause = result.status.value.partition("; ")[0].replace("max_matvecs", limit)
@@ -260,14 +258,14 @@ def as_matrix(M: Any) -> Any:
 
 
 def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    """ValueError unless ``value`` is one of ``allowed``."""
+    """Raise ValueError unless ``value`` is one of ``allowed``."""
     _one_of(name, value, allowed, f"`{name}` must be in")
 
 
 def check_count(name: str, value: Any) -> int:
-    """A whole number of at least 0."""
+    """Check a count and return it as an int; it must be an integer of at least 0."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}={value!r} is not a whole number")
+        raise TypeError(f"{name}={value!r} is not an integer; pass an integer of at least 0")
     count = operator.index(value)
     if count < 0:
         raise ValueError(f"{name}={count}; it must be at least 0")
@@ -275,8 +273,8 @@ def check_count(name: str, value: Any) -> int:
 
 
 def raise_tol(error: NotConverged) -> str:
-    """Advice about SciPy's ``tol``, whose square was missed."""
-    # More than rounding to two digits takes away.
+    """Return advice on SciPy's ``tol``; the residuals must be at most its square."""
+    # The factor covers the rounding to two digits.
     enough = 1.1 * float(error.result.residuals.max()) ** 0.5
     return f"raise tol to {enough:.2g} or more"
 
@@ -288,7 +286,7 @@ def _one_of(name: str, value: Any, allowed: tuple[Any, ...], text: str) -> Any:
 
 
 def _whole(name: str, value: Any, least: int, most: int, rule: str) -> int:
-    """A whole number of a range; ValueError with SciPy's sentence otherwise."""
+    """Check an integer in a range; ValueError with SciPy's message otherwise."""
     whole = int(value)
     if whole != value or not least <= whole <= most:
         raise ValueError(f"`{name}` must be an integer satisfying {rule}. It is {value!r}.")
@@ -296,18 +294,18 @@ def _whole(name: str, value: Any, least: int, most: int, rule: str) -> int:
 
 
 def _residual_for(tol: float, eps: float) -> float:
-    """The relative residual that stands for SciPy's ``tol``.
+    """Return the relative residual that corresponds to SciPy's ``tol``.
 
-    SciPy hands ``tol**2`` to its eigensolvers, as a bound on ``||A^H A v - s^2 v|| / s^2``, which
+    SciPy passes ``tol**2`` to its eigensolvers, as a bound on ``||A^H A v - s^2 v|| / s^2``. This
     is the residual of the triplet relative to s.
     """
     return float(min(max(tol**2, eps**0.75), _LOOSEST))
 
 
 def _start(op: MatrixOperator, v0: Any, solver: str) -> Subspace | Array:
-    """A starting vector of SciPy as trsvd takes it.
+    """Convert a starting vector of SciPy to a start of trsvd.
 
-    SciPy's belongs to the shorter side, that of PROPACK to the left one.
+    SciPy's starting vector belongs to the shorter side; PROPACK's belongs to the left side.
     """
     v0 = v0 if is_array(v0) else np.atleast_1d(v0)
     if not dtype_name(v0.dtype).startswith(("float", "complex")):
@@ -329,11 +327,11 @@ def _start(op: MatrixOperator, v0: Any, solver: str) -> Subspace | Array:
 
 
 def _cap(maxiter: int, solver: str, k: int, basis_size: int | None, rank: int) -> int:
-    """The products that ``maxiter`` iterations of SciPy's solver make.
+    """Return the number of products in ``maxiter`` iterations of SciPy's solver.
 
-    An iteration is a restart for ARPACK, a step with k vectors for LOBPCG, and for PROPACK a step
-    with one.
+    An iteration is a restart for ARPACK, a step with k vectors for LOBPCG, and a step with one
+    vector for PROPACK.
     """
     size = basis_size or min(rank, max(2 * k + 1, 20))
     products = 2 * maxiter * {"arpack": size, "lobpcg": k, "propack": 1}[solver]
-    return max(products, 3 * k + 10)  # fewer do not give k triplets
+    return max(products, 3 * k + 10)  # k triplets need at least this many

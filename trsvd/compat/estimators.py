@@ -1,4 +1,4 @@
-"""scikit-learn's ``TruncatedSVD`` with trsvd inside."""
+"""scikit-learn's ``TruncatedSVD``, computed by trsvd."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trsvd.compat.arguments import check_svds, explain, generator, raise_tol
 from trsvd.compat.scipy import NoConvergence
 from trsvd.compat.sklearn import leading
 
-# Packages between a user's line and `TruncatedSVD.fit_transform`.
+# Packages that may call `TruncatedSVD.fit_transform` for the user.
 _THROUGH = ("sklearn", "joblib")
 
 
@@ -32,23 +32,23 @@ class TruncatedSVD(sklearn.decomposition.TruncatedSVD):  # type: ignore[misc]
     Parameters
     ----------
     n_components : int, default 2
-        Number k of components, ``1 <= k <= min(X.shape)``; less than that with ``"arpack"``.
+        Number k of components, ``1 <= k <= min(X.shape)``; ``k < min(X.shape)`` with ``"arpack"``.
     algorithm : {"randomized", "arpack"}
-        ``"randomized"`` computes what `randomized_svd` does, ``"arpack"`` what `svds` does.
+        ``"randomized"`` computes the same as `randomized_svd`, ``"arpack"`` the same as `svds`.
     n_iter : int or "auto", default "auto"
         Number of power iterations. ``"auto"`` leaves the method to `trsvd.svds`, which iterates
-        until every residual is at most ``tol``. Not used by ``"arpack"``. (scikit-learn makes 5
-        iterations by default.)
+        until every residual is at most ``tol``. Not used by ``"arpack"``. (The default of
+        scikit-learn is 5 iterations.)
     n_oversamples : int, default 10
         Columns of the sketch beyond k, for power iterations.
     power_iteration_normalizer : {"auto", "QR", "LU", "none"}
-        Of no effect: the sketch is kept orthonormal.
+        No effect: the sketch is always orthonormalized.
     random_state : int, numpy.random.RandomState, optional
         Source of random numbers.
     tol : float, default 0.0
-        Largest residual of a component, relative to ``s_1``, with ``"randomized"``; 0 stands for
-        1e-3. With ``"arpack"`` that of SciPy's ``svds``, whose square the residuals meet; 0 stands
-        for ``eps**0.75``.
+        With ``"randomized"``: largest accepted residual relative to ``s_1``; 0 means 1e-3. With
+        ``"arpack"``: the ``tol`` of SciPy's ``svds``. Residuals must then be at most ``tol**2``; 0
+        means ``eps**0.75``.
 
     Warns
     -----
@@ -110,7 +110,7 @@ class TruncatedSVD(sklearn.decomposition.TruncatedSVD):  # type: ignore[misc]
         Returns
         -------
         numpy.ndarray of shape (n_samples, n_components)
-            The data, reduced.
+            Reduced data.
         """
         del y
         self._validate_params()
@@ -125,7 +125,7 @@ class TruncatedSVD(sklearn.decomposition.TruncatedSVD):  # type: ignore[misc]
             except NotConverged as error:
                 warn_caller(str(error), through=_THROUGH)
                 U, S, Vh = error.result
-        # Signs by the components, as the original has them.
+        # Signs follow the components, as in the original.
         _, self.components_ = sklearn.utils.extmath.svd_flip(U, Vh, u_based_decision=False)
         self.singular_values_ = S
         reduced = sklearn.utils.extmath.safe_sparse_dot(X, self.components_.T)
@@ -135,7 +135,7 @@ class TruncatedSVD(sklearn.decomposition.TruncatedSVD):  # type: ignore[misc]
 
 
 def _to_scipys_tol(X: Any, k: int, tol: float, rng: np.random.Generator | None) -> SVDResult:
-    """The leading triplets to the tolerance of SciPy's ``svds``, by `trsvd.svds`'s own choice."""
+    """Compute leading triplets to the tolerance of SciPy's ``svds``; trsvd chooses the method."""
     m, n = X.shape
     if k >= min(m, n):
         raise ValueError(
@@ -155,7 +155,7 @@ def _to_scipys_tol(X: Any, k: int, tol: float, rng: np.random.Generator | None) 
 
 
 def _checked(estimator: TruncatedSVD, X: Any) -> Any:
-    """X as scikit-learn wants data to be; its name for that has changed in 1.6."""
+    """Validate X by scikit-learn; the name of this function changed in version 1.6."""
     options = {"accept_sparse": ["csr", "csc"], "ensure_min_features": 2}
     if hasattr(sklearn.utils.validation, "validate_data"):
         return sklearn.utils.validation.validate_data(estimator, X, **options)

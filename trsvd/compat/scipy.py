@@ -20,15 +20,15 @@ from trsvd.operators.base import MatrixOperator
 
 
 class NoConvergence(NotConverged, scipy.sparse.linalg.ArpackNoConvergence):  # type: ignore[misc]
-    """`trsvd.NotConverged` that code written for SciPy catches as ``ArpackNoConvergence``.
+    """`trsvd.NotConverged`, also a subclass of SciPy's ``ArpackNoConvergence``.
 
     Attributes
     ----------
     result : SVDResult
-        The best triplets found, each with its residual; descending.
+        The best triplets found, with their residuals, in descending order.
     eigenvalues, eigenvectors : arrays
-        As ``ArpackNoConvergence`` has them, of the Gram matrix of the shorter side: all that were
-        found, with residuals in ``result``.
+        As in ``ArpackNoConvergence``: eigenpairs of the Gram matrix of the shorter side. All pairs
+        found are included; their residuals are in ``result``.
     """
 
     def __init__(self, message: str, result: SVDResult) -> None:
@@ -57,69 +57,70 @@ def svds(
     *,
     random_state: Any = None,
 ) -> Any:
-    """The k largest or smallest singular triplets, as ``scipy.sparse.linalg.svds`` returns them.
+    """Compute the k largest or smallest singular triplets, as ``scipy.sparse.linalg.svds``.
 
     Parameters
     ----------
     A : array, sparse matrix, LinearOperator or operator of shape (m, n)
-        What SciPy's takes, and what `trsvd.svds` takes.
+        Any input of SciPy's ``svds`` or of `trsvd.svds`.
     k : int, default 6
-        ``0 < k < min(m, n)``; min(m, n) too with ``solver="propack"``.
+        Number of triplets, ``0 < k < min(m, n)``; ``k = min(m, n)`` is allowed with
+        ``solver="propack"``.
     ncv : int, optional
-        Lanczos vectors to keep, ``k < ncv < min(m, n)``. As with SciPy it belongs to ``"arpack"``
-        and is not looked at with the others.
+        Number of Lanczos vectors to keep, ``k < ncv < min(m, n)``. As in SciPy, it is used with
+        ``solver="arpack"`` only.
     tol : float, default 0
-        Relative residuals of at most ``tol**2`` are good enough, as SciPy has it, within
-        ``eps**0.75`` (0 stands for it) and 0.5. Iterations continue to ``sqrt(eps)``, as long as
-        residuals decrease and ``maxiter`` allows it. If products with A are less accurate than its
-        dtype, raise ``tol`` to the square root of their relative error.
+        Relative residuals must be at most ``tol**2``, as in SciPy. The bound is limited to the
+        range from ``eps**0.75`` (used for 0) to 0.5. Iterations continue to ``sqrt(eps)``, as long
+        as residuals decrease and ``maxiter`` allows it. If products with A are less accurate than
+        its dtype, raise ``tol`` to the square root of their relative error.
     which : {"LM", "SM"}
         The largest or the smallest singular values.
     v0 : array, optional
         Starting vector, of shape (min(m, n),), with ``"propack"`` of shape (m,).
     maxiter : int, optional
-        Iterations of the solver that is named, converted to products: ``2 ncv`` for a restart of
-        ``"arpack"``, 2 k for a step of ``"lobpcg"``, 2 for one of ``"propack"``; at least the
-        ``3 k + 10`` that k triplets take.
+        Iterations of the named solver, converted to products: ``2 ncv`` for a restart of
+        ``"arpack"``, ``2 k`` for a step of ``"lobpcg"``, 2 for a step of ``"propack"``. At least
+        ``3 k + 10`` products are allowed, since k triplets need them.
     return_singular_vectors : {True, False, "u", "vh"}
         Which singular vectors are returned.
     solver : {"arpack", "lobpcg", "propack"}
-        Whose rules hold for ``k``, ``ncv``, ``v0``, ``maxiter`` and what is not converged. What
-        computes is trsvd, the same for all.
+        Solver whose rules apply to ``k``, ``ncv``, ``v0``, ``maxiter`` and results that have not
+        converged. The computation is done by trsvd, in the same way for all solvers.
     rng : int, numpy.random.Generator or numpy.random.RandomState, optional
-        Where random numbers come from.
+        Source of random numbers.
     options : dict, optional
-        Must be empty, as there are none.
+        Must be empty, since no solver has options.
     random_state : optional
-        The older name of ``rng``.
+        Old name of ``rng``.
 
     Returns
     -------
     u : array of shape (m, k)
-        Left singular vectors, None if they are not asked for.
+        Left singular vectors; None if they are not requested.
     s : array of shape (k,)
-        Singular values, ascending. All that is returned if no vectors are asked for.
+        Singular values, ascending. Returned alone if no vectors are requested.
     vh : array of shape (k, n)
-        Right singular vectors, conjugate transposed, None if they are not asked for.
+        Right singular vectors, conjugate transposed; None if they are not requested.
 
     Raises
     ------
     ValueError, TypeError
-        As SciPy's function; where A is not finite, or of a dtype that cannot be computed with.
+        As in SciPy's function. Also if A contains NaN or inf, or has an unsupported dtype.
     NoConvergence
-        If the residuals miss the tolerance. (With ``solver="lobpcg"``, which warns in SciPy too, a
-        `ConvergenceWarning` and the best triplets.)
+        If the residuals exceed the tolerance. With ``solver="lobpcg"`` the function instead warns
+        with `ConvergenceWarning` and returns the best triplets. (SciPy's LOBPCG also warns.)
 
     Notes
     -----
-    Where v0, ncv or rng is given, Lanczos iterates from it; otherwise the method is the one
-    that `select_method` names. With min(m, n) of at most 64 or k above a quarter of it a dense
-    factorization is made, which has no use for them, and makes min(m, n) products.
+    If v0, ncv or rng is given, the method is Lanczos; otherwise `select_method` chooses it. If
+    ``min(m, n) <= 64`` or ``k > min(m, n) / 4``, a dense factorization is used, which ignores these
+    arguments and makes min(m, n) products.
 
-    The smallest ones come from a full SVD where A is a dense array, or has at most 2048 rows or
-    columns and takes at most 2 GiB as one; otherwise from Lanczos on ``c I - A^H A``,
-    without inverses, to residuals of at most ``sqrt(eps)``: it ends with `NoConvergence` where
-    they are clustered, or too small to survive the squaring.
+    The smallest triplets come from a full SVD if A is a dense array. The same holds if
+    ``min(m, n) <= 2048`` and A as a dense array takes at most 2 GiB. Otherwise they come from
+    Lanczos on ``c I - A^H A``, without inverses, to residuals of at most ``sqrt(eps)``. This ends
+    with `NoConvergence` if they are clustered, or too small for the Gram matrix.
 
     Examples
     --------
@@ -131,7 +132,7 @@ def svds(
     if random_state is not None:
         if rng is not None:
             raise TypeError(
-                "rng and random_state are both given; random_state is the older name of rng"
+                "rng and random_state are both given; pass rng, the new name of random_state"
             )
         rng = generator("random_state", random_state)
     asked = check_svds(
@@ -179,14 +180,14 @@ def _largest(asked: Asked) -> SVDResult:
 
 
 def _method(asked: Asked) -> Method | None:
-    """Lanczos where something is given that only it can honour; None leaves all to `trsvd.svds`."""
+    """Return Lanczos if an argument requires it; None leaves the choice to `trsvd.svds`."""
     op, k = asked.op, asked.k
     cap = None if asked.max_matvecs is None else max(asked.max_matvecs, asked.rank)
     chosen = select_method(op, k, asked.aim, max_matvecs=cap).method
     iterative = chosen if isinstance(chosen, ThickRestartLanczos) else None
     tiny = asked.rank <= 64 or 4 * k > asked.rank
     if not tiny and asked.basis_size is not None:
-        # A block takes room in the basis, which may be of two vectors more than k.
+        # A block needs space in the basis, which may have only two vectors more than k.
         single = replace(iterative or ThickRestartLanczos(), block_size=1)
         return replace(single, basis_size=asked.basis_size)
     if not tiny and asked.start is not None:
@@ -199,23 +200,23 @@ def _method(asked: Asked) -> Method | None:
 # A full SVD of this many columns takes seconds.
 DENSE_RANK = 2048
 _DENSE_BYTES = 1 << 31
-# With 1, nothing but rounding would be left of a matrix of equal singular values.
+# With 1, the complement of a matrix of equal singular values would be only rounding errors.
 _SHIFT = 1.25
 
 
 def smallest(asked: Asked) -> tuple[Array, Array, Array]:
-    """U, S and Vh of the k smallest singular values, descending.
+    """Return U, S and Vh of the k smallest singular values, in descending order.
 
     Parameters
     ----------
     asked : Asked
-        The matrix, and how its triplets are to be computed.
+        The matrix, and the arguments of the computation.
 
     Raises
     ------
     NotConverged
-        If the residuals exceed ``asked.tol`` after a full SVD, ``max(tol, sqrt(eps))`` after an
-        iteration (squares keep half of the digits). Its message is not meant for users.
+        If the residuals exceed ``asked.tol`` after a full SVD, or ``max(asked.tol, sqrt(eps))``
+        after an iteration (the Gram matrix keeps half of the digits). Users do not see its message.
     """
     op, k = asked.op, asked.k
     m, n = op.shape
@@ -229,7 +230,7 @@ def smallest(asked: Asked) -> tuple[Array, Array, Array]:
 
 
 class _Complement(MatrixOperator):
-    """``c I - A^H A / s_1^2``, c > 1: its largest singular values belong to A's smallest."""
+    """Operator ``c I - A^H A / s_1^2``, c > 1; its largest values belong to the smallest of A."""
 
     def __init__(self, A: MatrixOperator, s: float) -> None:
         self.A, self.s = A, s
@@ -247,12 +248,12 @@ class _Complement(MatrixOperator):
 
 
 def _by_lanczos(asked: Asked) -> tuple[Array, Array, Array]:
-    """Lanczos on the complement, and a Rayleigh-Ritz step with A."""
+    """Run Lanczos on the complement, and a Rayleigh-Ritz step with A."""
     flipped = asked.op.shape[0] < asked.op.shape[1]
     op = AdjointOperator(asked.op) if flipped else asked.op
     arrays = op.arrays
     tol = max(asked.tol, arrays.eps**0.5)
-    # Above sqrt(2 _SHIFT) s, values would come before the smallest ones.
+    # Singular values above sqrt(2 _SHIFT) s would come before the smallest ones.
     s = float(replace(asked, k=1, tol=min(tol, 0.1)).triplets(op).S[0])
     result = _converged_or_not(
         _Complement(op, s or 1.0),
@@ -272,7 +273,10 @@ def _by_lanczos(asked: Asked) -> tuple[Array, Array, Array]:
 
 
 def _converged_or_not(op: MatrixOperator, asked: Asked, start: Array | None) -> SVDResult:
-    """The leading triplets of the complement, good or not; a product takes two with A."""
+    """Return the leading triplets of the complement, converged or not.
+
+    A product with the complement takes two products with A.
+    """
     size = asked.basis_size or max(3 * asked.k, asked.k + 40)
     cap = None if asked.max_matvecs is None else max(asked.max_matvecs // 2, size)
     try:

@@ -36,33 +36,32 @@ def randomized_svd(
     svd_lapack_driver: str = "gesdd",
     tol: float = 1e-3,
 ) -> tuple[Array, Array, Array]:
-    """The k largest singular triplets, as ``sklearn.utils.extmath.randomized_svd`` returns them.
+    """Compute the k largest singular triplets, as ``sklearn.utils.extmath.randomized_svd``.
 
     Parameters
     ----------
     M : array-like, sparse matrix or operator of shape (m, n)
-        What scikit-learn's takes, and what `trsvd.svds` takes.
+        Any input of scikit-learn's ``randomized_svd`` or of `trsvd.svds`.
     n_components : int
         Number k of triplets, ``1 <= k <= min(m, n)``.
     n_oversamples : int, default 10
-        Columns of the sketch beyond k, for power iterations. Of no effect with ``n_iter="auto"``.
+        Columns of the sketch beyond k, for power iterations. No effect with ``n_iter="auto"``.
     n_iter : int or "auto"
         Number of power iterations. ``"auto"`` leaves the method to `trsvd.svds`, which iterates
         until every residual is at most ``tol``.
     power_iteration_normalizer : {"auto", "QR", "LU", "none"}
-        Of no effect: the sketch is kept orthonormal.
+        No effect: the sketch is always orthonormalized.
     transpose : bool or "auto"
-        Of no effect: the shorter side of M is worked on.
+        No effect: the computation always uses the shorter side of M.
     flip_sign : bool, default True
-        Of no effect: the entry of largest modulus of every left vector is always positive.
+        No effect: the entry of largest modulus of every left vector is always positive.
     random_state : int, numpy.random.RandomState or numpy.random.Generator, optional
-        Source of random numbers. None draws a new one, whatever ``numpy.random.seed`` was
-        given.
+        Source of random numbers. None draws a new seed; ``numpy.random.seed`` has no effect.
     svd_lapack_driver : {"gesdd", "gesvd"}
-        Of no effect: "gesdd", and "gesvd" where that fails.
+        No effect: the driver is "gesdd", and "gesvd" if that fails.
     tol : float, default 1e-3
-        Largest residual ``max(||M v - s u||, ||M^H u - s v||) / s_1`` that is accepted. (Not
-        among scikit-learn's parameters: there nothing is checked.)
+        Largest accepted residual ``max(||M v - s u||, ||M^H u - s v||) / s_1``. (scikit-learn has
+        no such parameter, and does not check residuals.)
 
     Returns
     -------
@@ -76,7 +75,7 @@ def randomized_svd(
     Raises
     ------
     ValueError, TypeError
-        If M or a parameter is none of the above, or M is not finite.
+        If M or a parameter is invalid, or M contains NaN or inf.
 
     Warns
     -----
@@ -85,7 +84,7 @@ def randomized_svd(
 
     Notes
     -----
-    Cost: that of ``trsvd.svds(M, n_components, tol=tol)``. With a number ``n_iter``,
+    The cost is that of ``trsvd.svds(M, n_components, tol=tol)``. If ``n_iter`` is a number, it is
     ``2 (k + n_oversamples) (n_iter + 1)`` products, and up to 2 k for the residuals.
 
     References
@@ -125,7 +124,7 @@ def leading(
     tol: float,
     rng: np.random.Generator | None,
 ) -> SVDResult:
-    """The leading triplets, by power iterations if their number is given.
+    """Compute the leading triplets, by power iterations if their number is given.
 
     Parameters
     ----------
@@ -137,14 +136,14 @@ def leading(
     Raises
     ------
     NotConverged
-        If a residual exceeds ``tol``, with advice in these terms.
+        If a residual exceeds ``tol``; the message uses scikit-learn's argument names.
     """
     M = as_matrix(M)
     k = check_count("n_components", n_components)
     rank = min(M.shape[-2:], default=1)
     if len(M.shape) >= 2 and not 1 <= k <= rank:
         raise ValueError(
-            f"n_components={k} must be in 1 .. {rank}, as a matrix of shape {tuple(M.shape)} has"
+            f"n_components={k} must be in 1 .. {rank} for a matrix of shape {tuple(M.shape)}"
         )
     oversampling = check_count("n_oversamples", n_oversamples)
     method = None
