@@ -1,4 +1,4 @@
-"""Backends, matrices and the accuracy that every benchmark has to show."""
+"""Backends, matrices and accuracy checks of the benchmarks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Backend:
-    """How to bring a host array to a library, and back, and how to wait for it."""
+    """Transfer of host arrays to an array library and back, and its synchronization."""
 
     put: Callable[[np.ndarray], Any]
     get: Callable[[Any], np.ndarray]
@@ -51,13 +51,13 @@ BACKENDS = _backends()
 
 
 def decaying(m: int, n: int, rate: float, seed: int = 0) -> np.ndarray:
-    """A matrix whose singular values fall about as ``rate ** i``."""
+    """Return a matrix with singular values of about ``rate ** i``."""
     rng = np.random.default_rng(seed)
     return rng.standard_normal((m, n)) * rate ** np.arange(n)
 
 
 def gaussian(m: int, n: int, seed: int = 0) -> np.ndarray:
-    """Independent standard normal entries: hardly any gap."""
+    """Return a matrix of independent standard normal entries; its gaps are small."""
     return np.random.default_rng(seed).standard_normal((m, n))
 
 
@@ -65,7 +65,7 @@ def assert_accurate(S: np.ndarray, exact: np.ndarray, residuals: np.ndarray, tol
     """Raise unless S and the residuals are as accurate as ``tol`` asks.
 
     A residual of at most tol per triplet bounds the error of each singular value by
-    sqrt(k) tol s_1; the rounding of the comparison itself comes on top.
+    sqrt(k) tol s_1. The rounding errors of the comparison are added.
     """
     allowed = np.sqrt(len(S)) * tol + 1e2 * np.finfo(S.dtype).eps
     error = np.max(np.abs(S - exact[: len(S)])) / exact[0]
@@ -86,7 +86,7 @@ def assert_orthonormal(Q: np.ndarray) -> None:
 
 
 def assert_small_gap(D: np.ndarray, G: np.ndarray, support: float, gap: float) -> float:
-    """The true gap of an update; raise unless it is as small as ``gap`` asks."""
+    """Return the true gap of an update; raise if it exceeds ``gap``."""
     true = 1 + np.vdot(D, G) / support
     if not abs(true) <= gap:
         raise AssertionError(f"gap {true:.1e} ({gap:.1e})")

@@ -1,4 +1,4 @@
-"""The kernels below the methods: blocks made orthonormal, Krylov bases, Gram matrices."""
+"""Kernels of the methods: orthonormalization of blocks, Krylov bases, Gram matrices."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ DTYPES = ["float32", "float64"]
 
 
 class Orthonormalize:
-    """A tall block, by itself and against a basis."""
+    """Orthonormalization of a tall block, alone and against a basis."""
 
     param_names = ["backend", "dtype", "width"]
     params = [list(BACKENDS), DTYPES, [1, 8, 64]]
@@ -76,7 +76,7 @@ class Expand:
 
 
 class Gram:
-    """Leading eigenvectors of the Gram matrix: what the direct method does."""
+    """Leading eigenvectors of the Gram matrix, as in the direct method."""
 
     param_names = ["backend", "dtype"]
     params = [list(BACKENDS), DTYPES]

@@ -9,7 +9,7 @@ from .common import BACKENDS, assert_small_gap, decaying, gaussian
 
 
 class _Oracle:
-    """One matrix and the one before it; the gap is checked whatever is measured."""
+    """Oracle of one matrix, after the previous one; each benchmark checks the gap."""
 
     param_names = ["backend", "start"]
     params = [list(BACKENDS), ["cold", "warm"]]
@@ -64,14 +64,14 @@ class _Oracle:
 
 
 class Decaying(_Oracle):
-    """Singular values that fall by a tenth each."""
+    """Singular values with ratio 0.9."""
 
     def matrix(self):
         return decaying(192, 384, 0.9)
 
 
 class Noisy(_Oracle):
-    """A decaying part and as much noise: past it, hardly any gap."""
+    """A decaying part plus noise of the same norm; gaps in the noise are small."""
 
     def matrix(self):
         low, noise = decaying(192, 384, 0.9), gaussian(192, 384, seed=2)
@@ -79,7 +79,7 @@ class Noisy(_Oracle):
 
 
 class NewtonSchulz:
-    """Muon's five steps on the same matrix: another oracle, to compare times with."""
+    """Muon's five steps on the same matrix; another oracle, for comparison of times."""
 
     param_names = ["backend"]
     params = [list(BACKENDS)]
@@ -118,7 +118,7 @@ class Batch:
     def check(self, updates):
         supports = np.linalg.svd(self.host, compute_uv=False)[:, : self.k].sum(axis=1)
         for D, G, support in zip(updates, self.host, supports, strict=True):
-            # Without a gap to stop at the oracle is exact, to rounding in float32.
+            # Without a gap the oracle is exact to rounding in float32.
             assert_small_gap(self.backend.get(D).astype(np.float64), G, support, 1e-5)
 
     def time_lmo(self, backend, how):

@@ -8,7 +8,7 @@ from .common import BACKENDS, assert_accurate, decaying, gaussian
 
 
 class _Svds:
-    """One matrix, one k, one tolerance; a benchmark of any kind checks the same accuracy."""
+    """One matrix, one k and one tolerance; each benchmark checks the accuracy."""
 
     param_names = ["backend", "method"]
     params = [list(BACKENDS), ["trlan", "rsvd", "krylov", "power", "direct"]]
@@ -50,14 +50,14 @@ class _Svds:
 
 
 class Decaying(_Svds):
-    """Singular values that fall by a tenth each: every method is at home here."""
+    """Singular values with ratio 0.9, suitable for all methods."""
 
     def matrix(self):
         return decaying(400, 300, 0.9)
 
 
 class Wide(_Svds):
-    """More columns than rows, in float32 and with the tolerance that float32 allows."""
+    """More columns than rows, in float32, with a tolerance that float32 allows."""
 
     tol = 1e-5
 
@@ -66,7 +66,7 @@ class Wide(_Svds):
 
 
 class Gaussian(_Svds):
-    """Hardly any gap; the methods without a Krylov space are left out."""
+    """Gaussian matrix with small gaps, only for direct and Krylov methods."""
 
     params = [list(BACKENDS), ["trlan", "krylov", "direct"]]
     k = 5
@@ -76,7 +76,7 @@ class Gaussian(_Svds):
 
 
 class WarmStart:
-    """A matrix near one that has been decomposed: products from the old result, and cold."""
+    """A matrix near a decomposed one: products with a warm and a cold start."""
 
     param_names = ["backend", "start"]
     params = [list(BACKENDS), ["cold", "warm"]]

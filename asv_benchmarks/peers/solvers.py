@@ -1,7 +1,7 @@
-"""How the peers of the race are called: ``solve(A, k, seed, start, **options) -> (U, S, Vh)``.
+"""Calls of the peers of the race: ``solve(A, k, seed, start, **options) -> (U, S, Vh)``.
 
-``start`` is a block of right vectors of a matrix before this one, or None. Those that form the
-update of an oracle themselves return ``(D, U, Vh)``. Not one of them uses trsvd.
+``start`` is a block of right vectors of the previous matrix, or None. Functions that compute the
+update of an oracle themselves return ``(D, U, Vh)``. None of the functions uses trsvd.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def torch_svd(A: Any, k: int, seed: int, start: Any, *, transposed: bool = False
 
 
 def _leading(svd: Any, A: Any, k: int, transposed: bool, **options: Any) -> Any:
-    """Of a full decomposition, or of that of the transpose: row-major libraries copy less."""
+    """Return leading triplets of a full SVD of A, or of its transpose to copy less."""
     U, S, Vh = svd(A.swapaxes(-1, -2) if transposed else A, **options)
     if transposed:
         U, Vh = Vh.swapaxes(-1, -2), U.swapaxes(-1, -2)
@@ -46,7 +46,7 @@ def _leading(svd: Any, A: Any, k: int, transposed: bool, **options: Any) -> Any:
 def gram(
     A: Any, k: int, seed: int, start: Any, *, blas: str = "numpy", wide: bool = False, **eigh: Any
 ) -> Any:
-    """Leading eigenvectors of the smaller Gram matrix, and one product with A."""
+    """Compute leading eigenvectors of the smaller Gram matrix, and one product with A."""
     del seed, start
     m, n = A.shape
     dtype = A.dtype
@@ -62,14 +62,14 @@ def gram(
 
 
 def _gram_vectors(A: Any, k: int, blas: str, eigh: dict[str, Any]) -> tuple[Any, Any]:
-    """X, the leading eigenvectors of ``A A^T``, and ``A^T X``; A has no more rows than columns."""
+    """Return the leading eigenvectors X of ``A A^T``, and ``A^T X``, for m <= n."""
     rank = A.shape[0]
     if is_sparse(A):
         G = (A @ A.T).toarray()
     elif blas == "scipy":
         single, double = scipy.linalg.blas.ssyrk, scipy.linalg.blas.dsyrk
         syrk = single if A.dtype == np.float32 else double
-        # Column-major is what BLAS takes without a copy: one of A and A^T is.
+        # BLAS takes column-major input without a copy: A or A^T is column-major.
         G = syrk(1.0, A.T, trans=1, lower=1) if A.flags.c_contiguous else syrk(1.0, A, lower=1)
     else:
         G = A @ A.T
@@ -91,7 +91,7 @@ def arpack(A: Any, k: int, seed: int, start: Any, **options: Any) -> Any:
 
 def propack(A: Any, k: int, seed: int, start: Any, *, transposed: bool, **options: Any) -> Any:
     rank = min(A.shape)
-    # Its cap on the steps, 10 k by default, is too low for small k.
+    # The default limit of 10 k steps is too low for small k.
     options["maxiter"] = min(rank, max(20 * k, 1000))
     if start is not None:
         v = start.sum(axis=1)
@@ -109,7 +109,7 @@ def lobpcg(A: Any, k: int, seed: int, start: Any, **options: Any) -> Any:
 def primme(A: Any, k: int, seed: int, start: Any, **options: Any) -> Any:
     del seed
     if start is not None:
-        # It starts from both sides; with the right one alone it looks for a method of A.
+        # It needs both starts; with the right one alone it calls a method of A.
         options["v0"], options["u0"] = start[:, :k], A @ start[:, :k]
     return importlib.import_module("primme").svds(A, k, **options)
 
@@ -137,11 +137,11 @@ def torch_lowrank(A: Any, k: int, seed: int, start: Any, *, more: int, niter: in
     return U[..., :k], S[..., :k], V[..., :k].mT
 
 
-# ---- of optimizers --------------------------------------------------------------------------
+# ---- from optimizers ------------------------------------------------------------------------
 
 
 def dion(A: Any, k: int, seed: int, start: Any, *, steps: int, rotated: bool, more: int) -> Any:
-    """Power steps with a QR: Dion's is the first of them, from the last one's right vectors."""
+    """Make power steps with a QR; Dion makes one, from the right vectors of the last step."""
     if start is None:
         more_columns = min(more, min(A.shape) - k)
         R = np.random.default_rng(seed).standard_normal((A.shape[1], k + more_columns))
@@ -161,13 +161,13 @@ def dion(A: Any, k: int, seed: int, start: Any, *, steps: int, rotated: bool, mo
 
 
 def _quintic(X: Any) -> Any:
-    """Muon's quintic, one step of five."""
+    """Make one of the five steps of Muon's quintic iteration."""
     G = X @ X.T
     return 3.4445 * X + (-4.7750 * G + 2.0315 * (G @ G)) @ X
 
 
 def newton_schulz(A: Any, k: int, seed: int, start: Any) -> Any:
-    """Muon's update: five steps in float32, with the shorter side first."""
+    """Compute Muon's update: five steps in float32, with the shorter side first."""
     del k, seed, start
     wide = A.shape[0] <= A.shape[1]
     X = A if wide else A.T

@@ -24,21 +24,21 @@ from trsvd.cli.arguments import UsageError, check_directory, exit_code, positive
 from trsvd.reports import check_plot
 
 _ABOUT = """\
-Race trsvd against every installed peer. In each cell (a matrix, a dtype, a k, an accuracy) every
-competitor is given its best setting for the accuracy, found outside of the clock; then they take
-turns, and every answer is checked against the truth in double precision. What counts is trsvd
-called without a method; a peer that misses the accuracy, or is not among the top k, does not count.
+Race trsvd against every installed peer. A cell is a matrix, a dtype, a k and an accuracy. In each
+cell the best setting of every competitor for the accuracy is first found, without timing it. Then
+the competitors run in turns, and every result is checked in double precision. trsvd is called
+without a method. A peer that misses the accuracy or one of the top k triplets does not count.
 """
 
 _END = """\
-The ratio is the median over the rounds of trsvd's time over that of the fastest accurate peer, the
-interval one of at least 95 % (with six rounds or more) from order statistics. "of ceiling" is the
-least time that the products could take on this machine (at the measured rate of a large product of
-matrices, or reading the matrix once for every two passes) over the time taken. A peer slower than
-five times the fastest is dropped from a cell after one run.
+"ratio" is the median over the rounds of trsvd's time divided by that of the fastest accurate peer.
+"interval" is its confidence interval from order statistics, at least 95 % with six rounds or more.
+"of ceiling" is a lower bound of the time of the products, divided by the measured time. The bound
+uses the measured rate of a large matrix product, or one reading of the matrix for two passes. A
+peer slower than five times the fastest is dropped from a cell after one run.
 
-With --json results are kept as they come; the same command goes on where it was cut short, and
-refuses a file that was measured on something else.
+With --json each result is saved as soon as it is available. The same command resumes an interrupted
+run. It rejects a file from another machine or with other versions.
 
 examples:
   python -m race --list
@@ -67,20 +67,20 @@ def _parser() -> argparse.ArgumentParser:
         "--cells",
         nargs="+",
         metavar="PATTERN",
-        help="cells by name: a part of it, or with * and ? all of it (default: all cells)",
+        help="names of cells: a part of the name, or a pattern with * and ? (default: all cells)",
     )
-    what.add_argument("--list", action="store_true", help="list the cells and end")
+    what.add_argument("--list", action="store_true", help="list the cells and exit")
     what.add_argument(
         "--quick",
         action="store_true",
-        help="tiny cells for accuracy alone; exit code 1 if trsvd misses it in one",
+        help="check accuracy in tiny cells only; exit code 1 if trsvd misses it in a cell",
     )
-    what.add_argument("--report", action="store_true", help="run nothing; report what --json has")
+    what.add_argument("--report", action="store_true", help="only report the results in --json")
     what.add_argument(
         "--threads",
         type=_threads,
         metavar="1,2",
-        help="numbers of threads, each in a process of its own (default: 1; of --report: all)",
+        help="numbers of threads, each in its own process (default: 1; with --report: all)",
     )
     what.add_argument(
         "--data",
@@ -93,15 +93,17 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=race.default_cache(),
         metavar="DIR",
-        help="where matrices with known singular values are kept (default: %(default)s)",
+        help="folder for matrices with known singular values (default: %(default)s)",
     )
     how = parser.add_argument_group("how long")
-    how.add_argument("--repeats", type=positive, metavar="R", help="rounds, at least (default: 7)")
+    how.add_argument(
+        "--repeats", type=positive, metavar="R", help="least number of rounds (default: 7)"
+    )
     how.add_argument(
         "--seconds",
         type=_seconds,
         metavar="S",
-        help="more rounds, up to 5 R, until a cell has taken so long (default: 5)",
+        help="run more rounds, up to 5 R, until a cell has taken S seconds (default: 5)",
     )
     how.add_argument(
         "--timeout", type=_seconds, metavar="S", help="longest single call (default: 300)"
@@ -111,20 +113,20 @@ def _parser() -> argparse.ArgumentParser:
         "--json",
         type=Path,
         metavar="FILE",
-        help="results; gone on from if it exists (FILE.gz is compressed)",
+        help="file of results; an existing file is resumed (FILE.gz is compressed)",
     )
-    out.add_argument("--fresh", action="store_true", help="begin the file of --json anew")
+    out.add_argument("--fresh", action="store_true", help="overwrite the file of --json")
     out.add_argument(
         "--renew",
         action="store_true",
-        help="run cells again that were measured with other sources of trsvd, each peer with the "
-        "setting that was best then",
+        help="run cells again that were measured with other sources of trsvd; peers use their best "
+        "settings from that run",
     )
     out.add_argument(
         "--markdown",
         type=Path,
         metavar="FILE.md",
-        help="put the table into a file, between its marks",
+        help="write the table into a file, between its marks",
     )
     out.add_argument(
         "--plot",
@@ -151,7 +153,7 @@ def _seconds(text: str) -> float:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Race, or report."""
+    """Run the race, or report its results."""
     if arguments.report:
         return _report(arguments)
     cells = _cells(arguments)
@@ -165,10 +167,10 @@ def _run(arguments: argparse.Namespace) -> int:
         _show(record, arguments, head=made == 1)
     records = _chosen(results, {cell.name for cell in cells}, _numbers(arguments))
     if not records:
-        print("no cell could be run: see above", file=sys.stderr)
+        print("no cell could be run; the reasons are above", file=sys.stderr)
         return 1
     if not made:
-        print("nothing was left to run; --report shows what is there", file=sys.stderr)
+        print("all cells have results already; --report shows them", file=sys.stderr)
     _finish(results, records, arguments)
     missed = [record["name"] for record in records if not record["reached"]]
     if arguments.quick and missed and not made:
@@ -177,7 +179,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _numbers(arguments: argparse.Namespace) -> list[int]:
-    """Of threads."""
+    """Return the numbers of threads."""
     return arguments.threads or [1]
 
 
@@ -192,7 +194,7 @@ def _chosen(
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    """What a file has, whatever cells those are and wherever they were measured."""
+    """Report all results of a file, for any cells and from any machine."""
     _check_outputs(arguments)
     if arguments.json is None:
         raise UsageError("--report needs --json, the file to report")
@@ -202,7 +204,7 @@ def _report(arguments: argparse.Namespace) -> int:
     records = _chosen(results, names, arguments.threads)
     if not records:
         raise UsageError(
-            f"{arguments.json} has no such cells; without --cells and --threads all are shown"
+            f"{arguments.json} has no such cells; leave out --cells and --threads to show all"
         )
     for place, record in enumerate(records):
         _show(record, arguments, head=place == 0)
@@ -218,7 +220,7 @@ def _cells(arguments: argparse.Namespace) -> list[race.Cell]:
     cells = race.matching(known, arguments.cells)
     if not cells:
         raise UsageError(
-            f"--cells {' '.join(arguments.cells)}: no cell is called so; --list shows their names"
+            f"--cells {' '.join(arguments.cells)}: no cell has such a name; --list shows the names"
         )
     return cells
 
@@ -280,11 +282,11 @@ def _show(record: dict[str, Any], arguments: argparse.Namespace, *, head: bool) 
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
-    """Find out what cannot work before anything runs."""
+    """Raise errors for invalid outputs before anything runs."""
     for path in filter(None, (arguments.json, arguments.markdown, arguments.plot)):
         check_directory(path)
     if arguments.fresh and arguments.renew:
-        raise UsageError("--fresh begins the file anew, --renew goes on with it: give one of them")
+        raise UsageError("--fresh overwrites the file, --renew resumes it; pass one of them")
     try:
         if arguments.plot:
             check_plot(arguments.plot)
@@ -297,7 +299,7 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
 def _finish(
     results: race.Results, records: list[dict[str, Any]], arguments: argparse.Namespace
 ) -> None:
-    """The summary, and the files."""
+    """Print the summary and write the files."""
     for summary in race.summarize(records) if not arguments.quick else ():
         print("\n" + "\n".join(summary_lines(summary)), flush=True)
     try:

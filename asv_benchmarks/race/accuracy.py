@@ -1,4 +1,4 @@
-"""Whether an answer of the race is right: measured after the fact, in double precision."""
+"""Accuracy of the results in the race, computed afterwards in double precision."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from trsvd._arrays.arrays import Arrays, HostArray, is_array
 from trsvd.testing import err1, rounding_level
 
 _DIGITS = 1.01
-"""Targets are met to two digits."""
+"""Factor on targets, which are compared to two digits."""
 
 _ORTHONORMAL = 0.1
-"""How far from orthonormal vectors may be: enough to see one triplet that is counted twice."""
+"""Largest accepted loss of orthonormality; it detects a triplet that is counted twice."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What everybody computes in a cell.
+    """Task of all competitors in a cell.
 
     Parameters
     ----------
@@ -31,9 +31,9 @@ class Task:
     subjects : list of Subject
         One matrix, or a batch.
     exact : tuple of numpy.ndarray or None
-        The exact U, S, Vh, where err1 is measured.
+        The exact U, S, Vh, if err1 is measured.
     start : object
-        Where warm, trsvd's subspace of the matrix before.
+        trsvd's subspace of the previous matrix, for warm cells.
     """
 
     cell: Cell
@@ -49,16 +49,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How an answer compares with what was asked for.
+    """Comparison of a result with the target of the cell.
 
     Parameters
     ----------
     error : float
-        In the measure of the cell; the worst of a batch.
+        Error in the measure of the cell; the largest one of a batch.
     reached : bool
-        Whether it is at most the target, and the singular values are the top ones.
+        True if the error is at most the target and the singular values are the largest ones.
     note : str
-        What is wrong, if anything is.
+        Description of the fault, if there is one.
     """
 
     error: float
@@ -67,27 +67,28 @@ class Verdict:
 
 
 def judge(task: Task, answer: Any) -> Verdict:
-    """Compare an answer with the truth.
+    """Compare a result with the exact one.
 
     Parameters
     ----------
     task : Task
-        What was asked.
+        The task.
     answer : tuple
-        ``(U, S, Vh)``, S in any order; for a gap ``(D, U, Vh)``, the update and its factors, or
-        ``(D, None, None)``. Of any library; for a batch a list of them, or stacked.
+        ``(U, S, Vh)``, with S in any order. For a gap it is ``(D, U, Vh)``, the update and its
+        factors, or ``(D, None, None)``. Arrays can be of any library. For a batch, a list of such
+        tuples, or one tuple of stacks.
 
     Returns
     -------
     Verdict
-        Of the worst matrix.
+        Verdict on the worst matrix.
 
     Notes
     -----
     ``max_i max(||A v_i - s_i u_i||, ||A^H u_i - s_i v_i||) / s_1`` must be at most the target, and
-    no singular value may be off by more than the target allows a residual to be: small residuals
-    alone do not say that the triplets are the top ones. An update is scaled into the ball, where
-    it is not in it, before its gap is measured.
+    the error of each singular value must be within the target too. Small residuals alone do not
+    show that the triplets are the leading ones. An update outside the ball is scaled into it before
+    its gap is computed.
     """
     answers = list(_split(answer, len(task.subjects))) if task.cell.batch else [answer]
     if len(answers) != len(task.subjects):
@@ -100,7 +101,7 @@ def judge(task: Task, answer: Any) -> Verdict:
 
 
 def _split(answer: Any, count: int) -> Sequence[Any]:
-    """A batch that was computed at once, as one answer a matrix."""
+    """Split a batch that was computed at once into one result for each matrix."""
     if isinstance(answer, list):
         return answer
     parts = [[None] * count if part is None else part for part in answer]
@@ -165,22 +166,22 @@ def _judge_gap(cell: Cell, one: Subject, D: HostArray, U: Any, Vh: Any) -> Verdi
         return Verdict(np.inf, False, "the factors are not those of the update")
     gauge = max(float(values.max()), float(values.sum()) / k)
     attained = -float(np.vdot(one.wide, D)) / max(1.0, gauge)
-    # An attained value above the support function can only be rounding.
+    # An attained value above the support function is a rounding error.
     error = abs(1 - attained / support)
     return Verdict(error, error <= cell.target * _DIGITS)
 
 
 def _values_of_factors(D: HostArray, U: Any, Vh: Any) -> HostArray | None:
-    """Singular values of the update; None if its factors are not what they claim to be."""
+    """Return the singular values of the update; None if its factors do not multiply to it."""
     if U is None or Vh is None:
         G = D @ D.T if D.shape[0] <= D.shape[1] else D.T @ D
         squares = np.linalg.eigvalsh(G)
-        # What rounding leaves of zeros would add up, once the root is taken.
+        # The roots of rounding errors in zero eigenvalues would add up.
         level = len(G) * float(np.finfo(np.float64).eps) * float(squares[-1])
         return np.sqrt(np.where(squares > level, squares, 0.0))
     x = np.random.default_rng(0).standard_normal(D.shape[1])
     image = U @ (Vh @ x)
-    # A sign that the factors do not carry is no matter here.
+    # The sign of the factors does not matter.
     error = min(np.linalg.norm(D @ x - image), np.linalg.norm(D @ x + image))
     if error > 1e-3 * np.linalg.norm(image):
         return None

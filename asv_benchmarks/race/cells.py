@@ -1,4 +1,4 @@
-"""The cells of the race: which matrix, dtype, k and accuracy, and how they are named."""
+"""Cells of the race: matrix, dtype, k and accuracy, and their names."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ _DTYPES = {"float32": "f32", "float64": "f64"}
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One comparison: everybody computes the same thing to the same accuracy.
+    """One comparison: all competitors compute the same result to the same accuracy.
 
     Parameters
     ----------
     matrix : str
         A name that `race.matrices.subject` knows.
     dtype : {"float32", "float64"}
-        Of the matrix.
+        Dtype of the matrix.
     k : int
         Number of triplets.
     target : float
         Accuracy to reach.
     measure : {"residual", "gap", "err1"}, default "residual"
-        What must be at most ``target``: the largest relative residual of the triplets; the relative
-        gap of the oracle of the dual Ky Fan k-norm ball; the paper's relative error of the
-        direction.
+        Quantity that must be at most ``target``: the largest relative residual of the triplets, the
+        relative gap of the oracle of the dual Ky Fan k-norm ball, or the paper's relative error of
+        the direction.
     warm : bool, default False
-        Whether a matrix that came before is known (gap only).
+        True: the previous matrix is known (gap only).
     batch : int, default 0
         Number of matrices solved in one sample; 0 for a single one.
     backend : {"numpy", "torch"}, default "numpy"
-        What holds the matrix for trsvd.
+        Array library of the matrix for trsvd.
     memory_bound : bool, default False
-        Whether reading the matrix takes most of the time of an iterative method.
+        True: an iterative method spends most of its time on reading the matrix.
     """
 
     matrix: str
@@ -54,7 +54,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Such as ``f32/gaussian-500x500/k5/1e-04``; what patterns are matched with."""
+        """Name, such as ``f32/gaussian-500x500/k5/1e-04``; patterns are matched with it."""
         parts = [_DTYPES[self.dtype], self.matrix, f"k{self.k}"]
         if self.measure != "residual":
             parts.append(self.measure)
@@ -68,7 +68,7 @@ class Cell:
         return "/".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the cell as a dict for JSON."""
         return dataclasses.asdict(self)
 
 
@@ -96,7 +96,7 @@ def _gaps(matrix: str, k: int) -> Iterator[Cell]:
 
 
 def all_cells(data: Path | None = None) -> list[Cell]:
-    """The cells of a full race, small matrices first.
+    """Return the cells of a full race, small matrices first.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def all_cells(data: Path | None = None) -> list[Cell]:
     for batch in (0, 100):
         cells += _residuals("gaussian-64x64", (1, 5), batch=batch)
         cells += _residuals("gaussian-256x64", (1, 5), batch=batch)
-    # An oracle without a gap to stop at is exact: to rounding, that is.
+    # Without a gap, an oracle is exact to rounding.
     small = Cell(matrix="gaussian-64x64", dtype="float32", k=5, target=1e-5, measure="gap")
     cells += [
         small,
@@ -137,26 +137,27 @@ def all_cells(data: Path | None = None) -> list[Cell]:
 
 
 def data_cells(folder: Path) -> list[Cell]:
-    """Cells of real matrices: ``.npy`` (dense), ``.npz`` (`scipy.sparse.save_npz`).
+    """Return the cells of real matrices: ``.npy`` (dense), ``.npz`` (`scipy.sparse.save_npz`).
 
     Parameters
     ----------
     folder : Path
-        With the files, and ``spectra.npz``: all singular values of each, in double precision, by
-        the file's name without its ending. An array of shape (frames, m, n) is a sequence, of which
-        the last frame is taken, and the one before it for a warm start.
+        Folder of the files and of ``spectra.npz``, which contains all singular values of each
+        matrix in double precision, by the stem of the file. An array of shape (frames, m, n) is a
+        sequence: its last frame is the matrix, and the frame before is for a warm start.
 
     Returns
     -------
     list of Cell
-        At k = 50 and 100 for sparse matrices, at min(m, n) / 16 for dense ones, in float32.
+        Cells in float32, with k = 50 and 100 for sparse matrices, and k = min(m, n) / 16 for dense
+        ones.
     """
-    # Here, so that `--list` without data needs no array at all.
+    # Imported here: `--list` without data needs no arrays.
     from race.matrices import header_of
 
     if not (folder / "spectra.npz").is_file():
         raise FileNotFoundError(
-            "the folder has no spectra.npz, the singular values of its matrices by their names"
+            "the folder has no spectra.npz; add this file with the singular values of each matrix"
         )
 
     cells: list[Cell] = []
@@ -188,7 +189,7 @@ def data_cells(folder: Path) -> list[Cell]:
 
 
 def quick_cells() -> list[Cell]:
-    """Tiny cells of every kind: for accuracy, never for time.
+    """Return tiny cells of every kind, for accuracy and not for time.
 
     Returns
     -------
@@ -211,14 +212,14 @@ def quick_cells() -> list[Cell]:
 
 
 def matching(cells: Sequence[Cell], patterns: Sequence[str] | None) -> list[Cell]:
-    """The cells whose name matches any of the patterns.
+    """Return the cells whose name matches any of the patterns.
 
     Parameters
     ----------
     cells : sequence of Cell
         To choose from.
     patterns : sequence of str or None
-        With ``*`` and ``?`` for the whole name; without them, a part of it.
+        Patterns with ``*`` and ``?`` for the whole name; without these, a part of the name.
 
     Returns
     -------

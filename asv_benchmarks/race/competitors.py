@@ -1,4 +1,4 @@
-"""trsvd in the race: as it is called without a method, and with each of its own methods."""
+"""Competitors of the race: peers, references, and trsvd without a method and with each."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from trsvd.methods import (
 
 @dataclass(frozen=True)
 class Ladder:
-    """An option that buys accuracy: its values from the cheapest on, and where to begin."""
+    """Option that controls the accuracy: its values from the cheapest on, and the first to try."""
 
     option: str
     values: tuple[float, ...]
@@ -75,32 +75,32 @@ def _no_ladder(cell: Cell, one: Subject) -> Ladder:
 
 @dataclass(frozen=True)
 class Peer:
-    """A competitor.
+    """Competitor of trsvd.
 
     Parameters
     ----------
     name : str
-        As the table calls it.
+        Name in the table.
     solve : callable
-        See the module; with ``forms_update`` it returns ``(D, U, Vh)``.
+        See `peers.solvers`; with ``forms_update`` it returns ``(D, U, Vh)``.
     module : str
-        What must be installed.
+        Module that must be installed.
     role : {"peer", "reference", "own", "trsvd"}
-        A reference solves something else; its time is shown.
+        Role in the race. A reference solves another problem; only its time is shown.
     measures : tuple of str
-        In which cells it runs.
+        Measures of the cells in which it runs.
     library : str
-        Of the arrays that it takes.
+        Array library of its input.
     dense, batched : bool
-        Whether it needs a dense matrix; whether it takes a stack of them.
+        True if it needs a dense matrix; True if it accepts a stack of matrices.
     full : bool
-        Whether it computes all triplets, at least ``4 m n min(m, n)`` operations.
+        True if it computes all triplets, with at least ``4 m n min(m, n)`` operations.
     forms_update : bool
-        Whether it is an oracle by itself.
+        True if it computes the update of an oracle itself.
     fits : callable
-        Whether it can find k triplets of a matrix with so large a smaller side.
+        Function of k and min(m, n): True if it can compute k triplets of such a matrix.
     variants, ladder : callable
-        Of the cell and the matrix; see the module.
+        Functions of the cell and the matrix: settings to try, and the option for the accuracy.
     """
 
     name: str
@@ -118,17 +118,17 @@ class Peer:
     ladder: Callable[[Cell, Subject], Ladder] = _no_ladder
 
     def installed(self) -> bool:
-        """Whether its package is here."""
+        """True if its package is installed."""
         return importlib.util.find_spec(self.module) is not None
 
     def suits(self, cell: Cell, one: Subject) -> bool:
-        """Whether it can take part at all."""
+        """True if it can run in a cell."""
         if cell.measure not in self.measures or (self.dense and one.sparse):
             return False
         return self.fits(cell.k, one.rank)
 
     def runner(self, task: Task) -> Callable[[int, Options], Any]:
-        """``run(seed, options)`` for the matrices of a task, which are brought to its library."""
+        """Return ``run(seed, options)`` for the matrices of a task, as arrays of its library."""
         cell, start = task.cell, right_vectors(task)
         matrices = [self._put(subject.A) for subject in task.subjects]
         stack = self._put(np.stack([s.A for s in task.subjects])) if cell.batch else None
@@ -154,7 +154,7 @@ class Peer:
 
 
 def right_vectors(task: Task) -> Any:
-    """Leading right vectors of the matrix before this one, as columns; None where cold."""
+    """Return the leading right vectors of the previous matrix, as columns; None in cold cells."""
     return None if task.start is None else np.ascontiguousarray(task.start.Vh.T)
 
 
@@ -167,18 +167,18 @@ def _with_update(answer: Any) -> Any:
 
 
 _TOLERANCES = tuple(10 ** (-i / 4) for i in range(57))
-"""From 1 to 1e-14, a factor of 1.8 a step."""
+"""Tolerances from 1 to 1e-14, by a factor of 1.8 for each step."""
 
 _COUNTS = (*range(9), *(round(10 * 1.2**i) for i in range(23)))
-"""Up to 550, a fifth more a step."""
+"""Numbers of iterations up to 550; steps by 20 % from 10 on."""
 
 
 def tolerances(share: Callable[[float], float] = float) -> Callable[[Cell, Subject], Ladder]:
-    """Tolerances, beginning at a function of the target."""
+    """Return a ladder of tolerances that begins at a function of the target."""
 
     def ladder(cell: Cell, one: Subject) -> Ladder:
         del one
-        # The gap and the paper's error go down faster than residuals do.
+        # The gap and the paper's error decrease faster than residuals.
         target = cell.target if cell.measure == "residual" else cell.target**0.5
         hint = round(-4 * math.log10(min(1.0, share(target))))
         return Ladder("tol", _TOLERANCES, min(hint, len(_TOLERANCES) - 1))
@@ -187,7 +187,7 @@ def tolerances(share: Callable[[float], float] = float) -> Callable[[Cell, Subje
 
 
 def counts(option: str, *, least: int = 0, hint: int = 3) -> Callable[[Cell, Subject], Ladder]:
-    """Numbers of iterations."""
+    """Return a ladder of numbers of iterations."""
 
     def ladder(cell: Cell, one: Subject) -> Ladder:
         del cell, one
@@ -216,7 +216,7 @@ def _gram_ladder(cell: Cell, one: Subject) -> Ladder:
 
 
 def _arpack_variants(cell: Cell, one: Subject) -> list[Options]:
-    # Its own choice, max(2 k + 1, 20), and a smaller and a larger basis.
+    # The default size max(2 k + 1, 20), a smaller and a larger basis.
     sizes = {min(size, one.rank - 1) for size in (cell.k + 8, 3 * cell.k + 20)}
     return [{}, *({"ncv": size} for size in sorted(sizes))]
 
@@ -233,7 +233,7 @@ def _primme_variants(cell: Cell, one: Subject) -> list[Options]:
 
 
 def _oversampled(cell: Cell, one: Subject) -> list[int]:
-    """Ten, as usual, and as many as k."""
+    """Return the oversampling sizes: the usual ten, and k."""
     return sorted({min(more, one.rank - cell.k) for more in (10, max(10, cell.k))})
 
 
@@ -336,7 +336,7 @@ PEERS: Sequence[Peer] = (
         variants=_variants({}, {"transposed": True}),
     ),
 )
-"""Those that are usually fast come first: what takes five times as long is not tuned at length."""
+"""Usually fast peers come first: peers five times slower than the fastest are tuned less."""
 
 REFERENCES: Sequence[Peer] = (
     Peer(
@@ -358,23 +358,23 @@ REFERENCES: Sequence[Peer] = (
         forms_update=True,
     ),
 )
-"""Muon's iteration approximates the whole polar factor: another oracle, to compare times with."""
+"""Muon's iteration approximates the full polar factor. It is another oracle, for its time only."""
 
 
 EXACT = 1e-4
-"""A gap below this is not asked for: the oracle is called without one."""
+"""Smallest gap that is passed to the oracle; below it, the oracle is called without a gap."""
 
 
 @dataclass(frozen=True)
 class Own(Peer):
-    """trsvd with a method, or None for its own choice; `solve` is not used."""
+    """trsvd with a method; None is its own choice. `solve` is not used."""
 
     method: Method | None = None
     one_at_a_time: bool = False
     verify: bool = True
 
     def suits(self, cell: Cell, one: Subject) -> bool:
-        """Whether such a run makes sense."""
+        """True if this variant applies to a cell."""
         if self.one_at_a_time:
             return bool(cell.batch)
         if not self.verify and cell.batch:
@@ -382,7 +382,7 @@ class Own(Peer):
         return super().suits(cell, one)
 
     def runner(self, task: Task) -> Callable[[int, Options], Any]:
-        """``run(seed, options)``, which leaves unpacking to `answer_of`."""
+        """Return ``run(seed, options)``; `answer_of` unpacks its result."""
         cell = task.cell
         matrices = [_put(subject.A, cell.backend) for subject in task.subjects]
         stack = _put(np.stack([s.A for s in task.subjects]), cell.backend) if cell.batch else None
@@ -426,21 +426,21 @@ class Own(Peer):
 
 @dataclass(frozen=True)
 class _Update:
-    """What an oracle returned, and the array that it was made into."""
+    """Result of an oracle, and its update as an array."""
 
     result: Any
     D: Any
 
 
 def with_start(cell: Cell, one: Subject) -> Any:
-    """The subspace that trsvd's oracle leaves of the matrix before; None where there is none."""
+    """Return the subspace of trsvd's oracle for the previous matrix; None in cold cells."""
     if not cell.warm:
         return None
     return KyFanDualBall(cell.k).lmo(one.previous, gap=cell.target, rng=0).subspace
 
 
 def answer_of(raw: Any) -> Any:
-    """What `race.accuracy.judge` reads, from what a runner returned."""
+    """Convert the result of a runner to the input of `race.accuracy.judge`."""
     if isinstance(raw, _Update):
         factors = raw.result.factors
         return raw.D, *(factors if factors is not None else (None, None))
@@ -450,14 +450,14 @@ def answer_of(raw: Any) -> Any:
 
 
 def facts_of(raw: Any) -> dict[str, Any]:
-    """What trsvd says of a run: method, products, passes."""
+    """Return the facts that trsvd reports of a run: method, products, passes."""
     first = raw[0] if isinstance(raw, list) else raw
     result = first.result if isinstance(first, _Update) else first
     names = ("matvecs", "matvecs_verify", "passes", "gap_kind")
     facts = {name: getattr(result, name) for name in names if hasattr(result, name)}
     if hasattr(result, "method"):
         facts["method"] = str(result.method)
-    if isinstance(result, SVDResult) and result.S.ndim > 1:  # of each matrix, in the mean
+    if isinstance(result, SVDResult) and result.S.ndim > 1:  # mean over the matrices
         each = math.prod(result.S.shape[:-1])
         facts |= {name: round(value / each) for name, value in facts.items() if name in names}
     return facts
@@ -468,7 +468,7 @@ def _put(A: Any, backend: str) -> Any:
 
 
 def _ladder(cell: Cell, one: Subject) -> Ladder:
-    """Trsvd is asked for the accuracy itself; the paper's error alone it knows no rule for."""
+    """Return no ladder, since trsvd takes the target itself, except for the paper's error."""
     from_target = tolerances()
     return from_target(cell, one) if cell.measure == "err1" else Ladder("", (0,), 0)
 
@@ -492,7 +492,7 @@ OWN: Sequence[Own] = (
     _own("one at a time", None, measures=("gap", "residual"), one_at_a_time=True),
     _own("unverified", None, role="unverified", measures=("residual", "err1"), verify=False),
 )
-"""trsvd's own methods, by which the choice among them is judged; and what its check costs."""
+"""trsvd's own methods, to judge its automatic choice, and a run without the check."""
 
 
 Options = dict[str, Any]

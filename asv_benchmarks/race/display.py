@@ -1,4 +1,4 @@
-"""The race as a person reads it: a line a cell, a summary, a table in Markdown, a picture."""
+"""Reports of the race: one line for each cell, a summary, a table in Markdown, a picture."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _ours(cell: dict[str, Any]) -> dict[str, Any]:
 
 
 def entries(cell: dict[str, Any]) -> list[str]:
-    """What stands in the columns."""
+    """Return the entries of the columns for a cell."""
     ours = _ours(cell)
     facts, peer, pick = ours["facts"], cell.get("peer"), cell.get("pick")
     products = str(facts["matvecs"]) if "matvecs" in facts else "-"
@@ -60,7 +60,7 @@ def entries(cell: dict[str, Any]) -> list[str]:
 
 
 def line(values: Sequence[str]) -> str:
-    """Columns of a fixed width."""
+    """Return a line with columns of fixed widths."""
     padded = [
         value.ljust(width) if place in _LEFT else value.rjust(width)
         for place, (value, width) in enumerate(zip(values, _WIDTHS, strict=True))
@@ -69,7 +69,7 @@ def line(values: Sequence[str]) -> str:
 
 
 def details(cell: dict[str, Any]) -> list[str]:
-    """Every competitor of a cell, with its best setting."""
+    """Return lines on all competitors of a cell, with their best settings."""
     lines = []
     for one in sorted(cell["competitors"], key=lambda one: one["seconds"] or math.inf):
         settings = ", ".join(f"{key}={_short(value)}" for key, value in one["options"].items())
@@ -87,7 +87,7 @@ def _short(value: Any) -> str:
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """A summary in words."""
+    """Return the lines of a summary."""
     lines = [
         f"{summary.threads} thread{'s' if summary.threads > 1 else ''}, {summary.cells} cells",
         _mean("  all cells with a peer", summary.overall, summary.counted),
@@ -141,7 +141,7 @@ def _more(names: Sequence[str]) -> str:
 
 
 def markdown(head: dict[str, Any], cells: Sequence[dict[str, Any]]) -> str:
-    """The table of all cells, with what it was measured on above it.
+    """Return the table of all cells, below a caption and the summaries.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def _order(cell: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def caption(head: dict[str, Any]) -> str:
-    """Machine, threads, BLAS and versions in a sentence."""
+    """Return a caption with machine, threads, BLAS and versions."""
     versions = ", ".join(f"{name} {text}" for name, text in head["versions"].items() if text)
     pools = "; ".join(
         f"{threads} thread{'s' if threads != '1' else ''}: {', '.join(found) or 'as asked for'}"
@@ -182,21 +182,21 @@ def caption(head: dict[str, Any]) -> str:
 
 
 def replace_table(path: Path, text: str, of: str = "race") -> None:
-    """Put a table between the two marks of a file.
+    """Write a table between the two marks of a file.
 
     Parameters
     ----------
     path : Path
-        A Markdown file; made if it is not there.
+        A Markdown file; it is created if it does not exist.
     text : str
         The table.
     of : str, default "race"
-        The command whose table it is.
+        Name of the command, used in the marks.
 
     Raises
     ------
     ValueError
-        If the file is there and has no marks.
+        If the file exists and has no marks.
     """
     before, after = around_table(path, of)
     first, last = _marks(of)
@@ -204,7 +204,7 @@ def replace_table(path: Path, text: str, of: str = "race") -> None:
 
 
 def around_table(path: Path, of: str = "race") -> tuple[str, str]:
-    """What stands before and behind the table of a file; ValueError where it has no marks."""
+    """Return the text before and after the table of a file; ValueError if it has no marks."""
     if not path.exists():
         return "", "\n"
     first, last = _marks(of)
@@ -223,14 +223,14 @@ def _marks(of: str) -> list[str]:
 
 
 def plot(cells: Iterable[dict[str, Any]], path: Path) -> None:
-    """Draw the ratios with their intervals, one line a cell.
+    """Draw the ratios with their intervals, one line for each cell.
 
     Parameters
     ----------
     cells : iterable of dict
         The results; those without a peer are left out.
     path : Path
-        File to write; its ending says the format.
+        File to write; its suffix selects the format.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The matrices of the race, with exact singular values; what takes long is kept in a cache."""
+"""Matrices of the race with exact singular values; expensive ones are stored in a cache."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from trsvd.table.matrices import Case
 from trsvd.testing import SPECTRA, matrix_with_spectrum
 
 _KEPT = 60
-"""Singular values that are kept where not all of them are known."""
+"""Number of singular values that are stored if not all are known."""
 
 
 class Unavailable(Exception):
-    """A matrix cannot be had here; the message says why."""
+    """Matrix that is not available on this machine; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where matrices lie: a folder for what was computed, and one with real matrices, or None."""
+    """Folders of matrices: a cache for computed ones, and real matrices (or None)."""
 
     cache: Path
     data: Path | None = None
 
 
 def default_cache() -> Path:
-    """The user's folder for files that can be computed again."""
+    """Return the user's cache folder."""
     if "XDG_CACHE_HOME" in os.environ:
         home = Path(os.environ["XDG_CACHE_HOME"])
     elif sys.platform == "darwin":
@@ -58,18 +58,18 @@ def default_cache() -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A matrix of the race.
+    """Matrix of the race.
 
     Parameters
     ----------
     name : str
-        What it is called.
+        Name of the matrix.
     A : numpy.ndarray or scipy.sparse.csr_array
-        Of shape (m, n), in the dtype of the cell.
+        The matrix of shape (m, n), in the dtype of the cell.
     S : numpy.ndarray
         Its largest singular values, descending, in double precision.
     previous : numpy.ndarray or None
-        The matrix before it, for warm starts.
+        The previous matrix, for warm starts.
     """
 
     name: str
@@ -79,34 +79,34 @@ class Subject:
 
     @cached_property
     def wide(self) -> Any:
-        """The same entries in double precision."""
+        """The matrix in double precision."""
         return self.A.astype(np.float64, copy=False)
 
     @property
     def sparse(self) -> bool:
-        """Whether A is a sparse matrix."""
+        """True if A is a sparse matrix."""
         return is_sparse(self.A)
 
     @property
     def size(self) -> tuple[int, int]:
-        """(m, n)."""
+        """Shape (m, n)."""
         m, n = self.A.shape
         return int(m), int(n)
 
     @property
     def rank(self) -> int:
-        """min(m, n)."""
+        """Smaller dimension, min(m, n)."""
         return min(self.size)
 
     @property
     def entries(self) -> int:
-        """How many numbers a product with A takes."""
+        """Number of entries used in a product with A."""
         m, n = self.size
         return int(self.A.nnz) if self.sparse else m * n
 
 
 def subject(name: str, dtype: str, places: Places) -> Subject:
-    """A matrix by name.
+    """Return a matrix by its name.
 
     Parameters
     ----------
@@ -119,9 +119,9 @@ def subject(name: str, dtype: str, places: Places) -> Subject:
         terms: the files of Python's standard library and their identifiers, tf-idf, rows of length
         one.
     dtype : str
-        What to round it to.
+        Dtype of the matrix.
     places : Places
-        Where things lie.
+        Folders of the cache and of real matrices.
 
     Returns
     -------
@@ -130,7 +130,7 @@ def subject(name: str, dtype: str, places: Places) -> Subject:
     Raises
     ------
     Unavailable
-        If it cannot be had.
+        If the matrix is not available.
     """
     family, _, rest = name.partition("-")
     if family == "data":
@@ -148,7 +148,7 @@ def subject(name: str, dtype: str, places: Places) -> Subject:
 
 
 def many_subjects(name: str, dtype: str, count: int) -> list[Subject]:
-    """Gaussian matrices of one shape, ``gaussian-MxN``, for a batch."""
+    """Return a batch of Gaussian matrices of one shape, ``gaussian-MxN``."""
     m, n = (int(part) for part in name.removeprefix("gaussian-").split("x"))
     stack = np.random.default_rng(3).standard_normal((count, m, n)).astype(dtype)
     values = np.linalg.svd(stack.astype(np.float64), compute_uv=False)
@@ -156,7 +156,7 @@ def many_subjects(name: str, dtype: str, count: int) -> list[Subject]:
 
 
 def exact_triplets(one: Subject, k: int, places: Places) -> tuple[HostArray, HostArray, HostArray]:
-    """The exact k leading triplets, in double precision."""
+    """Return the exact k leading triplets, in double precision."""
 
     def compute() -> dict[str, HostArray]:
         U, S, Vh = Case(one.name, one.wide).truth(k)
@@ -197,14 +197,14 @@ def _sparse(m: int, n: int, density: float) -> Any:
 
 
 def _mixture(m: int, n: int, noise: float) -> HostArray:
-    """s_i = 1/i, and Gaussian noise of so many times its Frobenius norm."""
+    """Return a matrix with s_i = 1/i plus Gaussian noise, relative to its Frobenius norm."""
     A = matrix_with_spectrum(m, n, SPECTRA["1/i"](min(m, n)), rng=0)
     N = np.random.default_rng(1).standard_normal((m, n))
     return np.asarray(A + noise * np.linalg.norm(A) / np.linalg.norm(N) * N)
 
 
 def _predecessor(A: HostArray) -> HostArray:
-    """``A - E`` with a random E, ``||E||_F = 0.3 ||A||_F``: what momentum does in a step."""
+    """Return ``A - E`` with ``||E||_F = 0.3 ||A||_F``, like the change of momentum in a step."""
     E = np.random.default_rng(2).standard_normal(A.shape)
     return np.asarray(A - 0.3 * np.linalg.norm(A) / np.linalg.norm(E) * E)
 
@@ -244,7 +244,7 @@ def _words(path: Path) -> Iterator[str]:
 
 
 def header_of(path: Path) -> tuple[int, ...]:
-    """The shape of an array or sparse matrix in a file, without its entries."""
+    """Return the shape of an array or sparse matrix in a file, without reading its entries."""
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as file:
             return tuple(int(length) for length in file["shape"])
@@ -271,12 +271,12 @@ def _stored(stem: str, places: Places) -> tuple[Any, HostArray, Any]:
 
 
 def _values(A: Any) -> HostArray:
-    """Singular values in double precision: all where that is feasible, else the largest."""
+    """Return singular values in double precision: all if that is feasible, else the largest."""
     m, n = A.shape
     if not is_sparse(A) and m * n <= 10**7:
         return np.linalg.svd(A, compute_uv=False)
     if min(m, n) <= 4096:
-        # What the squaring loses, eps s_1^2 / s_i, is far below what is asked of the top values.
+        # The Gram matrix loses eps s_1^2 / s_i, far below the required accuracy of the top values.
         G = A @ A.T if m <= n else A.T @ A
         G = G.toarray() if is_sparse(G) else G
         return np.sqrt(np.maximum(np.linalg.eigvalsh(G)[::-1], 0.0))
@@ -284,7 +284,7 @@ def _values(A: Any) -> HostArray:
 
 
 def _agreed_values(A: Any, k: int) -> HostArray:
-    """From two methods with different starts; neither may have missed what the other has."""
+    """Return singular values on which two methods with different starts agree."""
     start = np.random.default_rng(0).standard_normal(min(A.shape))
     theirs = scipy.sparse.linalg.svds(A, k=k, tol=0, v0=start, return_singular_vectors=False)
     theirs = np.sort(theirs)[::-1]
@@ -308,7 +308,7 @@ class _Build:
 def _cached(
     places: Places, name: str, build: Callable[[], tuple[Any, HostArray]]
 ) -> tuple[Any, HostArray]:
-    """A matrix and its singular values, kept together."""
+    """Return a matrix and its singular values, from one file of the cache."""
 
     def compute() -> dict[str, HostArray]:
         A, S = build()
@@ -327,7 +327,7 @@ def _cached(
 def _kept(
     places: Places, name: str, compute: Callable[[], dict[str, HostArray]]
 ) -> dict[str, HostArray]:
-    """Arrays of the cache; computed, and put there at once or not at all, where they are not."""
+    """Return arrays of the cache; missing ones are computed and stored in one atomic write."""
     path = places.cache / f"{name}.npz"
     if path.exists():
         with np.load(path, allow_pickle=False) as file:

@@ -1,7 +1,7 @@
-"""The race: trsvd against every installed peer, to the same accuracy, taking turns.
+"""The race: trsvd against every installed peer, to the same accuracy, in turns.
 
-`run` measures cells in processes of their own, with a number of threads that is set before any
-array library is there, and keeps what it finds in a file that it can go on from. The command is
+`run` measures cells in separate processes. The number of threads is set before any array library is
+imported. Results are stored in a file, from which a run can be resumed. The command is
 ``python -m race``.
 """
 
@@ -53,7 +53,7 @@ _WORKER = "race.worker"
 _FOLDER = Path(__file__).parents[1]
 
 _PREPARING = 3600.0
-"""Seconds that building a matrix and its exact values may take."""
+"""Limit in seconds for building a matrix and its exact values."""
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -65,24 +65,24 @@ _THREAD_VARIABLES = (
 )
 
 _SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-"""Variables that make a BLAS library choose kernels for another processor, or another cache."""
+"""Variables that select BLAS kernels for another processor or cache size."""
 
 _PAUSE = 0.1
-"""Seconds in which the threads of one library go to sleep before the next one runs.
+"""Pause in seconds, so that the threads of one library sleep before the next one runs.
 
-Those of OpenBLAS wait actively meanwhile: after 30 or 60 ms they disturbed calls still.
+Threads of OpenBLAS busy-wait before they sleep; after 30 or 60 ms they still disturbed calls.
 """
 
 
 def environment(threads: int, outer: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables that a worker starts with.
+    """Return the environment variables of a worker.
 
     Parameters
     ----------
     threads : int
-        For every BLAS library and OpenMP.
+        Number of threads of every BLAS library and OpenMP.
     outer : mapping, optional
-        What to begin with; ``os.environ`` by default.
+        Variables to begin with; ``os.environ`` by default.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def environment(threads: int, outer: Mapping[str, str] | None = None) -> dict[st
     found = dict(os.environ if outer is None else outer)
     for name in _SLOWING:
         found.pop(name, None)
-    # The trsvd of this process, wherever another one may be installed.
+    # Use the trsvd of this process, even if another one is installed.
     paths = [str(Path(trsvd.__file__).parents[1]), found.get("PYTHONPATH", "")]
     found["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return {**found, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
@@ -107,40 +107,40 @@ def run(
     renew: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Race in every cell that has no result yet.
+    """Run every cell that has no result yet.
 
-    Where there is one with another number of threads, the search for the settings of the peers
-    begins with those found there.
+    If a result with another number of threads exists, the search for the settings of the peers
+    begins with its settings.
 
     Parameters
     ----------
     cells : sequence of Cell
-        Those of one matrix one after another: then it is made once.
+        Cells to run. Cells of one matrix should be adjacent, so that it is built once.
     results : Results
-        Where results go; what it has is not run again.
+        Storage of the results. Cells with a result are not run again.
     threads : sequence of int, default (1,)
-        Each in a process of its own.
+        Numbers of threads, each in its own process.
     effort : Effort, optional
-        How long to measure.
+        Limits of the measurements.
     places : Places, optional
         Folders of the cache and of real matrices.
     renew : bool, default False
-        Whether to run cells again that were measured with other sources of trsvd. The settings of
-        the peers, which do not depend on those, are not looked for again.
+        True: run cells again that were measured with other sources of trsvd. The settings of the
+        peers do not depend on these, and are kept.
     progress : callable, optional
-        Called with a line on what is going on.
+        Function that is called with a line of progress.
 
     Yields
     ------
     dict
-        The result of a cell, as it stands in the file.
+        The result of a cell, as in the file.
 
     Raises
     ------
     Mismatch
-        If the results at hand were measured with other BLAS libraries.
+        If the existing results were measured with other BLAS libraries.
     Unwritable
-        If they cannot be kept where they should be.
+        If the file of results cannot be written.
     """
     places = places or Places(default_cache())
     now = sources() if renew else None
@@ -155,7 +155,7 @@ def run(
 
 @dataclass
 class _Crew:
-    """Workers one after another, until every cell has its result."""
+    """Workers, one after another, until every cell has a result."""
 
     results: Results
     threads: int
@@ -167,7 +167,7 @@ class _Crew:
     digest: str = ""
 
     def work(self, cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:
-        """Yield results as they come; a worker that is lost is replaced."""
+        """Yield results as they arrive; replace a worker that crashed or timed out."""
         waiting = {cell.name: cell for cell in cells}
         total = len(waiting)
         while waiting:
@@ -233,9 +233,9 @@ class _Crew:
     def _lost(
         self, waiting: dict[str, Cell], name: str, competitor: str, event: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
-        """Leave out of the cell whoever ended the worker; without anybody to blame, the cell."""
+        """Drop the competitor that ended the worker; drop the cell if it was no competitor."""
         if not name:
-            raise RuntimeError(f"the process that races ended before it began: {event['tail']}")
+            raise RuntimeError(f"the worker process ended before it began: {event['tail']}")
         self._say(f"{name}: left out: {competitor or 'the matrix'} {event['why']} {event['tail']}")
         outcome = {"name": competitor, "role": ROLES.get(competitor, ""), "status": event["why"]}
         if outcome["role"] == "trsvd":
@@ -249,7 +249,7 @@ class _Crew:
 
 
 class _Worker:
-    """A process that races, and what it reports."""
+    """Worker process and its reports."""
 
     def __init__(self, job: dict[str, Any], variables: dict[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -270,7 +270,7 @@ class _Worker:
         for reader in self._readers:
             reader.start()
         assert self._process.stdin is not None
-        # A process that is gone already says why in `events`.
+        # If the process has ended already, `events` reports the reason.
         with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps(job))
             self._process.stdin.close()
@@ -285,7 +285,7 @@ class _Worker:
             self._tail = [*self._tail[-4:], line.strip()]
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What it reports; the last is ``end``, or ``lost`` where it ended or hung."""
+        """Yield its reports; the last is ``end``, or ``lost`` if the process ended or hung."""
         allowed, spare = _PREPARING, 5.0
         while True:
             try:
@@ -308,7 +308,7 @@ class _Worker:
                 return
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process if it is running."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()

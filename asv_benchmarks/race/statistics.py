@@ -1,4 +1,4 @@
-"""Numbers of the race: medians of ratios with an interval, geometric means, who is too slow."""
+"""Statistics of the race: medians of ratios with intervals, geometric means, slow peers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ SLOW = 5.0
 
 @dataclass(frozen=True)
 class Ratio:
-    """A median of ratios, round by round.
+    """Median of the ratios of all rounds.
 
     Parameters
     ----------
     value : float
         The median.
     low, high : float
-        Interval that has the true median in it with probability ``confidence``.
+        Interval that contains the true median with probability ``confidence``.
     confidence : float
-        At least 0.95 from six rounds on; with fewer it is what the extremes give.
+        At least 0.95 from six rounds on; with fewer rounds, the confidence of the extremes.
     """
 
     value: float
@@ -35,20 +35,20 @@ class Ratio:
 def median_interval(
     values: Sequence[float], confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """Interval of a median from order statistics, whatever the distribution is.
+    """Return an interval of a median from order statistics, for any distribution.
 
     Parameters
     ----------
     values : sequence of float
-        At least one; independent.
+        At least one value; the values are independent.
     confidence : float, default 0.95
-        Asked for.
+        Required confidence.
 
     Returns
     -------
     tuple of float
-        Lower end, upper end, and the confidence that it has: the narrowest interval of values
-        symmetric in rank that reaches the one asked for, or the extremes where none does.
+        Lower end, upper end and actual confidence. The interval is the narrowest one, symmetric in
+        rank, with the required confidence; the extremes if there is none.
 
     Examples
     --------
@@ -71,12 +71,12 @@ def _coverage(n: int, trim: int) -> float:
 
 
 def ratio_of(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
-    """The median of ``ours[r] / theirs[r]`` over the rounds r that both were in.
+    """Return the median of ``ours[r] / theirs[r]`` over the rounds r of both.
 
     Parameters
     ----------
     ours, theirs : sequence of float
-        Seconds, round by round; whoever was dropped has fewer.
+        Seconds of each round; a dropped competitor has fewer rounds.
 
     Returns
     -------
@@ -88,19 +88,19 @@ def ratio_of(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """``exp(mean(log(values)))``; NaN of nothing."""
+    """Return ``exp(mean(log(values)))``; NaN for no values."""
     return math.exp(statistics.fmean(map(math.log, values))) if values else math.nan
 
 
 def dropped(seconds: Mapping[str, float], limit: float = SLOW) -> set[str]:
-    """Who took more than ``limit`` times as long as the fastest.
+    """Return the competitors slower than ``limit`` times the fastest.
 
     Parameters
     ----------
     seconds : mapping of str to float
-        Of one run of each that is accurate.
+        Seconds of one accurate run of each competitor.
     limit : float, default 5
-        How many times.
+        Factor on the fastest time.
 
     Returns
     -------
@@ -112,32 +112,32 @@ def dropped(seconds: Mapping[str, float], limit: float = SLOW) -> set[str]:
 
 _SHORT = 2e-3
 _MORE = 2e-4
-"""Against a peer that takes less than the first, so many seconds more are no loss."""
+"""If a peer takes less than `_SHORT` seconds, `_MORE` seconds longer do not count as a loss."""
 
 _SURE = 0.9
-"""An interval of five rounds; one of fewer tells nothing."""
+"""Smallest useful confidence, that of five rounds."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """The cells of one matrix; its oracles are a group of their own, and so are all real matrices.
+    """Cells of one matrix. Oracles are a separate group, and so are all real matrices.
 
     Parameters
     ----------
     name : str
-        Of the matrix.
+        Name of the matrix.
     cells : int
-        How many have a peer.
+        Number of cells with a peer.
     ratio : float
         Geometric mean of the ratios trsvd / fastest peer.
     ceiling : float
-        Geometric mean of the fractions of the ceiling; NaN where none is known.
+        Geometric mean of the fractions of the ceiling; NaN if none is known.
     floor : float
-        Geometric mean of what the ratios would be if trsvd made its products at the ceiling, and
-        nothing else; NaN where that is not known.
+        Geometric mean of the ratios if trsvd made only its products, at the ceiling; NaN if not
+        known.
     unverified : float
-        Geometric mean of what the ratios are without the check for missed values, which no peer
-        makes; NaN where that was not measured.
+        Geometric mean of the ratios without the check for missed values, which no peer makes; NaN
+        if not measured.
     """
 
     name: str
@@ -150,36 +150,36 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The cells of one number of threads.
+    """Summary of the cells with one number of threads.
 
     Parameters
     ----------
     threads : int
-        How many.
+        Number of threads.
     cells : int
-        How many there are.
+        Number of cells.
     missed : tuple of str
-        Those in which trsvd missed the accuracy.
+        Cells in which trsvd missed the accuracy.
     unopposed : tuple of str
-        Those in which no peer met it.
+        Cells in which no peer reached the accuracy.
     overall, memory_bound : float
-        Geometric means of the ratios trsvd / fastest peer; NaN of none.
+        Geometric means of the ratios trsvd / fastest peer; NaN for no cells.
     counted, counted_bound : int
-        Cells in each.
+        Number of cells in each mean.
     unverified : float
-        Geometric mean of the ratios without the check for missed values; NaN of none.
+        Geometric mean of the ratios without the check for missed values; NaN for no cells.
     counted_unverified : int
-        Cells in which that was measured.
+        Number of cells with this measurement.
     worst : tuple of (str, float) or None
         The largest ratio.
     lost : tuple of str
-        Cells in which trsvd is slower beyond an interval of at least 90 %.
+        Cells in which trsvd is slower, with an interval of at least 90 % above 1.
     pick : float
-        Geometric mean of trsvd's time over that of the best of its own methods.
+        Geometric mean of trsvd's time over the time of its best own method.
     references : dict
-        Geometric mean of the ratios to Newton-Schulz, of cold and of warm oracles.
+        Geometric mean of the ratios to Newton-Schulz, for cold and for warm oracles.
     groups : tuple of Group
-        The cells by their matrices.
+        Groups of cells by their matrices.
     """
 
     threads: int
@@ -200,12 +200,12 @@ class Summary:
 
 
 def seconds_of(cell: dict[str, Any], name: str) -> float:
-    """Median seconds of a competitor in a cell."""
+    """Return the median seconds of a competitor in a cell."""
     return next(float(one["seconds"]) for one in cell["competitors"] if one["name"] == name)
 
 
 def summarize(cells: Iterable[dict[str, Any]]) -> list[Summary]:
-    """Summaries of results, one for each number of threads.
+    """Return summaries of results, one for each number of threads.
 
     Parameters
     ----------
@@ -279,7 +279,7 @@ def _unverified(cells: list[dict[str, Any]]) -> list[float]:
 
 
 def _is_lost(cell: dict[str, Any]) -> bool:
-    """Slower than the fastest peer beyond the interval, and by more than a short call may be."""
+    """True if trsvd is slower with an interval above 1, except by `_MORE` for short calls."""
     if cell["peer"]["low"] <= 1 or cell["peer"]["confidence"] < _SURE:
         return False
     ours, theirs = seconds_of(cell, "trsvd"), seconds_of(cell, cell["peer"]["name"])

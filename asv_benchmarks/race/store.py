@@ -1,4 +1,4 @@
-"""Results of the race in a file: written whole after each cell, so that a run can be resumed."""
+"""File of the results of the race, written after each cell so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _PACKAGES = (
 
 
 class Unwritable(Exception):
-    """A file that results cannot be kept in; the message says why."""
+    """Error for a file of results that cannot be written; the message gives the reason."""
 
 
 class Mismatch(Exception):
-    """A file was measured elsewhere, or with something else; the message says with what."""
+    """Error for results from another machine or other versions; the message lists them."""
 
 
 def header() -> dict[str, Any]:
-    """What times depend on: machine, versions, BLAS; threads are added as they are used."""
+    """Return the conditions of the times: machine, versions, BLAS. Threads are added later."""
     about = machine()
     config: Any = scipy.show_config(mode="dicts")
     blas = config.get("Build Dependencies", {}).get("blas", {})
@@ -67,7 +67,7 @@ def _version(package: str) -> str | None:
 
 
 def differences(here: Any, there: Any, name: str = "") -> list[str]:
-    """In words, what two headers disagree about; thread counts only where both have them."""
+    """Return the differences of two headers in words; threads only if both have them."""
     if not isinstance(here, dict) or not isinstance(there, dict):
         return [] if here == there else [f"{name}: {there} there, {here} here"]
     keys = here.keys() & there.keys() if name == "threads" else here.keys() | there.keys()
@@ -82,18 +82,18 @@ _NOT_RESULTS = (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, 
 
 
 def _parts(content: bytes) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Header and cells of a file."""
+    """Return the header and the cells of a file."""
     record = json.loads(content)
     head, cells = record["header"], record["cells"]
     if head["format"] != _FORMAT:
         raise ValueError(f"format: {head['format']} there, {_FORMAT} here")
     if not _are_cells(cells):
-        raise ValueError("its cells are none")
+        raise ValueError("its cells have another form")
     return head, cells
 
 
 def _are_cells(cells: Any) -> bool:
-    """Whether they are made like those that `Results.add` is given."""
+    """True if the cells have the form of those in `Results.add`."""
     kinds = {"name": str, "threads": int, "sources": str, "cell": dict, "competitors": list}
     return isinstance(cells, list) and all(
         isinstance(one, dict) and all(isinstance(one.get(key), kind) for key, kind in kinds.items())
@@ -106,7 +106,7 @@ def _is_compressed(path: Path) -> bool:
 
 
 def _in_six_digits(value: Any) -> Any:
-    """What was measured, as accurate as a clock: files stay small. Settings stay as they are."""
+    """Round measured numbers to six digits, so that files stay small; keep settings exact."""
     if isinstance(value, dict):
         return {key: one if key == "options" else _in_six_digits(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -116,16 +116,16 @@ def _in_six_digits(value: Any) -> Any:
 
 @dataclass
 class Results:
-    """Cells that were measured, and on what.
+    """Measured cells, and the conditions of the measurement.
 
     Parameters
     ----------
     path : Path or None
-        File to keep them in, compressed if its name ends in ``.gz``; None for none.
+        File of the results, compressed if its name ends in ``.gz``; None for no file.
     head : dict
         See `header`.
     cells : list of dict
-        One for each cell and number of threads.
+        One result for each cell and number of threads.
     """
 
     path: Path | None
@@ -134,21 +134,21 @@ class Results:
 
     @staticmethod
     def open(path: Path | None, head: dict[str, Any]) -> Results:
-        """Those of a file, if there is one; Mismatch if it was measured on something else."""
+        """Read an existing file or begin a new one; Mismatch if the conditions differ."""
         if path is None or not path.exists():
             return Results(path, head)
         results = Results.read(path)
         found = differences(head, results.head)
         if found:
             raise Mismatch(
-                f"{path} was measured on something else ({'; '.join(found)}); give another --json, "
-                "or --fresh to begin anew"
+                f"{path} was measured under other conditions ({'; '.join(found)}); pass another "
+                "--json, or --fresh to overwrite it"
             )
         return results
 
     @staticmethod
     def read(path: Path) -> Results:
-        """Those of a file, wherever they were measured."""
+        """Read the results of a file from any machine."""
         try:
             content = path.read_bytes()
             return Results(
@@ -160,7 +160,7 @@ class Results:
             ) from error
 
     def has(self, name: str, threads: int, sources: str | None = None) -> bool:
-        """Whether a cell is there; with a digest, whether of these sources of trsvd."""
+        """True if a cell has a result; with ``sources``, only from these sources of trsvd."""
         return any(
             cell["name"] == name
             and cell["threads"] == threads
@@ -169,9 +169,9 @@ class Results:
         )
 
     def peers_of(self, name: str, threads: int | None = None) -> dict[str, dict[str, Any]]:
-        """What became of the peers in a cell, without their times; {} where it was not run.
+        """Return the outcomes of the peers in a cell, without their times; {} if it was not run.
 
-        With a number of threads, or with any.
+        ``threads=None`` means any number of threads.
         """
         cells = [one for one in self.cells if one["name"] == name]
         cells = [one for one in cells if threads in (None, one["threads"])]
@@ -183,17 +183,17 @@ class Results:
         }
 
     def use_threads(self, threads: int, pools: list[str]) -> None:
-        """Note what the BLAS libraries say of themselves; Mismatch if that has changed."""
+        """Store the descriptions of the BLAS libraries; Mismatch if they have changed."""
         kept = self.head["threads"].get(str(threads))
         if kept is not None and kept != pools:
             raise Mismatch(
                 f"{self.path}: at {threads} threads it was measured with {', '.join(kept)}; here "
-                f"it is {', '.join(pools)}; give another --json, or --fresh to begin anew"
+                f"it is {', '.join(pools)}; pass another --json, or --fresh to overwrite it"
             )
         self.head["threads"][str(threads)] = pools
 
     def add(self, cell: dict[str, Any]) -> None:
-        """Put a cell in the place of an older one of that name, and write the file."""
+        """Add a cell, in place of an older result of it, and write the file."""
         key = cell["name"], cell["threads"]
         self.cells = [one for one in self.cells if (one["name"], one["threads"]) != key]
         self.cells.append(cell)
@@ -206,19 +206,19 @@ class Results:
         content = json.dumps(_in_six_digits(record), indent=1, allow_nan=False).encode() + b"\n"
         if _is_compressed(self.path):
             content = gzip.compress(content, mtime=0)
-        path = self.path.resolve()  # where a link leads to
+        path = self.path.resolve()  # target of a link
         temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
             temporary.write_bytes(content)
             if path.exists():
                 temporary.chmod(path.stat().st_mode & 0o777)
-            # Whoever reads the file sees all of it or what was there before.
+            # Atomic: readers see the whole new file or the old one.
             temporary.replace(path)
         except BaseException as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             if isinstance(error, OSError):
                 raise Unwritable(
-                    f"{self.path} cannot be written, and lacks the last cell: {error}"
+                    f"{self.path} cannot be written, so that it lacks the last cell: {error}"
                 ) from error
             raise

@@ -1,4 +1,4 @@
-"""The clock of the race: one call at a time, nothing else in between; and what a machine can do."""
+"""Timing of single calls in the race, and measured ceilings of the machine."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from race.matrices import Subject
 
 _SHORT = 0.02
-"""A call shorter than this is timed several at a time: together they take about so long."""
+"""Seconds; shorter calls are timed several at a time, together about this long."""
 
 _MOST = 500
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of one call, and what it returned."""
+    """Return the seconds of one call, and its result."""
     gc.disable()
     try:
         started = time.perf_counter()
@@ -29,22 +29,22 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def sample(call: Callable[[], Any], expected: float) -> tuple[float, Any]:
-    """Seconds of a call of which it is known about how long it takes.
+    """Return the seconds of a call with a known approximate duration.
 
     Parameters
     ----------
     call : callable
-        Without arguments.
+        Function without arguments.
     expected : float
-        Seconds.
+        Approximate duration in seconds.
 
     Returns
     -------
     float
-        Short calls: the mean of several in a row, after one that brings their code and data back
-        into the caches.
+        Seconds of the call. For short calls, the mean of several in a row, after one call that
+        fills the caches.
     object
-        What the last of them returned.
+        Result of the last call.
     """
     if expected >= _SHORT:
         return timed(call)
@@ -61,14 +61,14 @@ def sample(call: Callable[[], Any], expected: float) -> tuple[float, Any]:
 
 
 class Ceilings:
-    """How fast products can be on this machine: measured, and kept while a matrix lasts.
+    """Measured upper limits of the speed of products on this machine, kept for one matrix.
 
     Notes
     -----
-    A run of ``passes`` products with blocks, ``products`` in vectors, cannot be faster than the
-    larger of two times: that of reading A (one product with one vector) once for every two of its
-    passes, since ``A^H (A X)`` can be had in one reading; and that of its operations at the rate of
-    a large product of matrices (dense) or of a product with 64 columns (sparse).
+    A run makes ``passes`` products with blocks, ``products`` products in vectors. It cannot be
+    faster than the larger of two times. The first is that of reading A once for every two passes,
+    since ``A^H (A X)`` is possible in one reading. The second is that of its operations, at the
+    rate of a large matrix product (dense) or of a product with 64 columns (sparse).
     """
 
     def __init__(self) -> None:
@@ -76,13 +76,13 @@ class Ceilings:
         self._of_matrix: tuple[Subject, float, float] | None = None
 
     def gemm(self, dtype: str) -> float:
-        """Operations a second of a product of square matrices."""
+        """Return the operations per second of a product of square matrices."""
         if dtype not in self._rates:
             self._rates[dtype] = _rate_of_products(dtype)
         return self._rates[dtype]
 
     def reading(self, one: Subject) -> tuple[float, float]:
-        """Seconds of a product with one vector, and of one column of a product with many."""
+        """Return the seconds of a product with a vector, and per column of a product with many."""
         if self._of_matrix is None or self._of_matrix[0] is not one:
             self._of_matrix = (one, *self._measured(one))
         return self._of_matrix[1:]
@@ -100,10 +100,10 @@ class Ceilings:
         return single, column
 
     def share(self, one: Subject, products: int, passes: int, seconds: float) -> float:
-        """The part of the ceiling that a run of so many seconds reached.
+        """Return the fraction of the ceiling that a run reached.
 
-        Where it is clearly more than all, something else ran while the rates were measured: they
-        are measured again, and the better ones kept.
+        If it is clearly above 1, another program ran while the rates were measured. They are then
+        measured again, and the better ones are kept.
         """
         if self.least(one, products, passes) > 1.05 * seconds:
             dtype, before = str(one.A.dtype), self.reading(one)
@@ -113,12 +113,12 @@ class Ceilings:
         return self.least(one, products, passes) / seconds
 
     def least(self, one: Subject, products: int, passes: int) -> float:
-        """Seconds that a run cannot be faster than."""
+        """Return a lower bound of the seconds of a run."""
         single, column = self.reading(one)
         return max(passes / 2 * single, products * column)
 
     def of_full_svd(self, one: Subject) -> float:
-        """Seconds that ``4 m n min(m, n)`` operations take."""
+        """Return the seconds of ``4 m n min(m, n)`` operations."""
         m, n = one.size
         return 4 * m * n * one.rank / self.gemm(str(one.A.dtype))
 

@@ -1,4 +1,4 @@
-"""One cell of the race, in a process of its own: settings are found, then everybody takes turns."""
+"""One cell of the race, in a worker process: search for settings, then runs in turns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Announce = Callable[[str, float], None]
 
 @dataclass
 class _Try:
-    """A setting, its time, and what came out."""
+    """Setting, its time and its verdict."""
 
     options: Options
     seconds: float
@@ -40,23 +40,23 @@ def tune(
     announce: Announce,
     elsewhere: Outcome | None = None,
 ) -> Outcome:
-    """The fastest setting of a competitor that meets the accuracy, outside of the clock.
+    """Find the fastest setting of a competitor that reaches the accuracy.
 
     Parameters
     ----------
     peer : Peer
-        Who.
+        The competitor.
     task : Task
-        What.
+        The task.
     limit : float
-        Seconds above which it is out of the race: five times the fastest.
+        Seconds above which it is dropped: five times the fastest.
     effort : Effort
         Seeds and timeout.
     announce : callable
-        Called with the name and the seconds that a call may take, before each.
+        Function that is called before each call with the name and its limit in seconds.
     elsewhere : Outcome, optional
-        With another number of threads, which no accuracy depends on: what suffices there is not
-        looked for again.
+        Outcome with another number of threads. The accuracy does not depend on threads, so a
+        sufficient setting is not searched again.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def tune(
         closest = min(found, key=lambda one: one.verdict.error, default=None)
         if closest is None:
             return Outcome(peer.name, peer.role, "failed", note=search.failure)
-        # Whoever is too slow is so whatever a longer search would find.
+        # A competitor that is too slow stays so with a longer search.
         outcome = _outcome(peer, closest, "slow" if closest.seconds > limit else "missed")
         outcome.note = outcome.note or search.failure
         return outcome
@@ -97,7 +97,7 @@ def _outcome(peer: Peer, one: _Try, status: str) -> Outcome:
 
 
 _COLD = 1.0
-"""Seconds that a first call may take longer than the next."""
+"""Seconds by which a first call may be slower than the next."""
 
 
 class _Search:
@@ -114,7 +114,7 @@ class _Search:
         self.cold = True
 
     def attempt(self, options: Options, seed: int = 0) -> _Try | None:
-        """One run, judged; None if it raised."""
+        """Run a setting once and judge it; None if it raised an exception."""
         call_limit = max(10.0, 3 * self.limit) if math.isfinite(self.limit) else math.inf
         self.announce(self.peer.name, min(self.effort.timeout, call_limit))
 
@@ -124,13 +124,13 @@ class _Search:
         started = time.perf_counter()
         try:
             seconds, raw = timed(call) if self.cold else (0.0, None)
-            # What is made once (imports, compiled code, threads) is on nobody's clock.
+            # One-time costs (imports, compiled code, threads) are not timed.
             if not self.cold or (self.effort.for_time and seconds < min(20.0, self.limit + _COLD)):
                 seconds, raw = timed(call)
             if self.effort.for_time and seconds < 0.05:
                 seconds, raw = sample(call, seconds)
             self.cold = False
-        except Exception as error:  # a peer may raise anything where it does not converge
+        except Exception as error:  # a peer may raise any error if it does not converge
             self.failure = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
             return None
         finally:
@@ -139,9 +139,9 @@ class _Search:
         return _Try(options, seconds, judge(self.task, answer_of(raw)))
 
     def begun_with(self, elsewhere: Outcome) -> list[_Try]:
-        """The setting of another run of this cell, if the same comes of it; [] to look for one.
+        """Return the setting of another run of this cell, if its outcome is the same; else [].
 
-        Where settings buy no accuracy, all are as fast to try.
+        It is also [] if there is no option for the accuracy: all settings are then tried.
         """
         if not self.ladder.option or self.ladder.option not in elsewhere.options:
             return []
@@ -149,7 +149,7 @@ class _Search:
         return [one] if one is not None and one.verdict.reached == elsewhere.reached else []
 
     def all_variants(self) -> Iterator[_Try]:
-        """The best of each variant; but one where the first is far too slow, or time is up."""
+        """Yield the best setting of each variant; stop if it is far too slow or time is up."""
         for options in self.peer.variants(self.task.cell, self.task.one):
             one = self.best_of(options)
             if one is None:
@@ -163,7 +163,7 @@ class _Search:
         return self.attempt({**fixed, option: self.ladder.values[place]} if option else fixed)
 
     def best_of(self, fixed: Options) -> _Try | None:
-        """The cheapest sufficient value of the ladder; else the nearest to it that was tried."""
+        """Return the cheapest sufficient value of the ladder; else the most accurate one tried."""
         top, place = len(self.ladder.values) - 1, self.ladder.hint
         tried: dict[int, _Try | None] = {}
 
@@ -191,7 +191,7 @@ class _Search:
         place: int,
         top: int,
     ) -> tuple[int, int | None]:
-        """A value that does not suffice (-1 for below the cheapest) and one that does, or None."""
+        """Return an insufficient value (-1: below the cheapest) and a sufficient one, or None."""
         step = 1
         if good(place):
             high = place
@@ -213,11 +213,11 @@ class _Search:
         return low, None
 
     def _tired(self, one: _Try | None, patience: float = 1) -> bool:
-        """A search ends when it has taken many times what it could still save."""
+        """True if the search has taken many times as long as it could still save."""
         return self.spent > patience * max(4.0, 8 * (one.seconds if one else 0.0))
 
     def for_all_seeds(self, best: _Try) -> _Try:
-        """The same setting, or the next more accurate one, with which every seed succeeds."""
+        """Return this setting, or the next more accurate one, that succeeds with every seed."""
         option, values = self.ladder.option, self.ladder.values
         place = values.index(best.options[option]) if option else 0
         for _ in range(10):
@@ -254,29 +254,29 @@ def race_cell(
     announce: Announce = lambda name, limit: None,
     tuned: Callable[[Outcome], None] = lambda outcome: None,
 ) -> dict[str, Any]:
-    """Tune everybody, let them take turns, and compare.
+    """Tune all competitors, run them in turns, and compare.
 
     Parameters
     ----------
     task : Task
-        What is to be computed.
+        The task.
     default, others : Peer
-        trsvd, and everybody else.
+        trsvd, and all other competitors.
     ceilings : Ceilings
-        Of this machine.
+        Ceilings of this machine.
     effort : Effort
-        How long.
+        Limits of the measurements.
     known : dict, optional
-        Outcomes of a run of this cell that was cut short.
+        Outcomes of an interrupted run of this cell.
     elsewhere : dict, optional
         Outcomes of this cell with another number of threads.
     announce, tuned : callable
-        Told before each call, and after each search.
+        Functions that are called before each call, and after each search.
 
     Returns
     -------
     dict
-        For JSON.
+        Result of the cell, for JSON.
     """
     outcomes: dict[str, Outcome] = dict(known or {})
     peers = {peer.name: peer for peer in (default, *others)}
@@ -306,7 +306,7 @@ def race_cell(
 
 
 def _task_for(peer: Peer, task: Task) -> Task:
-    """What a competitor is judged by; for a reference the oracle that it is one of."""
+    """Return the task by which a competitor is judged; for a reference, its own oracle."""
     if peer.role != "reference":
         return task
     cell = replace(task.cell, k=task.one.rank, target=1.0)
@@ -314,7 +314,7 @@ def _task_for(peer: Peer, task: Task) -> Task:
 
 
 def _limit(peer: Peer, outcomes: Any) -> float:
-    """Seconds above which this competitor is out: five times the fastest of its kind."""
+    """Return the seconds above which a competitor is dropped: five times the fastest."""
     if peer.role not in {"peer", "own"}:
         return math.inf
     kinds = {"peer"} if peer.role == "peer" else {"own", "trsvd"}
@@ -323,7 +323,7 @@ def _limit(peer: Peer, outcomes: Any) -> float:
 
 
 def _drop(outcomes: dict[str, Outcome]) -> None:
-    """Leave out who turned out to be too slow, once all times are known."""
+    """Drop competitors that are too slow, once all times are known."""
     for kinds in ({"peer"}, {"own", "trsvd"}):
         times = {
             name: outcome.seconds
@@ -336,7 +336,7 @@ def _drop(outcomes: dict[str, Outcome]) -> None:
 
 
 def _readmit(outcomes: dict[str, Outcome]) -> None:
-    """Begin anew without those that missed: they may have thrown out who is right."""
+    """Restart without competitors that missed, since their times may have dropped others."""
     for outcome in outcomes.values():
         if outcome.status == "slow" and outcome.reached:
             outcome.status = "raced"
@@ -351,7 +351,7 @@ def _take_turns(
     effort: Effort,
     announce: Announce,
 ) -> int:
-    """A B C, C B A, ...: what else the machine does hits all of them alike."""
+    """Run competitors in the order A B C, C B A, ..., so that other load affects all alike."""
     runs = {name: peers[name].runner(_task_for(peers[name], task)) for name in in_play}
     started, rounds = time.perf_counter(), 0
     while in_play and not effort.enough(rounds, time.perf_counter() - started):
@@ -381,7 +381,7 @@ def _take_turns(
 
 
 def _check(outcome: Outcome, verdict: Verdict) -> None:
-    """Every answer counts: one that misses is a miss."""
+    """Mark a competitor as missed if any of its results misses the accuracy."""
     outcome.error = max(outcome.error or 0.0, verdict.error)
     if not verdict.reached and outcome.role != "reference":
         outcome.status, outcome.reached = "missed", False
@@ -427,23 +427,23 @@ def _seconds(outcome: Outcome) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How long to measure.
+    """Limits of the measurements.
 
     Parameters
     ----------
     repeats : int, default 7
-        Rounds, at least.
+        Minimum number of rounds.
     seconds : float, default 5
-        More rounds follow, up to five times ``repeats``, until a cell has taken so long. One that
+        Rounds continue, up to five times ``repeats``, until a cell has taken this long. A cell that
         takes six times as long ends after three rounds.
     timeout : float, default 300
-        Seconds for one call.
+        Limit of one call in seconds.
     seeds : int, default 3
-        Random starts that take turns; all of them must come out accurate.
+        Number of random starts, used in turn; all results must be accurate.
     pause : float, default 0
-        Seconds of rest before each sample: threads of the one before wait actively for a while.
+        Seconds to wait before each sample, since threads of the previous one busy-wait for a while.
     for_time : bool, default True
-        Whether times matter. If not, the first accurate setting is good enough.
+        True: search for the fastest setting. False: use the first accurate setting.
     """
 
     repeats: int = 7
@@ -454,7 +454,7 @@ class Effort:
     for_time: bool = True
 
     def enough(self, rounds: int, spent: float) -> bool:
-        """Whether no further round is needed."""
+        """True if no further round is needed."""
         if rounds >= self.repeats:
             return spent >= self.seconds or rounds >= 5 * self.repeats
         return rounds >= 3 and spent >= 6 * self.seconds
@@ -462,10 +462,10 @@ class Effort:
 
 @dataclass
 class Outcome:
-    """What became of a competitor in a cell.
+    """Outcome of a competitor in a cell.
 
-    ``status``: ``"raced"``; ``"slow"``, dropped after one run; ``"missed"``, the accuracy;
-    ``"failed"``, with an exception; ``"timed out"``; ``"crashed"``.
+    The status is one of ``"raced"``, ``"slow"`` (dropped after one run), ``"missed"`` (the
+    accuracy), ``"failed"`` (with an exception), ``"timed out"`` and ``"crashed"``.
     """
 
     name: str
@@ -480,6 +480,6 @@ class Outcome:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, which has no infinity."""
+        """Return the outcome as a dict for JSON, without infinity."""
         known = self.error is not None and math.isfinite(self.error)
         return {**self.__dict__, "error": self.error if known else None}

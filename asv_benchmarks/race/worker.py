@@ -1,7 +1,7 @@
-"""The process that races: cells come in, events go out, one JSON object a line.
+"""Worker process of the race: it reads cells and writes events, one JSON object on a line.
 
-It is started once a number of threads, with the variables of the BLAS libraries set, by
-`race.run`; a call that never returns, or a peer that ends the process, costs one cell's run.
+`race.run` starts one process for each number of threads, with the variables of the BLAS libraries.
+If a call hangs or ends the process, only the run of one cell is lost.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Emit = Callable[..., None]
 
 _OTHERS = (*OWN, *PEERS, *REFERENCES)
 ROLES = {peer.name: peer.role for peer in (DEFAULT, *_OTHERS)}
-"""What each competitor is, by its name."""
+"""Role of each competitor, by its name."""
 
 
 def sources() -> str:
-    """A digest of trsvd's modules: what was measured."""
+    """Return a digest of trsvd's modules, which identifies the measured version."""
     folder, digest = Path(trsvd.__file__).parent, hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.read_bytes())
@@ -48,8 +48,8 @@ def sources() -> str:
 
 
 def main() -> None:
-    """Run the job that is on standard input."""
-    # What a peer prints must not come between the events.
+    """Run the job from standard input."""
+    # Output of a peer must not appear between the events.
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def _pools() -> list[str]:
-    """What the BLAS libraries in this process say of themselves; [] where nothing can ask them."""
+    """Return descriptions of the BLAS libraries here; [] if threadpoolctl is not installed."""
     modules = ["numpy", "scipy.linalg"] + [peer.module for peer in PEERS if peer.installed()]
     for module in dict.fromkeys(modules):
         with contextlib.suppress(ImportError):
@@ -94,11 +94,11 @@ class _Runner:
     last: tuple[tuple[str, str], Subject] | None = None
 
     def run(self, cell: Cell, known: dict[str, Any], elsewhere: dict[str, Any]) -> None:
-        """One cell; one that cannot be had is passed over with its reason."""
+        """Run one cell; skip it with a reason if its matrix is not available."""
         self.emit("cell", name=cell.name)
         try:
             task = self.task(cell)
-        except Exception as error:  # no matrix is worth the cells of the others
+        except Exception as error:  # the other cells still run
             why = (
                 str(error) if isinstance(error, Unavailable) else f"{type(error).__name__}: {error}"
             )
@@ -125,7 +125,7 @@ class _Runner:
         self.emit("result", name=cell.name, record={**about, **record})
 
     def task(self, cell: Cell) -> Task:
-        """The matrix of a cell, and what is known of it."""
+        """Return the task of a cell: its matrix, exact triplets and start."""
         if cell.batch:
             return Task(cell, many_subjects(cell.matrix, cell.dtype, cell.batch))
         key = cell.matrix, cell.dtype

@@ -1,4 +1,4 @@
-"""``python -m reliability``: the hard cases, before trsvd and its peers."""
+"""``python -m reliability``: run trsvd and its peers on the hard cases."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from reliability.judge import Outcome
 from trsvd.cli.arguments import UsageError, check_directory, exit_code, seed
 
 _ABOUT = """\
-Put hard cases (multiple values, rank below k, breakdowns, extreme scales, starts that lead astray,
-matrices that peers were reported to fail on) before trsvd's methods and oracles, and before every
-installed peer. Each answer is compared with the truth in double precision: it is right, or it says
-that it is not, or it is silently wrong. Exit code 1 if an answer of trsvd is silently wrong.
+Run trsvd's methods and oracles, and every installed peer, on hard cases: multiple values, rank
+below k, breakdowns, extreme scales, misleading starts, and matrices on which peers were reported to
+fail. Each result is compared with the exact one in double precision. It is right, or it reports
+that it is not, or it is silently wrong. Exit code 1 if a result of trsvd is silently wrong.
 """
 
 _END = """\
@@ -47,36 +47,42 @@ def _parser() -> argparse.ArgumentParser:
         "--cases",
         nargs="+",
         metavar="PATTERN",
-        help="cases by name: a part of it, or with * and ? all of it (default: all)",
+        help="names of cases: a part of the name, or a pattern with * and ? (default: all)",
     )
     parser.add_argument(
         "--who", nargs="+", metavar="PATTERN", help="methods, oracles and peers (default: all)"
     )
-    parser.add_argument("--list", action="store_true", help="list cases and contestants, and end")
+    parser.add_argument("--list", action="store_true", help="list cases and contestants, and exit")
     parser.add_argument(
-        "--seed", type=seed, default=0, metavar="SEED", help="of all random numbers (default: 0)"
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="SEED",
+        help="seed of all random numbers (default: 0)",
     )
     parser.add_argument(
-        "--reasons", action="store_true", help="show every answer that is not right, and why"
+        "--reasons",
+        action="store_true",
+        help="show every result that is not right, with the reason",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every answer as JSON")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every result as JSON")
     parser.add_argument(
         "--markdown",
         type=Path,
         metavar="FILE.md",
-        help="put the tables into a file, between its marks",
+        help="write the tables into a file, between its marks",
     )
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Run the cases that are asked for, and show what came."""
+    """Run the selected cases, and show the results."""
     known = [one.name for one in contestants()]
     names = reliability.chosen(arguments.who, known)
     cases = reliability.chosen(arguments.cases, list(CASES))
     if not names or not cases:
         given = f"--cases {' '.join(arguments.cases or [])}" if names else "--who"
-        raise UsageError(f"{given}: nothing is called so; --list shows the names")
+        raise UsageError(f"{given}: no such name; --list shows the names")
     if arguments.list:
         print("\n".join([*cases, "", *names]))
         return 0

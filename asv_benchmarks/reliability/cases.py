@@ -1,6 +1,7 @@
-"""The hard cases: matrices on which truncated SVDs return what is wrong without saying so.
+"""Hard cases: matrices on which truncated SVDs return wrong results without a warning.
 
-Each is made when it is asked for, in the dtypes that can hold it, with its exact singular values.
+Each matrix is built on first use, in the dtypes that can represent it, with its exact singular
+values.
 """
 
 from __future__ import annotations
@@ -45,17 +46,17 @@ COMPLEX = ("complex128", "complex64")
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """A matrix in double precision and its singular values, both scaled near 1.
+    """Matrix in double precision and its singular values, both scaled near 1.
 
     Attributes
     ----------
     B : numpy.ndarray of shape (m, n)
-        ``2**-exponent * A``.
+        The matrix ``2**-exponent * A``.
     s : numpy.ndarray of shape (min(m, n),)
         Its singular values, descending, by LAPACK's QR iteration: accurate to a few
         ``max(m, n) eps s_1`` of double precision.
     exponent : int
-        Of the scale.
+        Exponent of the scale.
     """
 
     B: HostArray
@@ -64,40 +65,40 @@ class Truth:
 
     @classmethod
     def of(cls, A: Any) -> Truth:
-        """The truth about a matrix of any dtype and scale."""
+        """Compute the truth about a matrix of any dtype and scale."""
         dense = np.asarray(A.toarray() if is_sparse(A) else A)
         wide = dense.astype(np.promote_types(dense.dtype, np.float64))
         size = float(np.abs(wide).max(initial=0.0))
         exponent = math.frexp(size)[1] if size else 0
-        # In two steps: 2**1080 is no float.
+        # In two steps, since 2**1080 overflows.
         B = wide * 2.0 ** -(exponent // 2) * 2.0 ** -(exponent - exponent // 2)
         s = scipy.linalg.svd(B, compute_uv=False, lapack_driver="gesvd")
         return cls(B, s, exponent)
 
     @property
     def values(self) -> HostArray:
-        """The singular values of A itself."""
+        """Singular values of A itself."""
         return np.ldexp(self.s, self.exponent)
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A matrix, how many triplets of it are wanted, and perhaps a start that leads astray.
+    """Hard case: a matrix, the number of triplets, and possibly a misleading start.
 
     Parameters
     ----------
     family : str
-        What kind of trouble it is.
+        Kind of difficulty.
     make : callable
-        Makes the matrix, dense or sparse, in double precision.
+        Function that builds the matrix, dense or sparse, in double precision.
     k : int, default 5
         Number of triplets.
     dtypes : tuple of str
-        In which it can be held.
+        Dtypes that can represent the matrix.
     start : numpy.ndarray of shape (n, p), optional
-        Right vectors to start from.
+        Right starting vectors.
     report : str, default ""
-        Who was reported to fail on such a matrix, and where.
+        Library that was reported to fail on such a matrix, and the issue.
     """
 
     family: str
@@ -109,7 +110,7 @@ class Case:
 
     @cached_property
     def A(self) -> Any:
-        """The matrix in double precision, read-only."""
+        """Matrix in double precision, read-only."""
         A = self.make()
         (A.data if is_sparse(A) else A).flags.writeable = False
         return A
@@ -119,7 +120,7 @@ class Case:
         return {}
 
     def of(self, dtype: str) -> tuple[Any, Truth]:
-        """The matrix in a dtype, and the truth about what that holds."""
+        """Return the matrix in a dtype, and the truth about the rounded matrix."""
         if dtype not in self._held:
             A = self.A.astype(dtype)
             (A.data if is_sparse(A) else A).flags.writeable = False
@@ -226,7 +227,7 @@ def _scales() -> Iterator[tuple[str, Case]]:
         make = _times(A, 10.0**power)
         yield f"scale 1e{power}", Case(family, make, dtypes=double)
     for scale in (1e-44, 1e-38, 1e-30, 1e-20, 1e20, 1e30, 2e37):
-        # In float32 the squares of these leave the range; 1e-44 is denormal.
+        # The squares of these leave the range of float32; 1e-44 is denormal.
         yield f"float32 near {scale:g}", Case(family, _times(A, scale), dtypes=("float32",))
     yield "denormal", Case(family, _times(A, 1e-311), dtypes=double)
     yield "smallest number", Case(family, lambda: np.eye(60) * 5e-324, dtypes=double)
@@ -282,7 +283,7 @@ def _structure() -> Iterator[tuple[str, Case]]:
 
 
 def _starts() -> Iterator[tuple[str, Case]]:
-    """Starts in coordinates of a diagonal matrix: rounding does not mix what they lack."""
+    """Yield starts in coordinates of a diagonal matrix; rounding does not add missing ones."""
     family = "starts that lead astray"
     s = np.asarray(geometric(1, 0.8, 50))
 
@@ -302,13 +303,13 @@ def _starts() -> Iterator[tuple[str, Case]]:
     for name, start in starts.items():
         yield f"start: {name}", Case(family, make, 4, start=start)
     for step in range(1, 9):
-        # The Krylov space of this vector is invariant after exactly so many steps.
+        # The Krylov space of this vector is invariant after exactly ``step`` steps.
         inside = I[:, 10 : 10 + step].sum(axis=1, keepdims=True)
         yield f"breakdown at step {step}", Case(family, make, start=inside)
 
 
 def _reports() -> Iterator[tuple[str, Case]]:
-    """What users reported of peers, in matrices of our own."""
+    """Yield failures of peers that users reported, with matrices of our own."""
     family, both = "reported of peers", REAL
     yield (
         "0 and 1, k = 40",
@@ -375,10 +376,10 @@ def _all() -> dict[str, Case]:
     ):
         for name, case in group():
             if name in cases:
-                raise ValueError(f"two cases are called {name!r}")
+                raise ValueError(f"two cases have the name {name!r}; rename one")
             cases[name] = case
     return cases
 
 
 CASES: Mapping[str, Case] = MappingProxyType(_all())
-"""The hard cases by name."""
+"""Hard cases by name."""

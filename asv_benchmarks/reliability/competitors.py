@@ -1,4 +1,4 @@
-"""Who is put before the hard cases: trsvd's methods and oracles, and the installed peers."""
+"""Contestants of the hard cases: trsvd's methods and oracles, and the installed peers."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ METHODS: dict[str, Any] = {
     "direct-svd": trsvd.Direct(route="svd"),
     "direct-gram": trsvd.Direct(route="gram"),
 }
-"""trsvd's methods and their variants by name; None leaves the choice to trsvd."""
+"""Methods of trsvd and their variants by name; None leaves the choice to trsvd."""
 
-# What iterates without a Krylov space needs thousands of products where values hardly decay.
+# These methods need thousands of products if the values hardly decay.
 CAPS = {"rsvd": 3000, "power": 3000, "krylov": 3000}
 
 Solve = Callable[[Case, Any, Truth, str, int], Finding]
@@ -50,18 +50,18 @@ Solve = Callable[[Case, Any, Truth, str, int], Finding]
 
 @dataclass(frozen=True, eq=False)
 class Contestant:
-    """Somebody who answers a hard case.
+    """Method, oracle or peer that runs on the hard cases.
 
     Parameters
     ----------
     name : str
-        What it is called.
+        Name of the contestant.
     kind : {"method", "oracle", "peer"}
-        Whose it is.
+        A method or an oracle of trsvd, or a peer.
     solve : callable
-        ``solve(case, A, truth, dtype, seed)``: what its answer is.
+        Function ``solve(case, A, truth, dtype, seed)`` that returns the finding.
     takes_sparse, takes_start : bool
-        Whether it can be asked where the matrix is sparse, or the case has a start.
+        True if it accepts sparse matrices, and cases with a start.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Contestant:
     takes_start: bool = True
 
     def answer(self, case: Case, dtype: str, seed: int = 0) -> Finding | None:
-        """What its answer to a case is; None where it cannot be asked.
+        """Return the finding on its result for a case; None if it cannot run the case.
 
         Parameters
         ----------
@@ -80,7 +80,7 @@ class Contestant:
         dtype : str
             One of the case's dtypes.
         seed : int, default 0
-            Of its random numbers.
+            Seed of its random numbers.
         """
         A, truth = case.of(dtype)
         if case.start is not None and not self.takes_start:
@@ -92,7 +92,7 @@ class Contestant:
             try:
                 finding = self.solve(case, A, truth, dtype, seed)
             except Exception as error:
-                # Whatever a peer raises, it says that it failed; trsvd refuses what it must.
+                # Any exception of a peer reports a failure; trsvd may raise only these two types.
                 if self.kind != "peer" and not isinstance(error, (ValueError, RuntimeError)):
                     raise
                 line = " ".join(str(error).split())
@@ -112,7 +112,7 @@ def _identity(A: Any) -> Any:
 
 @dataclass(frozen=True)
 class Backend:
-    """An array library: how a host array gets there and back."""
+    """Array library, with the transfer of host arrays to it and back."""
 
     name: str = "numpy"
     put: Callable[[Any], Any] = _identity
@@ -120,7 +120,7 @@ class Backend:
 
 
 def backends() -> dict[str, Backend]:
-    """NumPy, and of the other libraries those that are installed."""
+    """Return NumPy and the installed ones of the other libraries."""
     found = {"numpy": Backend()}
     for name in ("torch", "array_api_strict"):
         if importlib.util.find_spec(name) is None:
@@ -138,7 +138,7 @@ def backends() -> dict[str, Backend]:
 
 
 def _method(name: str, backend: Backend) -> Contestant:
-    """A method of trsvd on an array library."""
+    """Return a method of trsvd on an array library, as a contestant."""
 
     def solve(case: Case, A: Any, truth: Truth, dtype: str, seed: int) -> Finding:
         start = None if case.start is None else backend.put(case.start.astype(dtype))
@@ -157,7 +157,7 @@ def _method(name: str, backend: Backend) -> Contestant:
 
 
 def _oracle(title: str, spectral: bool = False, **options: Any) -> Contestant:
-    """An oracle, cold; or warm from the subspace of a matrix nearby."""
+    """Return an oracle, cold, or warm from the subspace of a nearby matrix."""
     warm = options.pop("warm", False)
     asked = options.get("gap")
 
@@ -174,7 +174,7 @@ def _oracle(title: str, spectral: bool = False, **options: Any) -> Contestant:
 
 
 def _moved(A: HostArray, truth: Truth, seed: int) -> HostArray:
-    """A matrix near A: with a hundredth of its largest singular value in noise."""
+    """Return a matrix near A, with noise of about 1 % of its largest singular value."""
     rng = np.random.default_rng([seed, 2])
     noise = rng.standard_normal(A.shape) / sum(A.shape) ** 0.5
     size = 0.01 * float(truth.s[0])
@@ -183,7 +183,7 @@ def _moved(A: HostArray, truth: Truth, seed: int) -> HostArray:
 
 
 def own(methods: list[str] | None = None) -> list[Contestant]:
-    """trsvd: every method on NumPy, three on the other libraries, and the oracles."""
+    """Return all methods of trsvd on NumPy, and three of them on the other libraries."""
     names = list(METHODS) if methods is None else methods
     numpy, *others = backends().values()
     found = [_method(name, numpy) for name in names]
@@ -197,7 +197,7 @@ def own(methods: list[str] | None = None) -> list[Contestant]:
 
 
 def oracles() -> list[Contestant]:
-    """The oracles of the dual Ky Fan k-norm and of the spectral ball."""
+    """Return the oracles of the dual Ky Fan k-norm and of the spectral ball."""
     return [
         _oracle("kyfan_dual"),
         _oracle("kyfan_dual, gap", gap=1e-3),
@@ -220,7 +220,10 @@ def _peer(
     promised: float = 0.0,
     **traits: bool,
 ) -> Contestant | None:
-    """A peer with its defaults, where it is installed; what it promises is in rounding units."""
+    """Return a peer with its defaults; None if it is not installed.
+
+    ``promised`` is its tolerance in units of rounding.
+    """
     if importlib.util.find_spec(module) is None:
         return None
     backend = backends()["torch"] if tensors else Backend()
@@ -236,25 +239,25 @@ def _peer(
 
 
 def _scipy(A: Any, k: int, seed: int, start: Any, *, solver: str) -> Any:
-    """`scipy.sparse.linalg.svds` as it comes."""
+    """Call `scipy.sparse.linalg.svds` with its defaults."""
     options: dict[str, Any] = {}
     if start is not None:
         v = start.sum(axis=1)
-        # ARPACK starts on the smaller side, PROPACK on the left one.
+        # ARPACK starts on the shorter side, PROPACK on the left side.
         left = solver == "propack" or A.shape[0] < A.shape[1]
         options["v0"] = A @ v if left else v
     return scipy.sparse.linalg.svds(A, k, solver=solver, rng=seed, **options)
 
 
 def peers() -> list[Contestant]:
-    """The peers that are installed, each as it comes."""
+    """Return the installed peers, each with its defaults."""
     dense = {"takes_sparse": False, "takes_start": False}
     lowrank = partial(solvers.torch_lowrank, more=0, niter=2)
     found = [
         _peer("scipy arpack", "scipy", partial(_scipy, solver="arpack")),
         _peer("scipy propack", "scipy", partial(_scipy, solver="propack")),
         _peer("scipy lobpcg", "scipy", partial(_scipy, solver="lobpcg"), takes_start=False),
-        # (Without a limit it does not come back from some of the cases.)
+        # Without a limit it does not return in some of the cases.
         _peer("primme", "primme", partial(solvers.primme, maxiter=1000), promised=1e4),
         _peer("sklearn randomized", "sklearn", solvers.sklearn_randomized, takes_start=False),
         _peer("torch.svd_lowrank", "torch", lowrank, tensors=True, **dense),
@@ -265,5 +268,5 @@ def peers() -> list[Contestant]:
 
 
 def contestants() -> list[Contestant]:
-    """Everybody."""
+    """Return all contestants."""
     return [*own(), *oracles(), *peers()]

@@ -1,8 +1,8 @@
-"""What an answer is: right, or it says that it is not, or silently wrong.
+"""Judgement of results: right, reported as not right, or silently wrong.
 
-The judgement knows the truth; of the answer it takes what a caller would: the arrays, and what the
-solver said of them. Everything is compared after one scaling by a power of two, in double
-precision.
+The judgement compares with the exact result. It uses the arrays that a caller gets, and the
+reports of the solver on them. All comparisons are in double precision, after one scaling by a power
+of two.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trsvd._solve.result import Completeness, SVDResult
 
 
 class Outcome(enum.Enum):
-    """What became of a case."""
+    """Outcome of a case."""
 
     RIGHT = "right"
     SAYS = "says that it is not"
@@ -32,7 +32,7 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """An outcome, and why."""
+    """Outcome and its reason."""
 
     outcome: Outcome
     reason: str = ""
@@ -40,16 +40,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Standard:
-    """What triplets that claim to be right are held to.
+    """Requirements on triplets that are reported as right.
 
     Parameters
     ----------
     tol : float
-        Relative residual.
+        Largest relative residual.
     eps : float
-        Rounding unit of the dtype that they were computed in.
+        Unit roundoff of the dtype of the computation.
     orthonormality : float
-        Largest entry allowed in ``Q^H Q - I``.
+        Largest allowed entry of ``Q^H Q - I``.
     least : float
         Smallest positive number of the dtype.
     """
@@ -61,9 +61,10 @@ class Standard:
 
     @classmethod
     def promised(cls, dtype: Any, shape: tuple[int, int], tol: float | None = None) -> Standard:
-        """What trsvd promises: its tolerance, and vectors orthonormal to rounding.
+        """Return trsvd's guarantee: its tolerance, and vectors orthonormal to rounding.
 
-        Inner products of length max(m, n) round at max(m, n) eps; vectors pass two such sums.
+        The rounding error of an inner product of length max(m, n) is max(m, n) eps; computing the
+        vectors takes two such sums.
         """
         info = np.finfo(dtype)
         eps = float(info.eps)
@@ -72,9 +73,9 @@ class Standard:
 
     @classmethod
     def half_of_the_digits(cls, dtype: Any, promised: float = 0.0) -> Standard:
-        """What nobody would call rounding any more: half of the digits wrong.
+        """Return a loose standard, far above rounding errors: half of the digits.
 
-        Or twice the tolerance that somebody promises, in rounding units, where that is more.
+        If a peer promises a tolerance, in rounding units, and twice this is larger, that is used.
         """
         info = np.finfo(dtype)
         eps = float(info.eps)
@@ -83,10 +84,10 @@ class Standard:
 
 
 def value_bound(k: int, tol: float, shape: tuple[int, int], eps: float) -> float:
-    """How far k values with residuals of ``tol`` may be from k exact ones, relative to s_1.
+    """Return the largest error of k values with residuals of ``tol``, relative to s_1.
 
-    Kahan: k values agree with k exact ones to the norm of the residual blocks, at most
-    ``sqrt(2 k) tol``; the rounding of LAPACK's values and of the products adds ``max(m, n) eps``.
+    By Kahan's theorem, k values agree with k exact ones to the norm of the residual blocks, which
+    is at most ``sqrt(2 k) tol``. Rounding in LAPACK and in the products adds ``max(m, n) eps``.
     """
     return float((2 * k) ** 0.5 * tol + max(*shape, 16) * eps)
 
@@ -95,23 +96,23 @@ def value_bound(k: int, tol: float, shape: tuple[int, int], eps: float) -> float
 
 
 def judge_result(truth: Truth, result: SVDResult, host: Any, k: int, tol: float | None) -> Finding:
-    """What a result of trsvd is.
+    """Judge a result of trsvd.
 
-    Not converged, it must still be what it says: orthonormal vectors, true residuals, values that
-    exceed the exact ones by no more than those allow.
+    A result that has not converged must still be consistent: orthonormal vectors, true residuals,
+    and values that exceed the exact ones by no more than the residuals allow.
 
     Parameters
     ----------
     truth : Truth
-        About the matrix.
+        Truth about the matrix.
     result : SVDResult
-        The answer.
+        The result.
     host : callable
-        Brings an array of its library to the host.
+        Function that copies an array to the host.
     k : int
-        Number of triplets that were asked for.
+        Requested number of triplets.
     tol : float or None
-        The tolerance that was asked for.
+        Requested tolerance.
     """
     U, S, Vh = (host(part) for part in result)
     standard = Standard.promised(U.dtype, truth.B.shape, tol)
@@ -138,18 +139,18 @@ def judge_result(truth: Truth, result: SVDResult, host: Any, k: int, tol: float 
 def judge_triplets(
     truth: Truth, U: HostArray, S: HostArray, Vh: HostArray, k: int, standard: Standard
 ) -> Finding:
-    """What triplets are that came without a warning; in any order.
+    """Judge triplets, in any order, that were returned without a warning.
 
     Parameters
     ----------
     truth : Truth
-        About the matrix.
+        Truth about the matrix.
     U, S, Vh : numpy.ndarray
-        The answer.
+        The triplets.
     k : int
-        Number of triplets that were asked for.
+        Requested number of triplets.
     standard : Standard
-        What they are held to.
+        Requirements on the triplets.
     """
     if not (np.isfinite(U).all() and np.isfinite(S).all() and np.isfinite(Vh).all()):
         return Finding(Outcome.NAN)
@@ -168,7 +169,7 @@ def judge_triplets(
 
 @dataclass(frozen=True)
 class _Triplets:
-    """Triplets in double precision, scaled as the truth is."""
+    """Triplets in double precision, with the scale of the truth."""
 
     truth: Truth
     U: HostArray
@@ -191,19 +192,19 @@ class _Triplets:
 
     @property
     def unit(self) -> float:
-        """What errors are relative to."""
+        """Unit of relative errors: s_1, or 1 for a zero matrix."""
         return float(self.truth.s[0]) or 1.0
 
     @property
     def rounding(self) -> float:
-        """Of products in the dtype, and of values that it has to hold."""
+        """Relative rounding error of products in the dtype, and of values stored in it."""
         m, n = self.truth.B.shape
         least = math.ldexp(self.standard.least, -self.truth.exponent)
         return float(2 * max(m + n, 32) * self.standard.eps + least * max(m, n) ** 0.5 / self.unit)
 
     @property
     def bound(self) -> float:
-        """Of the values' errors, relative."""
+        """Bound of the relative errors of the values."""
         least = math.ldexp(self.standard.least, -self.truth.exponent) / self.unit
         return (
             value_bound(len(self.S), self.standard.tol, self.truth.B.shape, self.standard.eps)
@@ -221,7 +222,7 @@ class _Triplets:
         shapes = (self.U.shape, self.S.shape, self.V.shape)
         if shapes != ((m, k), (k,), (n, k)):
             return f"U, S, V of shapes {shapes} for k = {k}"
-        level = self.standard.tol * self.unit  # (peers give -0.0 and the like)
+        level = self.standard.tol * self.unit  # peers return values such as -0.0
         descending = np.all(self.S[:-1] >= self.S[1:]) and np.all(-level <= self.S)
         return "" if descending else "values not descending, or negative"
 
@@ -238,8 +239,8 @@ class _Triplets:
         return "" if good else f"a residual of {worst:.1e} s_1"
 
     def dishonest(self, claimed: HostArray) -> str:
-        """Whether the residuals that a result reports are not those that it has."""
-        # Reported ones are relative to the largest value found, which may be below s_1.
+        """Return a fault if the reported residuals differ from the true ones, else ""."""
+        # Reported residuals are relative to the largest value found, which may be below s_1.
         largest = float(self.S[0]) if len(self.S) and self.S[0] > 0 else self.unit
         truly = self.residuals * self.unit / largest
         error = float(np.abs(truly - claimed).max(initial=0.0))
@@ -247,7 +248,7 @@ class _Triplets:
         return "" if error <= allowed else f"reported residuals are off by {error:.1e}"
 
     def above_the_truth(self) -> str:
-        """Whether a value exceeds the exact one by more than the residuals allow (Kahan)."""
+        """Return a fault if a value exceeds the exact one by more than residuals allow (Kahan)."""
         k, shape = len(self.S), self.truth.B.shape
         worst = float(self.residuals.max(initial=0.0))
         excess = float((self.S - self.truth.s[:k]).max(initial=0.0)) / self.unit
@@ -255,10 +256,11 @@ class _Triplets:
         return "" if good else f"a value exceeds the exact one by {excess:.1e} s_1"
 
     def not_the_top(self) -> str:
-        """Whether these are not the k largest: by the values, and by what they leave of A.
+        """Return a fault if these are not the k largest, by the values and by the remainder of A.
 
-        Eckart and Young: nothing of rank k leaves less than s_{k+1} in the spectral norm. With
-        residuals of tol it leaves that to ``(1 + 2 sqrt(2)) sqrt(2 k) tol``, to first order.
+        By the Eckart-Young theorem, the remainder after rank k has at least norm s_{k+1}. With
+        residuals of tol, the norm exceeds it by at most ``(1 + 2 sqrt(2)) sqrt(2 k) tol``, to first
+        order.
         """
         k, s = len(self.S), self.truth.s
         error = float(np.abs(self.S - s[:k]).max(initial=0.0)) / self.unit
@@ -272,7 +274,7 @@ class _Triplets:
         return ""
 
     def is_covered(self, completeness: Completeness) -> bool:
-        """Whether all that is missing is at most what the certificate leaves open."""
+        """True if the missed values are within the bound of the certificate."""
         if completeness.kind != "probable":
             return False
         k, s = len(self.S), self.truth.s
@@ -288,23 +290,23 @@ class _Triplets:
 def judge_update(
     truth: Truth, result: LMOResult, D: HostArray, k: int, asked: float | None
 ) -> Finding:
-    """What an update of the oracle of the dual Ky Fan k-norm ball is.
+    """Judge an update of the oracle of the dual Ky Fan k-norm ball.
 
-    It must lie in the ball, and fall short of the support function by no more than the gap that is
-    reported, or that was asked for where that is more.
+    It must lie in the ball. Its gap to the support function must be at most the reported gap, or
+    the requested gap if that is larger.
 
     Parameters
     ----------
     truth : Truth
-        About G.
+        Truth about G.
     result : LMOResult
-        The answer.
+        The result.
     D : numpy.ndarray of shape (m, n)
         Its update, on the host.
     k : int
-        Of the norm; min(m, n) for the spectral ball.
+        Parameter k of the norm; min(m, n) for the spectral ball.
     asked : float or None
-        The gap asked for.
+        Requested gap.
     """
     if not np.isfinite(D).all():
         return Finding(Outcome.NAN)
@@ -322,7 +324,7 @@ def judge_update(
     said = max(result.gap, asked or 0.0)
     if gap > said + rounding:
         reason = f"a gap of {gap:.1e}, and {said:.1e} ({result.gap_kind}) is what it says"
-        # (An estimate that is not met is no proof of anything, but it was given as a gap.)
+        # An estimate is not a guarantee, but it was reported as the gap.
         if result.status.converged:
             return Finding(Outcome.WRONG, reason)
         return Finding(Outcome.SAYS, f"{result.status.name}: {reason}")

@@ -1,4 +1,4 @@
-"""The hard cases, put before trsvd and every installed peer; what comes of it, as a table.
+"""Run of trsvd and every installed peer on the hard cases, with tables of the results.
 
 >>> from reliability.run import run
 >>> records = list(run(patterns=["rank 3*"], names=["auto", "kyfan_dual"]))
@@ -25,22 +25,22 @@ __all__ = ["Record", "chosen", "markdown", "run", "summary", "to_dicts"]
 
 @dataclass(frozen=True)
 class Record:
-    """What one contestant made of one case in one dtype.
+    """Result of one contestant for one case in one dtype.
 
     Attributes
     ----------
     case, family, report : str
-        The case, what kind of trouble it is, and who was reported to fail on such a matrix.
+        The case, its kind of difficulty, and the library that was reported to fail on it.
     k : int
         Number of triplets.
     dtype : str
-        Of the matrix.
+        Dtype of the matrix.
     who, kind : str
         The contestant: a ``"method"`` or an ``"oracle"`` of trsvd, or a ``"peer"``.
     outcome : Outcome
-        What its answer is.
+        Outcome of the case.
     reason : str
-        Why, where it is not right.
+        Reason, if the outcome is not right.
     """
 
     case: str
@@ -55,19 +55,19 @@ class Record:
 
 
 def chosen(patterns: Sequence[str] | None, names: Sequence[str]) -> list[str]:
-    """The names that match one of some patterns: a part of the name, or with * and ? all of it.
+    """Return the names that match a pattern: a part of a name, or one with * and ?.
 
     Parameters
     ----------
     patterns : sequence of str or None
-        None chooses all.
+        Patterns; None selects all names.
     names : sequence of str
-        To choose from.
+        Names to select from.
 
     Returns
     -------
     list of str
-        In their order.
+        The selected names, in their order.
     """
     if patterns is None:
         return list(names)
@@ -88,23 +88,23 @@ def run(
     seed: int = 0,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Record]:
-    """Put cases before contestants.
+    """Run contestants on cases.
 
     Parameters
     ----------
     patterns : sequence of str, optional
-        Which cases; see `chosen`. All by default.
+        Patterns of the cases, see `chosen`. All by default.
     names : sequence of str, optional
-        Which contestants, by their whole names. All by default.
+        Full names of the contestants. All by default.
     seed : int, default 0
-        Of all random numbers.
+        Seed of all random numbers.
     progress : callable, optional
-        Told what begins.
+        Function that is called with the name of each contestant.
 
     Yields
     ------
     Record
-        For each case and dtype that a contestant can be asked.
+        One record for each case and dtype that a contestant can run.
     """
     for who in contestants():
         if names is not None and who.name not in names:
@@ -124,12 +124,12 @@ def _answers(who: Contestant, name: str, case: Case, seed: int) -> Iterator[Reco
 
 
 def to_dicts(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """Records for JSON.
+    """Convert records to dicts for JSON.
 
     Parameters
     ----------
     records : iterable of Record
-        What came of it.
+        The records.
 
     Returns
     -------
@@ -158,17 +158,17 @@ _TITLES = {"method": "trsvd", "oracle": "oracle of trsvd", "peer": "peer"}
 
 
 def summary(records: Sequence[Record]) -> list[list[str]]:
-    """How often each contestant had which outcome.
+    """Return the number of each outcome for each contestant.
 
     Parameters
     ----------
     records : sequence of Record
-        What came of it.
+        The records.
 
     Returns
     -------
     list of list of str
-        A head, and a line for each contestant.
+        A header row, and a row for each contestant.
     """
     lines = [["who", "what", "asked", *_HEADS.values()]]
     for who in dict.fromkeys(record.who for record in records):
@@ -180,14 +180,14 @@ def summary(records: Sequence[Record]) -> list[list[str]]:
 
 
 def markdown(records: Sequence[Record], seed: int) -> str:
-    """The summary, what trsvd did not get right, and every case.
+    """Return the summary, the results of trsvd that are not right, and all cases.
 
     Parameters
     ----------
     records : sequence of Record
-        What came of it.
+        The records.
     seed : int
-        Of the random numbers.
+        Seed of the random numbers.
 
     Returns
     -------
@@ -200,7 +200,7 @@ def markdown(records: Sequence[Record], seed: int) -> str:
         rows = [[one.case, one.dtype, one.who, _HEADS[one.outcome], one.reason] for one in ours]
         lines += [*_table([["case", "dtype", "who", "outcome", "what it says"], *rows], left=5), ""]
     for title, kinds in (("trsvd", ("method", "oracle")), ("Peers", ("peer",))):
-        # Of the other libraries only what is not right is of interest, which stands above.
+        # Of the other libraries only results that are not right are shown, above.
         its = [one for one in records if one.kind in kinds and not one.who.endswith(")")]
         if its:
             lines += [f"### {title}, case by case", "", *_cases(its), ""]
@@ -220,7 +220,7 @@ def _caption(records: Sequence[Record], seed: int) -> str:
 
 
 def _cases(records: Sequence[Record]) -> list[str]:
-    """A row a case, a column a contestant, a sign for each of the case's dtypes."""
+    """Return a row for each case, with a sign for each contestant and dtype."""
     columns = list(dict.fromkeys(record.who for record in records))
     signs: dict[tuple[str, str], str] = {}
     for record in records:

@@ -1522,7 +1522,7 @@ def test_cells_are_listed(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--cells", "nothing-like-it"], "no cell is called so"),
+        (["--cells", "nothing-like-it"], "no cell has such a name"),
         (["--report"], "needs --json"),
         (["--data", "/no/such/folder"], "--data"),
         (["--plot", "race.nonsense"], "png"),
@@ -1560,7 +1560,7 @@ def test_efforts_and_a_new_file(tmp_path, scripted, capsys):
     assert [cell["name"] for cell in Results.open(path, header()).cells] == [FULL[0].name]
     assert FULL[0].name in capsys.readouterr().out
     assert main([*arguments]) == 0
-    assert "nothing was left to run" in capsys.readouterr().err
+    assert "all cells have results already" in capsys.readouterr().err
 
 
 def test_threads_that_blas_does_not_take_end_the_command(tmp_path, scripted, capsys):

@@ -329,7 +329,7 @@ def test_the_command_lists(capsys):
 def test_a_name_that_nobody_has(capsys):
     assert main(["--cases", "no such case"]) == 2
     assert main(["--who", "nobody"]) == 2
-    assert "nothing is called so" in capsys.readouterr().err
+    assert "no such name" in capsys.readouterr().err
 
 
 def test_records_of_one_case():
