@@ -1,4 +1,4 @@
-"""The oracle inside of your own PyTorch optimizer, and the ready-made one beside it."""
+"""Use the oracle in your own PyTorch optimizer, and compare with the optimizer of trsvd."""
 
 import torch
 
@@ -7,14 +7,14 @@ from trsvd.optim.torch import CompositeOptimizer, Fanion, split_parameters
 
 
 class MyFanion(torch.optim.Optimizer):
-    """Fanion-k with classical momentum, as little as it takes."""
+    """Minimal Fanion-k with classical momentum."""
 
     def __init__(self, params, lr=0.02, k=4, mu=0.95):
         super().__init__(params, {"lr": lr, "k": k, "mu": mu})
 
     @torch.no_grad()
     def step(self):
-        """Take all matrices of a group to the oracle at once, each with its last subspace."""
+        """Call the oracle for all matrices of a group at once, each with its last subspace."""
         for group in self.param_groups:
             states = [self.state[p] for p in group["params"]]
             for p, state in zip(group["params"], states, strict=True):

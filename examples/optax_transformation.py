@@ -1,7 +1,7 @@
-"""The oracle as an optax GradientTransformation, inside of `jax.jit`.
+"""Use the oracle as an optax GradientTransformation, inside `jax.jit`.
 
-A host callback asks the oracle; the right vectors of the last step travel in optax's state. Outside
-of `jax.jit` the rules of `trsvd.optim` take JAX arrays as they are.
+A host callback calls the oracle. The state of optax contains the right vectors of the last step.
+Outside `jax.jit` the rules of `trsvd.optim` accept JAX arrays directly.
 """
 
 import jax
@@ -13,7 +13,7 @@ import trsvd
 
 
 def scale_by_fanion(k: int, gap: float = 1e-2) -> optax.GradientTransformation:
-    """Matrices to ``U_k V_k^T``, to be chained with momentum and a (negative) learning rate."""
+    """Map matrices to ``U_k V_k^T``; chain it with momentum and a negative learning rate."""
     ball = trsvd.KyFanDualBall(k)
 
     def ask(G, V):

@@ -1,7 +1,7 @@
-"""Principal components of a sparse matrix that is never made dense.
+"""Compute principal components of a sparse matrix without converting it to a dense array.
 
-Centring a sparse matrix fills it. `CenteredOperator` subtracts the mean inside the products
-instead, so that the memory stays that of the nonzero entries.
+A centred sparse matrix is dense. `CenteredOperator` subtracts the mean inside the products instead,
+so that only the nonzero entries need memory.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ import trsvd
 
 
 def documents(m: int, n: int, topics: int, rng: np.random.Generator) -> scipy.sparse.csr_array:
-    """Word counts, m documents by n words: each document is about one topic."""
+    """Return word counts of m documents by n words; each document has one topic."""
     frequency = 1 / np.arange(1, n + 1)
     favours = frequency * rng.gamma(0.2, 5.0, (topics, n))
     favours /= favours.sum(axis=1, keepdims=True)

@@ -1,7 +1,7 @@
-"""The oracle inside of somebody else's loop: momentum SGD in NumPy, twenty lines.
+"""Use the oracle in an existing training loop: momentum SGD in NumPy, twenty lines.
 
-Least squares with a target of low rank. Nothing of trsvd but the ball is used; the subspace of the
-last step is handed back, so that a step costs two or three block products on average.
+The problem is least squares with a target of low rank. Only the ball of trsvd is used. Each step
+starts from the subspace of the last one, and costs two or three block products on average.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
-"""The leading singular triplets of a PyTorch momentum buffer, while a model trains.
+"""Compute leading singular triplets of a PyTorch momentum buffer while a model trains.
 
-The tensors stay where they are (on the GPU if there is one) and the SVD of each step starts from
-that of the step before. It shows how much of the momentum lies in a few directions.
+The tensors stay on their device (the GPU if there is one). The SVD of each step starts from that of
+the previous step. The output shows the share of the momentum in a few directions.
 """
 
 import torch

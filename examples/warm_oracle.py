@@ -1,14 +1,14 @@
-"""The oracle of a moving momentum buffer: what its last subspace is worth.
+"""Compare warm and cold starts of the oracle for a changing momentum buffer.
 
-For each step of a sequence of matrices, beside the warm step: the block method from scratch that
-makes the fewest passes over the matrix, the fastest method from scratch, and single-vector
-Golub-Kahan Lanczos without restarts, stopped (by an all-knowing judge) at the same true gap.
+For each step of a sequence of matrices, the warm oracle is compared with three cold methods. The
+first is the block method with the fewest passes over the matrix, the second the fastest method. The
+third is single-vector Golub-Kahan Lanczos without restarts, stopped at the same true gap.
 
     python examples/warm_oracle.py
     python examples/warm_oracle.py buffers.npy --k 1 8 32 --gap 1e-2
 
-A file holds an array of shape (steps, m, n). Without one, a sequence is made: momentum of gradients
-that have a slowly turning part of low rank, and noise.
+A file contains an array of shape (steps, m, n). Without a file, a sequence is generated: momentum
+of gradients with a slowly rotating part of low rank, and noise.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import trsvd
 
 
 def made_up(steps: int = 12, m: int = 160, n: int = 120, mu: float = 0.95) -> np.ndarray:
-    """Momentum buffers ``M <- mu M + G`` of made-up gradients."""
+    """Return momentum buffers ``M <- mu M + G`` of synthetic gradients."""
     rng = np.random.default_rng(0)
     U, V = rng.standard_normal((m, 20)), rng.standard_normal((n, 20))
     s = 0.8 ** np.arange(20)
@@ -36,7 +36,7 @@ def made_up(steps: int = 12, m: int = 160, n: int = 120, mu: float = 0.95) -> np
 
 
 def lanczos_sums(G: np.ndarray, k: int, rng: np.random.Generator) -> list[float]:
-    """What single-vector Golub-Kahan Lanczos attains after each product, the first k values."""
+    """Return the sum of the first k values of single-vector Lanczos after each product."""
     if G.shape[0] < G.shape[1]:
         G = G.T
     v = rng.standard_normal(G.shape[1])
@@ -58,7 +58,7 @@ def lanczos_sums(G: np.ndarray, k: int, rng: np.random.Generator) -> list[float]
 
 
 def seconds(call, repeats: int) -> list[float]:
-    """Wall-clock times of a call."""
+    """Return wall-clock times of a call."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -68,7 +68,7 @@ def seconds(call, repeats: int) -> list[float]:
 
 
 def compare(buffers: np.ndarray, k: int, gap: float, repeats: int) -> dict[str, np.ndarray]:
-    """One row a step: passes, products and seconds, warm and cold, and the true gap."""
+    """Return passes, products and seconds of each step, warm and cold, and the true gap."""
     ball = trsvd.KyFanDualBall(k)
     blocks = [trsvd.BlockKrylov(oversampling=p) for p in (4, k + 4)]
     blocks += [trsvd.RandomizedSVD(oversampling=k + 4)]
@@ -83,7 +83,7 @@ def compare(buffers: np.ndarray, k: int, gap: float, repeats: int) -> dict[str, 
         def cold(method, G=G, step=step):
             return ball.lmo(G, gap=gap, rng=step, method=method)
 
-        # Interleaved, so that what else the machine does hits all of them alike.
+        # Interleaved, so that other load on the machine affects all alike.
         times = [[] for _ in range(1 + len(others))]
         for _ in range(repeats):
             times[0] += seconds(warm, 1)
@@ -95,7 +95,7 @@ def compare(buffers: np.ndarray, k: int, gap: float, repeats: int) -> dict[str, 
         support = np.linalg.svd(exact, compute_uv=False)[:k].sum()
         true = 1 + float(np.vdot(result.update.astype(np.float64), exact)) / support
         sums = np.array(lanczos_sums(exact, k, np.random.default_rng(step)))
-        # Below rounding of the update no gap can be told from another.
+        # Gaps below the rounding level of the update cannot be distinguished.
         enough = np.flatnonzero(1 - sums / support <= max(true, 1e-6))
         rows.append(
             {
@@ -129,7 +129,7 @@ def main() -> None:
     for name, buffers in sequences.items():
         for k in options.k:
             table = compare(buffers, k, options.gap, options.repeats)
-            assert table["gap"].max() <= options.gap, "the gap that was asked for is violated"
+            assert table["gap"].max() <= options.gap, "a true gap exceeds the requested gap"
             mid = {key: np.median(column) for key, column in table.items()}
             ratios = [
                 np.median(table[mine] / table[theirs])

@@ -1,7 +1,7 @@
-"""A sequence of slowly moving matrices: what a warm start saves.
+"""Save products by a warm start in a sequence of slowly changing matrices.
 
-Each step's matrix is near that of the step before, as a momentum buffer is in training. Starting
-from the last result saves products as long as the tolerance is not far below the change.
+The matrix of each step is near that of the previous step, as for a momentum buffer in training.
+Starting from the last result saves products if the tolerance is not far below the change.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from trsvd.testing import matrix_with_spectrum
 
 
 def sequence(steps: int, change: float, rng: np.random.Generator):
-    """Matrices whose relative change from one to the next is about ``change``."""
+    """Yield matrices with a relative change of about ``change`` from one to the next."""
     m, n = 400, 300
     A = matrix_with_spectrum(m, n, 0.97 ** np.arange(n), rng=rng)
     size = np.linalg.norm(A)
@@ -22,7 +22,7 @@ def sequence(steps: int, change: float, rng: np.random.Generator):
 
 
 def products(k: int, tol: float, change: float) -> tuple[list[int], list[int]]:
-    """Products of every step, started cold and started from the step before."""
+    """Return the products of every step, with a cold start and with a warm start."""
     cold, warm = [], []
     last = None
     for A in sequence(8, change, np.random.default_rng(0)):

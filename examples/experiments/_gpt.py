@@ -8,7 +8,7 @@ from torch import nn
 
 
 class Block(nn.Module):
-    """Attention and a two-layer perceptron, each after a norm and beside a shortcut."""
+    """Attention and a two-layer perceptron, each after a norm and with a residual connection."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * width, width, bias=False)
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
-        """Of shape (batch, length, width), as X."""
+        """Return an array of shape (batch, length, width), as X."""
         b, t, width = X.shape
         parts = self.qkv(self.norms[0](X)).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         Y = nn.functional.scaled_dot_product_attention(*parts, is_causal=True)
@@ -29,7 +29,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Bytes to the logits of the next one."""
+    """Model from bytes to the logits of the next byte."""
 
     def __init__(self, width: int = 128, layers: int = 4, heads: int = 4, length: int = 64) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class GPT(nn.Module):
             nn.init.normal_(block.down.weight, std=0.02)
 
     def forward(self, bytes_: torch.Tensor) -> torch.Tensor:
-        """Logits of shape (batch, length, 256)."""
+        """Return logits of shape (batch, length, 256)."""
         X = self.tokens(bytes_) + self.places.weight[: bytes_.shape[1]]
         for block in self.blocks:
             X = block(X)
@@ -49,14 +49,14 @@ class GPT(nn.Module):
 
 
 def text(most: int = 2_000_000) -> torch.Tensor:
-    """Sources of the standard library, one after the other, as bytes."""
+    """Return the concatenated sources of the standard library, as bytes."""
     folder = Path(sysconfig.get_paths()["stdlib"])
     data = b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))[:most]
     return torch.frombuffer(bytearray(data), dtype=torch.uint8).long()
 
 
 def batch(data: torch.Tensor, size: int, length: int, seed: int) -> tuple[torch.Tensor, ...]:
-    """Random windows, and the bytes that come next."""
+    """Return random windows, and their next bytes."""
     generator = torch.Generator().manual_seed(seed)
     starts = torch.randint(len(data) - length - 1, (size, 1), generator=generator)
     windows = data[starts + torch.arange(length + 1)]
@@ -64,6 +64,6 @@ def batch(data: torch.Tensor, size: int, length: int, seed: int) -> tuple[torch.
 
 
 def loss_of(model: nn.Module, data: torch.Tensor, size: int, length: int, seed: int):
-    """Mean cross-entropy of a batch, in nats a byte."""
+    """Return the mean cross-entropy of a batch, in nats per byte."""
     inputs, targets = batch(data, size, length, seed)
     return nn.functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())

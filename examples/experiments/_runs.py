@@ -1,4 +1,4 @@
-"""Runs of an experiment: made one by one, kept as JSON lines in a folder, and never made twice."""
+"""Runs of an experiment, stored as JSON lines in a folder and never repeated."""
 
 import argparse
 import json
@@ -18,9 +18,9 @@ Tick = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be made: `make` is given a function of the step, the number of steps and the loss.
+    """Run of an experiment; `make` takes a function of the step, number of steps and loss.
 
-    The key names all that the result depends on.
+    The key names everything that the result depends on.
     """
 
     key: str
@@ -28,25 +28,25 @@ class Job:
 
 
 def parser(doc: str, out: str) -> argparse.ArgumentParser:
-    """A command line with what all experiments have."""
+    """Return a command line with the options of all experiments."""
     made = argparse.ArgumentParser(description=doc.splitlines()[0])
-    made.add_argument("--out", type=Path, default=Path(out), help="the folder to write to")
-    made.add_argument("--seeds", type=int, help="of each row, at most")
-    made.add_argument("--only", nargs="*", default=[], help="rows with one of these in their names")
-    made.add_argument("--jobs", type=int, default=1, help="runs to make side by side")
-    made.add_argument("--quick", action="store_true", help="a small one: under two minutes")
+    made.add_argument("--out", type=Path, default=Path(out), help="output folder")
+    made.add_argument("--seeds", type=int, help="largest number of seeds of each row")
+    made.add_argument("--only", nargs="*", default=[], help="select rows by a part of their names")
+    made.add_argument("--jobs", type=int, default=1, help="number of parallel runs")
+    made.add_argument("--quick", action="store_true", help="small problem, under two minutes")
     return made
 
 
 def wanted(name: str, only: list[str]) -> bool:
-    """Whether a row is asked for."""
+    """True if a row is selected by ``--only``."""
     return not only or any(part in name for part in only)
 
 
 def carry_out(jobs: list[Job], folder: Path, processes: int = 1) -> list[dict]:
-    """The results of all jobs, in order; those in ``runs.jsonl`` are taken from there.
+    """Return the results of all jobs, in order; existing ones are read from ``runs.jsonl``.
 
-    With several processes their runs go side by side, each with its share of the threads.
+    Several processes run in parallel, each with its share of the threads.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "runs.jsonl"
@@ -73,7 +73,7 @@ def carry_out(jobs: list[Job], folder: Path, processes: int = 1) -> list[dict]:
 
 
 def _here(jobs: list[Job], progress: Progress) -> Iterator[dict]:
-    """The results of runs one after the other, with a bar for each."""
+    """Yield the results of runs one after the other, with a progress bar for each."""
     for job in jobs:
         one = progress.add_task(job.key, total=None)
 
@@ -87,7 +87,7 @@ def _here(jobs: list[Job], progress: Progress) -> Iterator[dict]:
 
 
 def _beside(jobs: list[Job], processes: int) -> Iterator[dict]:
-    """The results of runs in processes of their own, as they come."""
+    """Yield the results of runs in separate processes, as they finish."""
     share = str(max(1, (os.cpu_count() or 1) // processes))
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = share  # for the children
     context = multiprocessing.get_context("spawn")
@@ -98,18 +98,18 @@ def _beside(jobs: list[Job], processes: int) -> Iterator[dict]:
 
 
 def _silent(step: int, steps: int, loss: float) -> None:
-    """Nobody looks."""
+    """Ignore progress."""
 
 
 def _timed(job: Job, tick: Tick) -> dict:
-    """A run, with its key and seconds on the clock."""
+    """Return the result of a run, with its key and wall-clock seconds."""
     begin = time.perf_counter()
     result = {"key": job.key, **job.make(tick)}
     return {**result, "seconds": round(time.perf_counter() - begin, 2)}
 
 
 def _read(path: Path) -> dict[str, dict]:
-    """What is there; the half of a line that an interruption left is taken off."""
+    """Read stored results; remove an incomplete last line after an interruption."""
     if not path.exists():
         return {}
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -121,20 +121,20 @@ def _read(path: Path) -> dict[str, dict]:
 
 
 def spread(values: list[float], form: str = ".0f") -> str:
-    """Mean and standard deviation."""
+    """Format mean and standard deviation."""
     if len(values) < 2:
         return f"{values[0]:{form}}"
     return f"{np.mean(values):{form}} ± {np.std(values, ddof=1):{form}}"
 
 
 def markdown(head: list[str], lines: list[list[str]]) -> str:
-    """A table."""
+    """Format a table in Markdown."""
     cells = [head, ["---"] * len(head), *lines]
     return "".join("| " + " | ".join(row) + " |\n" for row in cells)
 
 
 def figure(path: Path, draw: Callable, columns: int) -> None:
-    """A picture: `draw` is given the axes, side by side."""
+    """Save a figure; `draw` takes the axes, side by side."""
     try:
         import matplotlib
     except ImportError:

@@ -1,15 +1,14 @@
-"""A byte-level GPT on text that ships with Python, and the range of good learning rates.
+"""Train a byte-level GPT on text that ships with Python; find the range of good learning rates.
 
-From scratch on sources of the standard library, and as a fine-tune of that on the help texts of
-pydoc. Hidden matrices go to the optimizer of the row; embeddings, head and norms to AdamW at a
-fixed rate; all rates fall linearly to zero.
+The model is trained from scratch on sources of the standard library, and then fine-tuned on the
+help texts of pydoc. The optimizer of the row updates hidden matrices. AdamW at a fixed rate updates
+embeddings, head and norms. All rates decrease linearly to zero.
 
     python examples/experiments/byte_gpt.py --quick
     python examples/experiments/byte_gpt.py --out byte-gpt
 
-Each optimizer has six rates over a decade and more, the same multiples of a rate of its own. A rate
-is good where the loss on text kept aside, its mean over the seeds, is at most 2 % above that
-of the optimizer's best rate.
+Each optimizer has six rates over more than a decade, the same multiples of its own base rate. A
+rate is good if its mean validation loss over the seeds is at most 2 % above that of the best rate.
 """
 
 import sysconfig
@@ -32,13 +31,13 @@ SIZE = 16  # windows in a batch
 
 
 def row(make: Callable, lr: float, **options) -> tuple[Callable, float]:
-    """An optimizer of the hidden matrices, and the rate that is multiplied."""
+    """Return an optimizer of the hidden matrices, and its base rate."""
     options |= {"method": trsvd.NewtonSchulz(steps=5), "shape_scaling": "muon"}
     options |= {"weight_decay": 0.0, "ema": False}
     return (lambda params, lr: make(params, lr=lr, **options)), lr
 
 
-# Half of F-Muon's and S-Muon's step is Muon's: twice the rate.
+# Muon's part is half of the step of F-Muon and S-Muon: twice the rate.
 ROWS = {
     "Muon": row(optimizers.Muon, 0.1),
     "F-Muon": row(optimizers.FMuon, 0.2),
@@ -50,7 +49,7 @@ STARTS = ("from scratch", "fine-tune")
 
 @cache
 def texts(start: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bytes to train on, and a tenth that is kept aside."""
+    """Return training bytes, and a tenth for validation."""
     if start == "from scratch":
         data = text()
     else:
@@ -62,14 +61,14 @@ def texts(start: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.no_grad()
 def aside(model: GPT, start: str, length: int) -> float:
-    """Loss on text kept aside, in nats a byte."""
+    """Return the validation loss, in nats per byte."""
     return float(np.mean([loss_of(model, texts(start)[1], 32, length, i).item() for i in range(8)]))
 
 
 def trained(
     model: GPT, make: Callable, lr: float, start: str, steps: int, seed: int, tick
 ) -> list[float]:
-    """Train a model; the losses of all steps."""
+    """Train a model and return the losses of all steps."""
     matrices, others = split_parameters(model)
     matrices = [{**group, "params": [p for _, p in group["params"]]} for group in matrices]
     rest = torch.optim.AdamW(others, lr=3e-3, weight_decay=0.0)
@@ -90,7 +89,7 @@ def trained(
 
 @cache
 def pretrained(seed: int, steps: int, shape: tuple[int, int, int]) -> dict[str, torch.Tensor]:
-    """What fine-tunes start from: AdamW at its own rate, on the first text."""
+    """Return the start of fine-tuning: trained by AdamW at its base rate, on the first text."""
     model = fresh(seed, shape)
     make, lr = ROWS["AdamW"]
     trained(model, make, lr, "from scratch", steps, seed, lambda *_: None)
@@ -98,7 +97,7 @@ def pretrained(seed: int, steps: int, shape: tuple[int, int, int]) -> dict[str, 
 
 
 def fresh(seed: int, shape: tuple[int, int, int]) -> GPT:
-    """A model of a width, a number of layers and a length."""
+    """Return a new model of a width, a number of layers and a length."""
     torch.manual_seed(seed)
     width, layers, length = shape
     return GPT(width, layers=layers, length=length)
@@ -136,7 +135,7 @@ def run(
 
 
 def by_rate(results: list[dict], start: str, name: str) -> dict[float, list[float]]:
-    """Losses of the seeds for each multiple of the rate."""
+    """Return the losses of the seeds for each multiple of the rate."""
     found: dict[float, list[float]] = {}
     for r in results:
         if (r["start"], r["name"]) == (start, name):
@@ -146,7 +145,7 @@ def by_rate(results: list[dict], start: str, name: str) -> dict[float, list[floa
 
 
 def table(results: list[dict], names: list[str]) -> str:
-    """Best rate and loss, the loss at each rate, and how wide the good range is."""
+    """Format best rate and loss, the loss at each rate, and the width of the good range."""
     multiples = sorted({r["multiple"] for r in results})
     head = ["start", "optimizer", "best lr", "loss, nats a byte"]
     head += [f"x {multiple:.2f}" for multiple in multiples] + ["good rates", "ratio of the ends"]

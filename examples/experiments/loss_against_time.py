@@ -1,13 +1,13 @@
-"""Loss against time on the smooth convex problem: all optimizers in one process, in turns.
+"""Measure loss against time on the smooth convex problem, for all optimizers in one process.
 
-Each makes its own steps on its own copy of X; in every round each makes one, so that all are timed
-under the same load. Seconds are those of the processor, of all threads together: they are seconds
-on the clock with OMP_NUM_THREADS=1.
+Each optimizer has its own copy of X. It makes one step in every round, so that all are timed under
+the same load. Times are processor times of all threads together. With OMP_NUM_THREADS=1 they are
+equal to wall-clock times.
 
     OMP_NUM_THREADS=1 python examples/experiments/loss_against_time.py --out time
 
-The table has medians and means over the rounds, of the gradient and the loss, and of the update
-(momentum, oracle, and the step itself); the ratio is that of the whole, to the exact polar factor.
+The table has medians and means over the rounds, for the gradient with the loss, and for the update
+(momentum, oracle and step). The ratio compares the whole time with that of the exact polar factor.
 """
 
 import json
@@ -38,13 +38,13 @@ RULES = {
     "F-Fanion-10, gap 5e-2": optim.f_fanion(lr=0.16, k=10, **LOOSE),
     "F-Fanion-10, gap 1e-2": optim.f_fanion(lr=0.16, k=10, **TIGHT),
 }
-# Enough to time them.
+# Fewer rounds, enough for the times.
 SHORT = {"Muon, exact (Gram matrix)": 60, "Fanion-10, gap 1e-2": 250, "F-Fanion-10, gap 1e-2": 250}
 
 
 @dataclass
 class Runner:
-    """One optimizer: where it is, and how long it took."""
+    """State and times of one optimizer."""
 
     rule: optim.Rule
     X: torch.Tensor
@@ -56,7 +56,7 @@ class Runner:
     update: list[float] = field(default_factory=list)
 
     def step(self, M: torch.Tensor, N: torch.Tensor) -> None:
-        """One step, timed."""
+        """Make one step and measure its time."""
         if self.state is None:
             self.state = self.rule.init(self.X)
         begin = time.process_time()
@@ -78,7 +78,7 @@ class Runner:
 
 
 def table(runners: dict[str, Runner]) -> str:
-    """Milliseconds an iteration, in Markdown."""
+    """Format milliseconds per iteration, in Markdown."""
     head = ["method", "iterations", "last loss", "gradient, ms", "update, ms", "mean"]
     head += ["whole, ms", "mean", "ratio", "of means"]
     lines = []
@@ -87,7 +87,7 @@ def table(runners: dict[str, Runner]) -> str:
         cells.append(f"{1e3 * np.median(runner.gradient):.1f}")
         for seconds in (runner.update, runner.whole):
             cells += [f"{1e3 * f(seconds):.1f}" for f in (np.median, np.mean)]
-        # Over the rounds that both made: under the same load.
+        # Only rounds that both made, under the same load.
         shared = min(len(runner.whole), len(runners[EXACT].whole))
         pair = runners[EXACT].whole[:shared], runner.whole[:shared]
         cells += [f"{f(pair[0]) / f(pair[1]):.1f}" for f in (np.median, np.mean)]

@@ -1,17 +1,17 @@
-"""A small convolutional net in the manner of airbench, on scikit-learn's digits or on CIFAR-10.
+"""Train a small convolutional net like airbench, on scikit-learn's digits or on CIFAR-10.
 
-A frozen whitening layer, groups of two convolutions with batch norms and GELU, a linear head;
-label smoothing, and learning rates that fall to zero. Convolutions of 3 x 3 go to the optimizer of
-the row, with weights normalized before each step; biases and head to SGD with Nesterov momentum
-(K. Jordan, arXiv:2404.00498).
+The net has a frozen whitening layer, groups of two convolutions with batch norms and GELU, and a
+linear head. Training uses label smoothing and learning rates that decrease to zero. The optimizer
+of the row updates 3 x 3 convolutions, with weights normalized before each step. SGD with Nesterov
+momentum updates biases and head (K. Jordan, arXiv:2404.00498).
 
     python examples/experiments/small_images.py --quick
     python examples/experiments/small_images.py --out digits
     python examples/experiments/small_images.py --cifar cifar-10-batches-py --out cifar
 
-All rows have one grid of learning rates: updates are scaled so that one rate means about one
-distance, that of Muon, ``sqrt(min(m, n))`` for an m x n matrix. The rate is chosen by the loss on
-images that are kept aside from training; five seeds with that rate are then tested.
+All rows have the same grid of learning rates. Updates are scaled to about the norm of Muon's
+update, ``sqrt(min(m, n))`` for an m x n matrix. The rate is chosen by the loss on validation
+images; five seeds with that rate are then tested.
 """
 
 import math
@@ -35,7 +35,7 @@ THREE = trsvd.NewtonSchulz(steps=3)
 
 
 def row(make: Callable, length: Callable[[int, int], float], **options) -> Callable:
-    """An optimizer of which updates of a length, given m and n, are scaled to Muon's."""
+    """Return an optimizer whose updates, of a norm ``length(m, n)``, are scaled to Muon's."""
     options = {**AIRBENCH, **options}
     options["shape_scaling"] = lambda m, n: math.sqrt(min(m, n)) / length(m, n)
     return lambda params, lr: make(params, lr=lr, **options)
@@ -69,7 +69,7 @@ ROWS = {
 
 @cache
 def images(cifar: Path | None) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Images of zero mean and unit variance with their classes: to train, to choose, to test."""
+    """Return normalized images and classes for training, choice of the rate, and test."""
     if cifar is None:
         from sklearn.datasets import load_digits
 
@@ -93,7 +93,7 @@ def images(cifar: Path | None) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
 
 
 def shifted(X: torch.Tensor, generator: torch.Generator, *, flip: bool) -> torch.Tensor:
-    """Each image moved by a pixel at most, or by two with mirror images where these are alike."""
+    """Shift images by at most one pixel; with ``flip``, by at most two, and mirror half."""
     most, size = 1 + flip, X.shape[-1]
     padded = nn.functional.pad(X, (most,) * 4, mode="reflect")
     out = torch.empty_like(X)
@@ -111,7 +111,7 @@ def shifted(X: torch.Tensor, generator: torch.Generator, *, flip: bool) -> torch
 
 
 def whitening(X: torch.Tensor, eps: float = 1e-2) -> nn.Conv2d:
-    """A frozen convolution onto the principal components of 2 x 2 patches, and their negatives."""
+    """Return a frozen convolution by the principal components of 2 x 2 patches, both signs."""
     patches = nn.functional.unfold(X[:2000], 2).mT.reshape(-1, 4 * X.shape[1])
     values, vectors = torch.linalg.eigh(patches.mT @ patches / len(patches))
     filters = (vectors / torch.sqrt(values + eps)).mT.reshape(-1, X.shape[1], 2, 2)
@@ -123,7 +123,7 @@ def whitening(X: torch.Tensor, eps: float = 1e-2) -> nn.Conv2d:
 
 
 def group(inside: int, outside: int) -> list[nn.Module]:
-    """Two convolutions, with a pool between."""
+    """Return two convolutions with a pooling layer."""
     layers: list[nn.Module] = []
     for width, after in ((inside, [nn.MaxPool2d(2)]), (outside, [])):
         conv = nn.Conv2d(width, outside, 3, padding=1, bias=False)
@@ -135,19 +135,19 @@ def group(inside: int, outside: int) -> list[nn.Module]:
 
 
 class Scaled(nn.Module):
-    """Times a number."""
+    """Multiplication by a number."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
         self.factor = factor
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
-        """Of the shape of X."""
+        """Return ``factor * X``."""
         return self.factor * X
 
 
 def net(X: torch.Tensor) -> nn.Sequential:
-    """The net for images of this kind."""
+    """Return the net for images of the shape of X."""
     first = whitening(X)
     widths = [first.out_channels, 32, 64] if X.shape[-1] < 16 else [24, 64, 256, 256]
     widths[0] = first.out_channels
@@ -159,7 +159,7 @@ def net(X: torch.Tensor) -> nn.Sequential:
 
 @torch.no_grad()
 def judged(model: nn.Module, X: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy."""
+    """Return mean cross-entropy and accuracy."""
     model.eval()
     logits = torch.cat([model(some) for some in X.split(1000)])
     right = (logits.argmax(dim=1) == y).double().mean()
@@ -215,7 +215,7 @@ def run(name: str, lr: float, seed: int, epochs: int, cifar: Path | None, tick: 
 
 
 def table(found: dict[str, list[dict]]) -> str:
-    """Rate, test accuracy and loss, mean and standard deviation over the seeds."""
+    """Format rate, test accuracy and loss; mean and standard deviation over the seeds."""
     head = ["optimizer", "lr", "seeds", "test accuracy, %", "test loss", "training loss at the end"]
     lines = [
         [
@@ -233,7 +233,7 @@ def table(found: dict[str, list[dict]]) -> str:
 
 def main() -> None:
     command = parser(__doc__, "small-images")
-    command.add_argument("--cifar", type=Path, help="a folder with the batches of CIFAR-10")
+    command.add_argument("--cifar", type=Path, help="folder with the batches of CIFAR-10")
     command.add_argument("--epochs", type=int, default=8)
     options = command.parse_args()
     rates, epochs, seeds = RATES, options.epochs, options.seeds or 5

@@ -1,22 +1,27 @@
-"""The paper's smooth convex problem: iterations and seconds to a loss of 1e-3.
+"""Solve the smooth convex problem of the paper: iterations and seconds to a loss of 1e-3.
 
-``F(X) = <X, M X N> / 2`` with X of 500 x 500, M and N positive semidefinite with eigenvalues
-uniform on (0, 1), and entries of X0 from N(0, 0.01); constant learning rates, Nesterov momentum,
-alpha = 1/2, eta = 0.01, single precision (arXiv:2512.09678).
+The objective is ``F(X) = <X, M X N> / 2`` with X of 500 x 500. M and N are positive semidefinite
+with eigenvalues uniform on (0, 1). Entries of X0 are from N(0, 0.01). Learning rates are constant,
+with Nesterov momentum, alpha = 1/2, eta = 0.01 and single precision (arXiv:2512.09678).
 
     python examples/experiments/smooth_convex.py --quick
     python examples/experiments/smooth_convex.py --out results
 
-Four groups of rows: the paper's tuned pairs with its 3-step Newton-Schulz iteration in bfloat16;
-the same pairs with that in single precision, with the exact polar factor and with 5 steps; families
-of low rank, each at the best of six learning rates, by the loss after 1200 iterations; and the
-exact polar factor on a grid around the pairs. Rates are chosen on the first start, and the best is
-then run from others. A run ends at the target, or where the least loss fell by less than one per
-cent in 150 iterations; those of low rank, with a gap of 5e-2, make all of theirs. Seconds are those
-of the processor, of all threads: seconds on the clock with OMP_NUM_THREADS=1.
+There are four groups of rows:
 
-Every run is a line of ``runs.jsonl`` in the folder when it ends, and found there the next time:
-an interrupted experiment goes on where it was. ``--only`` takes rows by a part of their names.
+- paper: the tuned pairs of the paper, with its 3-step Newton-Schulz iteration in bfloat16;
+- same pair: the same pairs with 3 steps in single precision, the exact polar factor, and 5 steps;
+- low rank: families of low rank with a gap of 5e-2, each at the best of six learning rates, by the
+  loss after 1200 iterations;
+- retuned: the exact polar factor on a grid around the pairs.
+
+Rates are chosen with the first start; the best one is then run from the others. A run ends at the
+target, or if the least loss decreased by less than 1 % in 150 iterations. Runs of low rank make all
+iterations. Times are processor times of all threads. With OMP_NUM_THREADS=1 they are equal to
+wall-clock times.
+
+Each finished run is a line of ``runs.jsonl`` in the output folder, so that an interrupted
+experiment can be resumed. ``--only`` selects rows by a part of their names.
 """
 
 import time
@@ -40,7 +45,7 @@ PAPER = trsvd.NewtonSchulz(steps=3, dtype="bfloat16")
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a rule with its rates; a run stops at the target or after `most`."""
+    """Row of the table: a rule with its rates; a run stops at the target or after `most`."""
 
     group: str
     name: str
@@ -54,11 +59,11 @@ class Row:
 
     @property
     def key(self) -> str:
-        """A name for the row."""
+        """Name of the row."""
         return f"{self.group}: {self.name}, lr {self.lr:.4g}, momentum {self.momentum:g}"
 
     def make(self) -> optim.Rule:
-        """The rule."""
+        """Return the rule."""
         options = {"weight_decay": 0.0, "shape_scaling": "none", "ema": False, **self.options}
         return self.rule(lr=self.lr, momentum=self.momentum, **options)
 
@@ -77,7 +82,7 @@ GRIDS = ("low rank", "retuned")
 
 
 def rows() -> list[Row]:
-    """All rows, the most important first."""
+    """Return all rows, the most important first."""
     found = [
         Row("paper", f"{name}, Newton-Schulz 3, bfloat16", rule, lr, mu, {"method": PAPER}, paper)
         for name, rule, lr, mu, paper in TUNED
@@ -118,7 +123,7 @@ def rows() -> list[Row]:
 
 
 def problem(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """M, N and X0."""
+    """Return M, N and X0."""
     rng = np.random.default_rng(seed)
 
     def semidefinite() -> torch.Tensor:
@@ -130,12 +135,12 @@ def problem(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 
 
 def stalled(losses: list[float]) -> bool:
-    """Whether the least loss fell by less than one per cent in the last iterations."""
+    """True if the least loss decreased by less than 1 % in the last iterations."""
     return len(losses) > STALL and min(losses[-STALL:]) > 0.99 * min(losses[:-STALL])
 
 
 def run(row: Row, size: int, seed: int, most: int, tick: Tick) -> dict:
-    """Losses, and seconds after each iteration, to the target or to the end."""
+    """Return losses, and seconds after each iteration, to the target or to the end."""
     M, N, X = problem(size, seed)
     rule = row.make()
     state = rule.init(X)
@@ -177,7 +182,7 @@ def run(row: Row, size: int, seed: int, most: int, tick: Tick) -> dict:
 
 
 def merit(row: Row, runs: list[dict]) -> tuple[float, float]:
-    """What makes one rate better than another: loss at the end, or iterations and then loss."""
+    """Return the key by which rates are compared: final loss, or iterations and then loss."""
     last = float(np.mean(np.nan_to_num([r["last"] for r in runs], nan=np.inf)))
     if row.group == "low rank":
         return last, 0.0
@@ -185,7 +190,7 @@ def merit(row: Row, runs: list[dict]) -> tuple[float, float]:
 
 
 def best_rates(found: list[tuple[Row, list[dict]]]) -> list[tuple[Row, list[dict]]]:
-    """Of rows with one name in the groups with a grid, the one with the least loss at the end."""
+    """Select the best rate of each row in the groups with a grid."""
     best: dict[tuple[str, str], tuple[Row, list[dict]]] = {}
     for row, runs in found:
         key = (row.group, row.name if row.group in GRIDS else row.key)
@@ -195,7 +200,7 @@ def best_rates(found: list[tuple[Row, list[dict]]]) -> list[tuple[Row, list[dict
 
 
 def table(found: list[tuple[Row, list[dict]]]) -> str:
-    """The results, in Markdown."""
+    """Format the results in Markdown."""
     head = "group, method, lr, momentum, seeds, iterations to 1e-3, paper, loss at the end, "
     head += "ms per iteration"
     lines = []
@@ -216,7 +221,7 @@ def table(found: list[tuple[Row, list[dict]]]) -> str:
 
 
 def plot(found: list[tuple[Row, list[dict]]], path: Path) -> None:
-    """Loss against iterations and against seconds, of the first seed of each row."""
+    """Plot loss against iterations and seconds, for the first seed of each row."""
     shown = [
         (row, runs)
         for row, runs in best_rates(found)
@@ -242,7 +247,7 @@ def plot(found: list[tuple[Row, list[dict]]], path: Path) -> None:
 def main() -> None:
     command = parser(__doc__, "smooth-convex")
     command.add_argument("--size", type=int, default=500)
-    command.add_argument("--most", type=int, help="iterations of each run, at most")
+    command.add_argument("--most", type=int, help="largest number of iterations of each run")
     options = command.parse_args()
     size, seeds, cap = (100, 1, 300) if options.quick else (options.size, options.seeds, None)
     cap = options.most or cap

@@ -1,9 +1,9 @@
-"""Seconds of one optimizer step over the hidden matrices of a 4-layer byte-level GPT.
+"""Time one optimizer step over the hidden matrices of a 4-layer byte-level GPT.
 
-The model trains with one optimizer; the others make the same steps on copies of its parameters,
-fed with the same gradients, in turns. Medians of the later steps, and ratios to Muon's 5-step
-Newton-Schulz iteration in single precision: by the clock, and in seconds of the processor (of all
-threads), which other programs disturb less.
+The model trains with one optimizer. The others make steps in turns on copies of its parameters,
+with the same gradients. The output has medians of the later steps, and ratios to Muon's 5-step
+Newton-Schulz iteration in single precision. Both are in wall-clock time and in processor time of
+all threads; other programs disturb the latter less.
 
     python examples/experiments/step_time.py --width 256 --steps 60
 """
@@ -72,7 +72,7 @@ def main() -> None:
             end = time.perf_counter(), time.process_time()
             seconds[name].append((end[0] - begin[0], end[1] - begin[1]))
         trainer.step()
-    # The first half is warming up, and the hook measured in the last step.
+    # The first half is warm-up, and the last step includes the hook.
     later = slice(options.steps // 2, -1)
     medians = {name: np.median(all_[later], axis=0) for name, all_ in seconds.items()}
     print(f"{len(hidden)} matrices, width {options.width}, {torch.get_num_threads()} threads")

@@ -311,7 +311,9 @@ def _check_finite(optimizers: Sequence[torch.optim.Optimizer]) -> None:
     """ValueError if a gradient contains NaN or inf."""
     params = [p for each in optimizers for p in _parameters(each)]
     if not all_finite([p.grad for p in params if p.grad is not None]):
-        raise ValueError("a gradient contains NaN or inf; find its source before the next step")
+        raise ValueError(
+            "a gradient contains NaN or inf; find where it comes from before making a step"
+        )
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator,unused-ignore]
