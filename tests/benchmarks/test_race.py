@@ -1619,7 +1619,7 @@ def test_a_run_without_any_cell_fails(scripted, capsys):
 def test_anew_and_again_exclude_each_other(tmp_path, capsys):
     arguments = ["--json", str(tmp_path / "race.json"), "--fresh", "--renew"]
     assert main([*arguments]) == 2
-    assert "give one of them" in capsys.readouterr().err
+    assert "pass one of them" in capsys.readouterr().err
 
 
 def test_a_folder_without_spectra(tmp_path, capsys):
