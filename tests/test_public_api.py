@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import inspect
@@ -224,3 +225,19 @@ def test_import_is_light() -> None:
     )
     said = run(f"import sys, scipy.sparse; {code}; print(*[x for x in names if x in new])")
     assert said == []
+
+
+def test_one_name_for_the_random_numbers_in_each_interface():
+    """rng= in the array interface, seed= in optimizers; random_state= in drop-ins only."""
+    names = {"rng", "seed", "random_state"}
+
+    def found(module):
+        functions = [getattr(module, name) for name in module.__all__]
+        functions += [function.lmo for function in functions if hasattr(function, "lmo")]
+        for function in functions:
+            if inspect.isfunction(function) or inspect.isclass(function):
+                with contextlib.suppress(ValueError, TypeError):
+                    yield from names & set(inspect.signature(function).parameters)
+
+    assert set(found(trsvd)) == {"rng"}
+    assert set(found(trsvd.optim)) == {"seed"}

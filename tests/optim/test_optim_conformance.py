@@ -21,6 +21,7 @@ pytest.importorskip("expecttest")
 
 from torch.testing._internal import common_optimizers as db  # noqa: E402
 
+from trsvd.optim.schedules import Rank  # noqa: E402
 from trsvd.optim.torch import SCALE, Dion, Fanion, FFanion, Muon, NorMuon, SFanion  # noqa: E402
 
 DEVICE, DTYPE = "cpu", torch.float32
@@ -545,7 +546,7 @@ def test_dion_is_its_published_algorithm(orthonormal, rng):
         G = rng.standard_normal((m, n))
         W.grad = torch.tensor(G)
         if Q is None:
-            Q = trsvd.optim.dion_normuon.right_factors(W, k, "auto", 0)[0].numpy()
+            Q = trsvd.optim.dion_normuon.right_factors(W, Rank(k), "auto", 0)[0].numpy()
         optimizer.step()
         B = M + G
         P, _ = np.linalg.qr(B @ Q)

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refused_ranks import RANKS_REFUSED
 
 import trsvd
 from trsvd import optim
 from trsvd.optim.diagnostics import subspace_angle
 from trsvd.optim.dion_normuon import dion_step
 from trsvd.optim.oracles import Direction
-from trsvd.optim.schedules import largest_rank, rank_at
+from trsvd.optim.schedules import Rank
 from trsvd.polar import newton_schulz
 
 ROOT = Path(trsvd.__file__).parent
@@ -465,7 +466,7 @@ def test_scale_clamps_the_root_mean_square(backend, rng):
         optim.fanion(1.0, 3, method="exact"),
         optim.nsgd(1.0),
     ],
-    ids=lambda rule: type(rule.links[0]).__name__,
+    ids=lambda rule: type(rule.transforms[0]).__name__,
 )
 def test_the_size_of_the_gradient_does_not_matter(rule, size, backend, rng):
     """In single precision, where squares of both sizes are out of range."""
@@ -486,67 +487,65 @@ def test_the_size_of_the_gradient_does_not_matter(rule, size, backend, rng):
 
 def test_rank_schedules(rng):
     G = rng.standard_normal((20, 12))
-    for k, ranks in (
-        (optim.Piecewise((6, 2), (2,)), [6, 6, 2, 2]),
-        (optim.Cosine(8.0, 2.0, 3), [8, 6, 4, 2]),  # 8, 6.5, 3.5, 2; halves go to even numbers
-        (optim.Constant(3), [3] * 4),
-        (0.25, [3] * 4),
-        (optim.Cosine(1.0, 0.25, 2), [12, 8, 3, 3]),
-        (1000, [12] * 4),
-        (np.int64(4), [4] * 4),
-        (np.float32(0.5), [6] * 4),
+    for options, ranks in (
+        ({"k": optim.Piecewise((6, 2), (2,))}, [6, 6, 2, 2]),
+        ({"k": optim.Cosine(8.0, 2.0, 3)}, [8, 6, 4, 2]),  # 8, 6.5, 3.5, 2; halves to even numbers
+        ({"k": optim.Constant(3)}, [3] * 4),
+        ({"rank_fraction": 0.25}, [3] * 4),
+        ({"rank_fraction": optim.Cosine(1.0, 0.25, 2)}, [12, 8, 3, 3]),
+        ({"rank_fraction": 1}, [12] * 4),
+        ({"k": 1000}, [12] * 4),
+        ({"k": np.int64(4)}, [4] * 4),
+        ({"rank_fraction": np.float32(0.5)}, [6] * 4),
     ):
-        rule = optim.fanion(1.0, k, momentum=0)
+        rule = optim.fanion(1.0, momentum=0, **options)
         state, found = rule.init(G), []
         for _ in range(4):
             D, state = rule.update(G, state, G)
             found.append(np.linalg.matrix_rank(D, tol=0.5))
-        assert found == ranks, k
+        assert found == ranks, options
 
 
-@pytest.mark.parametrize(
-    ("k", "error", "message"),
-    [
-        *((k, ValueError, "k=.*pass a positive integer") for k in (0, -1, 0.0, float("nan"))),
-        *((k, TypeError, "k=.*not a number") for k in (True, np.True_, "3", [3])),
-        *(
-            (k, TypeError, "k=.*not an integer.*share of min")
-            for k in (1.0, 1.5, 2.0, 2.7, float("inf"), np.float32(3.0))
-        ),
-        (optim.Constant(1.5), TypeError, "k=1.5 is not an integer"),
-        (optim.Piecewise((4, 2.5), (3,)), TypeError, "k=2.5 is not an integer"),
-        (optim.Cosine(4.0, 0.0, 3), ValueError, "k=0.0"),
-    ],
-)
+@pytest.mark.parametrize(("options", "error", "message"), RANKS_REFUSED)
 @pytest.mark.parametrize("make", [optim.fanion, optim.f_fanion, optim.s_fanion, optim.dion])
-def test_ranks_that_are_refused(make, k, error, message):
-    """Before the first step, whatever step of a schedule has them."""
-    if make is optim.dion and callable(k):
-        error, message = TypeError, "fixed rank"
+def test_ranks_that_are_refused(make, options, error, message):
+    """Errors come before the first step, for every value of a known schedule."""
     with pytest.raises(error, match=message):
-        make(1.0, k)
+        make(1.0, **options)
 
 
-def test_a_rank_that_is_missing():
-    with pytest.raises(ValueError, match="pass the rank as k="):
-        optim.fanion(1.0, None)
+@pytest.mark.parametrize("name", ["k", "rank_fraction"])
+def test_dion_refuses_schedules_of_the_rank(name):
+    with pytest.raises(TypeError, match=f"^{name} is a schedule.*pass a number"):
+        optim.dion(0.1, **{name: optim.Constant(1)})
+
+
+def test_values_of_functions_are_checked_at_their_step(rng):
+    G = rng.standard_normal((20, 12))
+    rule = optim.fanion(1.0, lambda step: 2 - step)
+    state = rule.init(G)
+    for _ in range(2):
+        _, state = rule.update(G, state, G)
+    with pytest.raises(ValueError, match="k=0; pass an integer of at least 1"):
+        rule.update(G, state, G)
 
 
 @pytest.mark.parametrize(
-    ("k", "ranks"),
+    ("rank", "ranks"),
     [
-        (optim.Cosine(8, 1, 2), [8, 4, 1, 1]),  # not the share 1.0 at the end
-        (optim.Cosine(1, 8, 2), [1, 4, 8, 8]),
-        (optim.Cosine(1, 1, 2), [1, 1, 1, 1]),
-        (optim.Cosine(0.5, 1.0, 2), [6, 9, 12, 12]),
-        (optim.Piecewise((0.5, 3), (1,)), [6, 3, 3, 3]),
-        (lambda step: 7.6 - step, [8, 7, 6, 5]),
+        (Rank(optim.Cosine(8, 1, 2)), [8, 4, 1, 1]),
+        (Rank(optim.Cosine(1, 8, 2)), [1, 4, 8, 8]),
+        (Rank(optim.Cosine(1.0, 1.0, 2)), [1, 1, 1, 1]),
+        (Rank(fraction=optim.Cosine(0.5, 1.0, 2)), [6, 9, 12, 12]),
+        (Rank(fraction=optim.Piecewise((0.5, 0.01), (1,))), [6, 1, 1, 1]),
+        (Rank(lambda step: 7.6 - step), [8, 7, 6, 5]),
+        (Rank(fraction=lambda step: 1 / (1 + step)), [12, 6, 4, 3]),
     ],
 )
-def test_ranks_of_schedules(k, ranks):
-    assert [rank_at(k, step, 12) for step in range(4)] == ranks
-    known = max(ranks) if not inspect.isfunction(k) else ranks[1]
-    assert largest_rank(k, 1, 12) == known
+def test_ranks_of_schedules(rank, ranks):
+    assert [rank.at(step, 12) for step in range(4)] == ranks
+    function = inspect.isfunction(rank.k) or inspect.isfunction(rank.fraction)
+    assert rank.largest(1, 12) == (ranks[1] if function else max(ranks))
 
 
 def test_schedules_that_are_none():
@@ -609,7 +608,6 @@ def test_bad_arguments(rng):
         (lambda: optim.f_muon(0.1, alpha=2), ValueError, "alpha"),
         (lambda: optim.from_ball(trsvd.SpectralBall(), 0.1, k=3), ValueError, "k=3"),
         (lambda: optim.from_ball("spectral", 0.1), TypeError, "ball"),
-        (lambda: optim.dion(0.1, optim.Constant(3)), TypeError, "fixed rank"),
         (lambda: optim.normuon(0.1, beta2=1), ValueError, "beta2"),
         (lambda: optim.normuon(0.1, eps=-1), ValueError, "eps"),
         (lambda: optim.nsgd(float("inf")), ValueError, "learning rate"),
@@ -811,3 +809,12 @@ def test_weights_of_denormal_numbers_are_normalized(dtype, backend):
     G = np.zeros_like(W)
     (found,) = run(optim.nsgd(0.1, normalize_weights=True, momentum=0), W, [G], backend)
     assert np.linalg.norm(found) == pytest.approx(2, rel=8 * float(np.finfo(dtype).eps))
+
+
+def test_polar_express_by_name_is_the_object_with_its_defaults(rng):
+    G = rng.standard_normal((12, 8))
+    by_name, by_object = (
+        optim.muon(1.0, method=method) for method in ("polar-express", trsvd.PolarExpress())
+    )
+    updates = [rule.update(G, rule.init(G), G)[0] for rule in (by_name, by_object)]
+    np.testing.assert_array_equal(*updates)

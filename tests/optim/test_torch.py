@@ -15,6 +15,8 @@ from trsvd import optim
 
 torch = pytest.importorskip("torch")
 
+from refused_ranks import RANKS_REFUSED  # noqa: E402
+
 from trsvd.optim.torch import (  # noqa: E402
     NSGD,
     SCALE,
@@ -596,15 +598,15 @@ def test_errors_of_their_own(cls, options, message):
         cls([torch.nn.Parameter(torch.ones(4, 3))], **options)
 
 
-@pytest.mark.parametrize("k", [1.0, 1.5, 2.7, np.float64(2.0), True, "2", optim.Constant(2.0)])
+@pytest.mark.parametrize(("options", "error", "message"), RANKS_REFUSED)
 @pytest.mark.parametrize("cls", [Fanion, FFanion, SFanion, Dion, BallOptimizer])
-def test_ranks_that_are_no_integers_are_refused(cls, k):
+def test_ranks_that_are_refused(cls, options, error, message):
     own = {"ball": trsvd.KyFanDualBall} if cls is BallOptimizer else {}
     W = torch.nn.Parameter(torch.ones(4, 3))
-    with pytest.raises(TypeError, match="k="):
-        cls([W], k=k, **own)
-    for known in (2, np.int32(2), 0.5):
-        cls([W], k=known, **own)
+    with pytest.raises(error, match=message):
+        cls([W], **options, **own)
+    for known in ({"k": 2}, {"k": np.int32(2)}, {"rank_fraction": 0.5}, {"rank_fraction": 1}):
+        cls([W], **known, **own)
 
 
 @pytest.mark.parametrize("value", ["x", "False", 1, 0.0, None, np.ones(2, bool)], ids=repr)
@@ -1056,7 +1058,6 @@ def test_an_unknown_name_is_an_error_about_the_class(cls):
     ("cls", "wrong", "message"),
     [
         (Dion, "rank", "pass k=, an integer"),
-        (Dion, "rank_fraction", "pass k=, a float"),
         (FMuon, "ns_steps", "trsvd.NewtonSchulz"),
         (Neon, "adjust_lr_fn", "shape_scaling='muon'"),
         (Neon, "dampening", "ema=True"),
@@ -1419,7 +1420,7 @@ def test_options_that_an_optimizer_refuses():
     param = torch.nn.Parameter(torch.ones(4, 3))
     with pytest.raises(ValueError, match="lam=0.0; the weight of the regularization must be"):
         NuclearNeon([param], lam=0)
-    with pytest.raises(TypeError, match="pass a fixed rank"):
+    with pytest.raises(TypeError, match="k is a schedule"):
         Dion([param], k=optim.Cosine(6.0, 2.0, 4))
 
 

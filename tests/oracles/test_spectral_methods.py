@@ -787,3 +787,10 @@ def test_it_is_the_bare_iteration_divided(rng):
     bare = newton_schulz(G, steps=5, coefficients=NewtonSchulz().coefficients)
     D = SpectralBall().lmo(G, method=NewtonSchulz(steps=5)).update
     np.testing.assert_allclose(bare, -D * 1.202368605, rtol=1e-8)
+
+
+def test_the_name_gram_and_its_object_are_the_same_method(rng):
+    G = rng.standard_normal((30, 20))
+    named, given = (SpectralBall().lmo(G, method=m) for m in ("gram", Direct(route="gram")))
+    np.testing.assert_array_equal(named.update, given.update)
+    assert (named.matvecs, named.passes, named.gap) == (given.matvecs, given.passes, given.gap)

@@ -55,14 +55,13 @@ def polar_minimizer(
     method: Any = options.method
     if isinstance(method, PolarIteration):
         return _by_iteration(G, method, options, radius, by_svd)
-    if isinstance(method, str):
-        if method == "gram":
-            return _by_gram(G, options, radius, by_svd)
-        if method not in METHODS and method not in ALIASES:
-            raise ValueError(
-                f"method={method!r} is not known; name one of {sorted([*METHODS, *ITERATIONS])} or "
-                "pass an object, as trsvd.NewtonSchulz()"
-            )
+    if method == "gram" or method == ALIASES["gram"]:
+        return _by_gram(G, options, radius, by_svd)
+    if isinstance(method, str) and method not in METHODS and method not in ALIASES:
+        raise ValueError(
+            f"method={method!r} is not known; name one of {sorted([*METHODS, *ITERATIONS])} or "
+            "pass an object, as trsvd.NewtonSchulz()"
+        )
     return by_svd(options)
 
 

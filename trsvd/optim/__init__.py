@@ -1,6 +1,6 @@
 """Optimizers as a thin layer over the balls: pure rules, on any array library.
 
-A `Rule` is a chain of links, with ``init(params)`` and ``update(grads, state, params)``. The
+A `Rule` is a chain of transforms, with ``init(params)`` and ``update(grads, state, params)``. The
 optimizer classes for PyTorch are in `trsvd.optim.torch`, which is imported on first use.
 """
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trsvd.balls.families import FFanionBall, SFanionBall
 from trsvd.optim.diagnostics import CSVWriter, Diagnostics, JSONLinesWriter
-from trsvd.optim.dion_normuon import DionDescent, RowNormalization
+from trsvd.optim.dion_normuon import DionStep, RowNormalization
 from trsvd.optim.oracles import (
     BallOracle,
     Direction,
@@ -44,13 +44,13 @@ from trsvd.optim.schedules import Constant, Cosine, Piecewise
 from trsvd.optim.transforms import (
     LAYOUTS,
     SCALINGS,
-    Descent,
     LastOnly,
     LearningRate,
-    Link,
     Momentum,
+    OracleStep,
     Rule,
     ShapeScaling,
+    Transform,
     WeightDecay,
     WeightNormalization,
     apply_updates,
@@ -67,16 +67,16 @@ __all__ = [
     "CSVWriter",
     "Constant",
     "Cosine",
-    "Descent",
+    "OracleStep",
     "Diagnostics",
-    "DionDescent",
+    "DionStep",
     "Direction",
     "FFanionBall",
     "FStarOracle",
     "JSONLinesWriter",
     "LastOnly",
     "LearningRate",
-    "Link",
+    "Transform",
     "Momentum",
     "Oracle",
     "Piecewise",

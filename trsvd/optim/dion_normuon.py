@@ -10,11 +10,11 @@ import numpy as np
 
 from trsvd._arrays.arrays import Array, Arrays
 from trsvd._validate import check_flag, check_number
-from trsvd.optim.schedules import check_rank, rank_at
+from trsvd.optim.schedules import Rank
 from trsvd.optim.transforms import check_momentum, check_shape, from_stack, stack_shape, to_stack
 
 
-def right_factors(W: Array, k: Any, layout: str, seed: int, *, transpose: bool = True) -> Array:
+def right_factors(W: Array, rank: Rank, layout: str, seed: int, *, transpose: bool = True) -> Array:
     """Return random right factors of shape (b, n, k) in the compute dtype of W.
 
     The shape is (b, m, k) if m < n and ``transpose`` is True.
@@ -23,8 +23,8 @@ def right_factors(W: Array, k: Any, layout: str, seed: int, *, transpose: bool =
     ----------
     W : array
         A parameter.
-    k : int or float
-        The rank, or a share of min(m, n).
+    rank : Rank
+        The rank, without a schedule.
     layout : str
         Layout in which W is read as matrices.
     seed : int
@@ -34,9 +34,20 @@ def right_factors(W: Array, k: Any, layout: str, seed: int, *, transpose: bool =
     """
     b, m, n = stack_shape(tuple(W.shape), layout)
     n = min(m, n) if transpose else n
-    arrays, rank = Arrays.of_array(W), rank_at(k, 0, min(m, n))
-    blocks = arrays.gaussian(np.random.default_rng(seed), b * n, rank)
-    return arrays.xp.reshape(blocks, (b, n, rank))
+    arrays, k = Arrays.of_array(W), rank.at(0, min(m, n))
+    blocks = arrays.gaussian(np.random.default_rng(seed), b * n, k)
+    return arrays.xp.reshape(blocks, (b, n, k))
+
+
+def fixed_rank(k: Any, rank_fraction: Any) -> Rank:
+    """Return the rank of Dion; raise an error for a schedule."""
+    rank = Rank(k, rank_fraction)
+    if rank.scheduled:
+        raise TypeError(
+            f"{'rank_fraction' if k is None else 'k'} is a schedule, but Dion keeps its factors "
+            "from step to step; pass a number"
+        )
+    return rank
 
 
 def dion_step(
@@ -106,13 +117,15 @@ def _adjoint(arrays: Arrays, X: Array) -> Array:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DionDescent:
-    """Link that turns gradients into Dion's updates: momentum, error feedback and direction.
+class DionStep:
+    """Transform that turns gradients into Dion's updates: momentum, error feedback and direction.
 
     Parameters
     ----------
-    k : int or float
-        The rank, or a share of min(m, n).
+    k : int, optional
+        The rank.
+    rank_fraction : float, optional
+        The rank as a fraction of min(m, n), rounded up; pass either this or k.
     momentum : float, default 0.95
         ``mu``, at least 0 and below 1.
     orthonormal : bool, default False
@@ -131,7 +144,8 @@ class DionDescent:
     K. Ahn et al., Dion: Distributed Orthonormalized Updates, arXiv:2504.05295.
     """
 
-    k: Any
+    k: int | None = None
+    rank_fraction: float | None = None
     momentum: float = 0.95
     orthonormal: bool = False
     transpose: bool = True
@@ -140,21 +154,17 @@ class DionDescent:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "momentum", check_momentum(self.momentum))
-        if callable(self.k):
-            raise TypeError(
-                f"k={self.k!r}; Dion keeps its factors from step to step: pass a fixed rank"
-            )
-        check_rank(self.k)
+        fixed_rank(self.k, self.rank_fraction)
         for name in ("orthonormal", "transpose"):
             check_flag(name, getattr(self, name))
 
     def init(self, params: list[Array]) -> list[tuple[Array, Array]]:
         """Return a momentum of zeros and random right factors for each parameter."""
-        state = []
+        state, rank = [], fixed_rank(self.k, self.rank_fraction)
         for W in params:
             check_shape(tuple(W.shape), self.layout)
             M = Arrays.of_array(W).xp.zeros_like(W)
-            Q = right_factors(W, self.k, self.layout, self.seed, transpose=self.transpose)
+            Q = right_factors(W, rank, self.layout, self.seed, transpose=self.transpose)
             state.append((M, Q))
         return state
 
@@ -219,7 +229,7 @@ def row_normalized(O: Array, v: Array, beta2: float, eps: float) -> tuple[Array,
 
 @dataclass(frozen=True, kw_only=True)
 class RowNormalization:
-    """Link that normalizes rows; added to Muon, it gives NorMuon.
+    """Transform that normalizes rows; added to Muon, it gives NorMuon.
 
     Parameters
     ----------

@@ -12,14 +12,16 @@ import numpy as np
 
 from trsvd._arrays.arrays import Array, Arrays
 from trsvd._arrays.dtypes import describe
+from trsvd._oracles.options import ITERATIONS
 from trsvd._oracles.polar import product_dtype
 from trsvd._oracles.result import LMOResult, LowRankTerm
 from trsvd._oracles.warm_start import GUARDS
 from trsvd._solve.result import Subspace
+from trsvd._solve.select import named_method
 from trsvd._validate import check_number
 from trsvd.balls import Ball, KyFanDualBall, RMSBall, RowBall, SpectralBall, SumBall
 from trsvd.methods import Direct, Method
-from trsvd.optim.schedules import check_rank, largest_rank, rank_at
+from trsvd.optim.schedules import Rank
 from trsvd.polar import QUINTIC
 from trsvd.polar.methods import PolarIteration
 from trsvd.polar.polynomials import Polynomial, checked_coefficients
@@ -127,14 +129,16 @@ class BallOracle:
     ----------
     ball : Ball, or callable
         The ball, or a function that returns the ball of rank k, such as ``KyFanDualBall``.
-    k : int, float or callable, optional
-        The rank where ``ball`` is a callable: an integer, a share of min(m, n) as a float between 0
-        and 1, or a schedule of either.
+    k : int or callable, optional
+        The rank where ``ball`` is a callable, or a schedule of it.
+    rank_fraction : float or callable, optional
+        The rank as a fraction of min(m, n), or a schedule of it; pass either this or k.
     method : str, Method, NewtonSchulz or PolarExpress, optional
         ``"exact"``: a full factorization. `NewtonSchulz` or `PolarExpress`: the last iterate, as in
         Muon. It is close to the polar factor, and is not scaled to lie in the ball.
-        ``"newton-schulz"``: the iteration of `torch.optim.Muon` with its defaults. None: the method
-        that the ball chooses for ``gap``.
+        ``"newton-schulz"``: the iteration of `torch.optim.Muon` with its defaults.
+        ``"polar-express"``: `PolarExpress` with its defaults. None: the method that the ball
+        chooses for ``gap``.
     gap : float, default 1e-2
         Largest relative gap of the update. Not used by full factorizations and polar iterations.
     seed : int, default 0
@@ -143,6 +147,7 @@ class BallOracle:
 
     ball: Ball | Callable[[int], Ball]
     k: Any = None
+    rank_fraction: Any = None
     method: str | Method | PolarIteration | None = None
     gap: float = 1e-2
     seed: int = 0
@@ -150,24 +155,26 @@ class BallOracle:
     def __post_init__(self) -> None:
         if isinstance(self.method, str) and self.method == "newton-schulz":
             object.__setattr__(self, "method", MuonIteration())
+        elif isinstance(self.method, str) and self.method in ITERATIONS:
+            object.__setattr__(self, "method", ITERATIONS[self.method])
         given: Any = self.ball
         if isinstance(given, Ball):
-            if self.k is not None:
-                raise ValueError(
-                    f"k={self.k!r}, but this ball has no rank to set; pass a function of k as ball"
-                )
+            for name in ("k", "rank_fraction"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name}={getattr(self, name)!r}, but this ball has no rank to set; pass a "
+                        "function of k as ball"
+                    )
         elif not callable(given):
             raise TypeError(f"ball is {describe(given)}; pass a ball, such as trsvd.SpectralBall()")
-        elif self.k is None:
-            raise ValueError("ball is a function of the rank; pass the rank as k=")
         else:
-            check_rank(self.k)
+            Rank(self.k, self.rank_fraction)
 
     def ball_at(self, step: int, shape: tuple[int, ...]) -> Ball:
         """Return the ball for a matrix of this shape at this step."""
         if isinstance(self.ball, Ball):
             return self.ball
-        return self.ball(rank_at(self.k, step, min(shape)))
+        return self.ball(Rank(self.k, self.rank_fraction).at(step, min(shape)))
 
     def support(self, G: Array, step: int) -> float | None:
         """Return the support function of the ball at G."""
@@ -175,11 +182,14 @@ class BallOracle:
 
     def columns(self, shape: tuple[int, ...], step: int) -> int:
         """Return the columns of the truncated part of the ball, for the largest scheduled rank."""
-        if self.method in ("exact", "direct") or isinstance(self.method, (PolarIteration, Direct)):
+        method = self.method
+        if isinstance(method, str):
+            method = named_method(method)
+        if isinstance(method, (PolarIteration, Direct)):
             return 0
         rank, ball = min(shape), self.ball
         if not isinstance(ball, Ball):
-            ball = ball(largest_rank(self.k, step, rank))
+            ball = ball(Rank(self.k, self.rank_fraction).largest(step, rank))
         parts = [part.k for _, part in _parts(ball) if isinstance(part, KyFanDualBall)]
         return max((_columns(k, rank) for k in parts), default=0)
 

@@ -1,4 +1,4 @@
-"""Optimizers of the paper and related ones, each a chain of links with the oracle of a ball.
+"""Optimizers of the paper and related ones, each a chain of transforms with the oracle of a ball.
 
 They are short forms of `from_ball`, and take its keywords::
 
@@ -16,7 +16,7 @@ from trsvd.balls import Ball, FrobeniusBall, KyFanDualBall, MaxBall, NuclearBall
 from trsvd.balls.families import FFanionBall, SFanionBall, f_muon_ball, s_muon_ball
 from trsvd.methods import Method
 from trsvd.optim.diagnostics import Diagnostics
-from trsvd.optim.dion_normuon import DionDescent, RowNormalization
+from trsvd.optim.dion_normuon import DionStep, RowNormalization
 from trsvd.optim.oracles import (
     BallOracle,
     FStarOracle,
@@ -27,13 +27,13 @@ from trsvd.optim.oracles import (
     row_oracle,
 )
 from trsvd.optim.transforms import (
-    Descent,
     LastOnly,
     LearningRate,
-    Link,
     Momentum,
+    OracleStep,
     Rule,
     ShapeScaling,
+    Transform,
     WeightDecay,
     WeightNormalization,
 )
@@ -45,8 +45,9 @@ Polar = str | Method | PolarIteration
 
 def fanion(
     lr: LearningRateLike,
-    k: Rank,
+    k: Pairs = None,
     *,
+    rank_fraction: Fraction = None,
     method: Any = None,
     gap: float = 1e-2,
     seed: int = 0,
@@ -66,8 +67,10 @@ def fanion(
     ----------
     lr : float or callable
         Learning rate, or a schedule.
-    k : int, float or callable
+    k : int or callable
         The rank, as for `from_ball`; a schedule of it makes this NuMuon (arXiv:2603.03597).
+    rank_fraction : float or callable
+        The rank as a fraction of min(m, n), or a schedule of it; pass either this or k.
     method, gap, seed
         As for `from_ball`.
     momentum, nesterov, ema, weight_decay, shape_scaling, normalize_weights, layout
@@ -88,8 +91,9 @@ def fanion(
 
 def f_fanion(
     lr: LearningRateLike,
-    k: Rank,
+    k: Pairs = None,
     *,
+    rank_fraction: Fraction = None,
     alpha: float = 0.5,
     method: Any = None,
     gap: float = 1e-2,
@@ -108,7 +112,7 @@ def f_fanion(
 
     Parameters
     ----------
-    lr, k
+    lr, k, rank_fraction
         As for `fanion`.
     alpha : float, default 0.5
         Weight of the dual Ky Fan part, between 0 and 1.
@@ -129,8 +133,9 @@ def f_fanion(
 
 def s_fanion(
     lr: LearningRateLike,
-    k: Rank,
+    k: Pairs = None,
     *,
+    rank_fraction: Fraction = None,
     alpha: float = 0.5,
     eta: float = 0.01,
     method: Any = None,
@@ -150,7 +155,7 @@ def s_fanion(
 
     Parameters
     ----------
-    lr, k
+    lr, k, rank_fraction
         As for `fanion`.
     alpha : float, default 0.5
         Weight of the dual Ky Fan part, between 0 and 1.
@@ -584,8 +589,9 @@ def f_star_neon(
 
 def dion(
     lr: LearningRateLike,
-    k: int | float,
+    k: int | None = None,
     *,
+    rank_fraction: float | None = None,
     momentum: float = 0.95,
     orthonormal: bool = False,
     transpose: bool = True,
@@ -605,8 +611,10 @@ def dion(
     ----------
     lr : float or callable
         Learning rate, or a schedule.
-    k : int or float
-        The rank, or a share of min(m, n) as a float between 0 and 1.
+    k : int
+        The rank.
+    rank_fraction : float
+        The rank as a fraction of min(m, n), rounded up; pass either this or k.
     momentum : float, default 0.95
         ``mu``: share of the used part ``P R^H`` that stays in the buffer.
     orthonormal : bool, default False
@@ -627,15 +635,16 @@ def dion(
     ----------
     K. Ahn et al., Dion: Distributed Orthonormalized Updates, arXiv:2504.05295.
     """
-    link = DionDescent(
+    transform = DionStep(
         k=k,
+        rank_fraction=rank_fraction,
         momentum=momentum,
         orthonormal=orthonormal,
         transpose=transpose,
         layout=layout,
         seed=seed,
     )
-    return finished([link], lr, weight_decay, shape_scaling, normalize_weights, layout)
+    return finished([transform], lr, weight_decay, shape_scaling, normalize_weights, layout)
 
 
 def normuon(
@@ -685,9 +694,9 @@ def normuon(
     options = dict(locals())
     rows = RowNormalization(beta2=options.pop("beta2"), eps=options.pop("eps"), layout=layout)
     rule = from_ball(SpectralBall(), **options)
-    links = list(rule.links)
-    links.insert(2, rows)
-    return Rule(tuple(links))
+    transforms = list(rule.transforms)
+    transforms.insert(2, rows)
+    return Rule(tuple(transforms))
 
 
 def scale(
@@ -741,32 +750,33 @@ def scale(
     oracle = row_oracle(options.pop("normalization"), options.pop("eps"))
     first = Momentum(**{name: options.pop(name) for name in ("momentum", "nesterov", "ema")})
     rule = from_oracle(oracle, momentum=0.0, **options)
-    return Rule((LastOnly(first), *rule.links[1:]))
+    return Rule((LastOnly(first), *rule.transforms[1:]))
 
 
 LearningRateLike = float | Callable[[int], float]
-Rank = int | float | Callable[[int], float]
+Pairs = int | Callable[[int], float] | None
+Fraction = float | Callable[[int], float] | None
 Scaling = str | Callable[[int, int], float] | None
 
 
 def finished(
-    links: list[Link],
+    transforms: list[Transform],
     lr: LearningRateLike,
     weight_decay: float,
     shape_scaling: Scaling,
     normalize_weights: bool,
     layout: str,
 ) -> Rule:
-    """Return the rule of links followed by shape scaling, weight decay and learning rate."""
+    """Return the rule of transforms followed by shape scaling, weight decay and learning rate."""
     check_flag("normalize_weights", normalize_weights)
     if shape_scaling is not None:
-        links.append(ShapeScaling(scaling=shape_scaling, layout=layout))
+        transforms.append(ShapeScaling(scaling=shape_scaling, layout=layout))
     if weight_decay:
-        links.append(WeightDecay(weight_decay=weight_decay))
-    links.append(LearningRate(lr=lr))
+        transforms.append(WeightDecay(weight_decay=weight_decay))
+    transforms.append(LearningRate(lr=lr))
     if normalize_weights:
-        links.append(WeightNormalization(lr=lr))
-    return Rule(tuple(links))
+        transforms.append(WeightNormalization(lr=lr))
+    return Rule(tuple(transforms))
 
 
 def from_oracle(
@@ -798,18 +808,19 @@ def from_oracle(
     -------
     Rule
     """
-    links: list[Link] = [
+    transforms: list[Transform] = [
         Momentum(momentum=momentum, nesterov=nesterov, ema=ema),
-        Descent(oracle=oracle, layout=layout, diagnostics=diagnostics, every=every),
+        OracleStep(oracle=oracle, layout=layout, diagnostics=diagnostics, every=every),
     ]
-    return finished(links, lr, weight_decay, shape_scaling, normalize_weights, layout)
+    return finished(transforms, lr, weight_decay, shape_scaling, normalize_weights, layout)
 
 
 def from_ball(
     ball: Ball | Callable[[int], Ball],
     lr: LearningRateLike,
     *,
-    k: Rank | None = None,
+    k: Pairs = None,
+    rank_fraction: Fraction = None,
     method: str | Method | PolarIteration | None = None,
     gap: float = 1e-2,
     seed: int = 0,
@@ -833,9 +844,12 @@ def from_ball(
         Any ball, or a function that returns the ball of rank k.
     lr : float or callable
         Learning rate, at least 0, or a schedule: a function of the step index, from 0.
-    k : int, float or callable, optional
-        The rank where ``ball`` is a function: an integer, a share of min(m, n) as a float between 0
-        and 1, or a schedule of either (see `trsvd.optim.schedules`).
+    k : int or callable, optional
+        The rank where ``ball`` is a function, or a schedule of it (see `trsvd.optim.schedules`). A
+        k above min(m, n) means min(m, n).
+    rank_fraction : float or callable, optional
+        The rank as a fraction of min(m, n), above 0 and at most 1, rounded up, or a schedule of it;
+        pass either this or k.
     method : str, Method, NewtonSchulz or PolarExpress, optional
         Method of the oracle. ``"exact"``: a full factorization. `NewtonSchulz` or `PolarExpress`,
         for balls with a spectral part: the last iterate, see `trsvd.optim.BallOracle`.
@@ -885,5 +899,6 @@ def from_ball(
            [ 0. , -0.1]])
     """
     options = dict(locals())
-    own = {name: options.pop(name) for name in ("ball", "k", "method", "gap", "seed")}
+    names = ("ball", "k", "rank_fraction", "method", "gap", "seed")
+    own = {name: options.pop(name) for name in names}
     return from_oracle(BallOracle(**own), **options)

@@ -116,111 +116,94 @@ def value_at(value: Any, step: int) -> Any:
     return value(step) if callable(value) else value
 
 
-def check_rank(k: Any) -> None:
-    """Raise an error unless k is a rank, a share of min(m, n), or a schedule of either.
+@dataclass(frozen=True)
+class Rank:
+    """Rank of an oracle: a number of singular pairs, or a fraction of min(m, n).
 
     Parameters
     ----------
-    k : int, float or callable
-        Values of `Constant` and `Piecewise` are checked like numbers. Other schedules are checked
-        at each step: their values may be floats above 1, which are rounded.
+    k : int or callable, optional
+        Number of singular pairs, or a schedule of it. A schedule may return floats of at least 1,
+        which are rounded.
+    fraction : float or callable, optional
+        Fraction of min(m, n), above 0 and at most 1, or a schedule of it. The number of singular
+        pairs is rounded up.
 
     Raises
     ------
     TypeError
-        If k is a bool, not a number, or a float of at least 1.
+        If a value is not a number, or k is a number but not an integer.
     ValueError
-        If k is not positive.
-    """
-    if isinstance(k, (Constant, Piecewise)):
-        for value in k.values if isinstance(k, Piecewise) else (k.value,):
-            check_rank(value)
-    elif isinstance(k, Cosine):
-        _positive(k.first)
-        _positive(k.last)
-    elif not callable(k):
-        _positive(k)
-        if not isinstance(k, Integral) and float(k) >= 1:
-            raise TypeError(
-                f"k={k!r} is not an integer; pass the number of singular pairs as an integer (at "
-                "least min(m, n) for all), or a share of min(m, n) as a float between 0 and 1"
-            )
-
-
-def _positive(k: Any) -> None:
-    if isinstance(k, bool) or not isinstance(k, Real):
-        raise TypeError(
-            f"k={k!r} is not a number; pass an integer, or a share of min(m, n) as a float"
-        )
-    if not float(k) > 0:
-        raise ValueError(
-            f"k={k!r}; pass a positive integer, or a share of min(m, n) between 0 and 1"
-        )
-
-
-def rank_at(k: Any, step: int, rank: int) -> int:
-    """Return the rank at a step, between 1 and ``rank``.
-
-    Parameters
-    ----------
-    k : int, float or callable
-        An integer is a number of singular pairs, and a float below 1 a share of ``rank``, rounded
-        up. A schedule returns either. It may also return a float above 1, which is rounded, and
-        1.0, which is the share 1. A `Cosine` with an end above 1 returns numbers of pairs at every
-        step, 1.0 included.
-    step : int
-        Step index, from 0.
-    rank : int
-        ``min(m, n)``.
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `check_rank`.
+        If a value is out of range, or if both or none of the two are given.
 
     Examples
     --------
-    >>> rank_at(16, 0, 100), rank_at(0.25, 0, 100), rank_at(Cosine(32, 8, 100), 50, 100)
+    >>> Rank(16).at(0, 100), Rank(fraction=0.25).at(0, 100), Rank(Cosine(32, 8, 100)).at(50, 100)
     (16, 25, 20)
-    >>> rank_at(Cosine(32, 1, 100), 100, 100), rank_at(Cosine(1.0, 0.25, 100), 0, 100)
-    (1, 100)
     """
-    check_rank(k)
-    value = value_at(k, step)
-    _positive(value)
-    counts = isinstance(value, Integral)
-    if isinstance(k, Cosine):
-        ends = (k.first, k.last)
-        counts = max(ends) > 1 or all(isinstance(end, Integral) for end in ends)
-    if not isinstance(value, Integral):
-        value = float(value)
+
+    k: Any = None
+    fraction: Any = None
+
+    def __post_init__(self) -> None:
+        if (self.k is None) == (self.fraction is None):
+            which = "none" if self.k is None else "both"
+            raise ValueError(
+                f"{which} of k and rank_fraction given; pass the number of singular pairs as k=, "
+                "or a fraction of min(m, n) as rank_fraction="
+            )
+        for value in self._known() or ():
+            self._check(value)
+            if not (self.k is None or isinstance(self.k, Cosine) or isinstance(value, Integral)):
+                raise TypeError(
+                    f"k={value!r} is not an integer; pass the number of singular pairs as an "
+                    "integer, or a fraction of min(m, n) as rank_fraction="
+                )
+
+    @property
+    def scheduled(self) -> bool:
+        """True if the rank depends on the step."""
+        return callable(self.k) or callable(self.fraction)
+
+    def at(self, step: int, rank: int) -> int:
+        """Return the number of singular pairs at a step, between 1 and ``rank`` = min(m, n)."""
+        given = self.k if self.fraction is None else self.fraction
+        return self._pairs(value_at(given, step), rank)
+
+    def largest(self, step: int, rank: int) -> int:
+        """Return the largest rank of a schedule; for another function, the rank at this step."""
+        known = self._known()
+        return self.at(step, rank) if known is None else max(self._pairs(v, rank) for v in known)
+
+    def _known(self) -> tuple[Any, ...] | None:
+        """Return the values among which all others lie; None for a function."""
+        given = self.k if self.fraction is None else self.fraction
+        if isinstance(given, Constant):
+            return (given.value,)
+        if isinstance(given, Piecewise):
+            return tuple(given.values)
+        if isinstance(given, Cosine):
+            return (given.first, given.last)
+        return None if callable(given) else (given,)
+
+    def _check(self, value: Any) -> None:
+        name = "k" if self.fraction is None else "rank_fraction"
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name}={value!r} is not a number; pass a number or a schedule")
+        if self.fraction is not None and not 0 < float(value) <= 1:
+            raise ValueError(
+                f"rank_fraction={value!r}; pass a number above 0 and at most 1. For a number of "
+                "singular pairs pass k="
+            )
+        if self.k is not None and not float(value) >= 1:
+            raise ValueError(
+                f"k={value!r}; pass an integer of at least 1. For a fraction of min(m, n) pass "
+                "rank_fraction="
+            )
+
+    def _pairs(self, value: Any, rank: int) -> int:
+        self._check(value)
+        if self.k is not None:
+            return int(round(float(min(value, rank))))
         # A product that is an integer up to rounding errors is not rounded up.
-        value = (
-            round(min(value, rank))
-            if counts or value > 1
-            else math.ceil(value * rank * (1 - 1e-12))
-        )
-    return max(1, min(int(value), rank))
-
-
-def largest_rank(k: Any, step: int, rank: int) -> int:
-    """Return the largest rank of a schedule; for another function, the rank at this step.
-
-    Parameters
-    ----------
-    k, step, rank
-        As for `rank_at`.
-
-    Returns
-    -------
-    int
-    """
-    if isinstance(k, Cosine):
-        return max(rank_at(k, at, rank) for at in (0, k.steps))
-    if isinstance(k, Piecewise):
-        return max(rank_at(value, step, rank) for value in k.values)
-    return rank_at(k, step, rank)
+        return max(1, min(math.ceil(float(value) * rank * (1 - 1e-12)), rank))

@@ -1,4 +1,4 @@
-"""Links of rules: momentum, step of the oracle, shape scaling, weight decay, learning rate."""
+"""Transforms of rules: momentum, step of the oracle, shape scaling, weight decay, learning rate."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Momentum:
 
 @dataclass(frozen=True, eq=False)
 class DescentState:
-    """State of `Descent`.
+    """State of `OracleStep`.
 
     Attributes
     ----------
@@ -104,8 +104,8 @@ class DescentState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Descent:
-    """Link ``E -> lmo(E)``, with a warm start from the previous step.
+class OracleStep:
+    """Transform ``E -> lmo(E)``, with a warm start from the previous step.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ class Descent:
 
 @dataclass(frozen=True, kw_only=True)
 class ShapeScaling:
-    """Link that multiplies the update of an m x n matrix by a function of m and n.
+    """Transform that multiplies the update of an m x n matrix by a function of m and n.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ class WeightDecay:
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRate:
-    """Link that multiplies updates by the learning rate; directions are already negative.
+    """Transform that multiplies updates by the learning rate; directions are already negative.
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ class LearningRate:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightNormalization:
-    """Link that scales weights to Frobenius norm ``sqrt(m)`` before the step, as airbench does.
+    """Scale weights to Frobenius norm ``sqrt(m)`` before the step, as airbench does.
 
     The update is ``U + (sqrt(m) / ||W||_F - 1) W``, after the learning rate, where m is the first
     dimension of the parameter. A parameter of zeros is not scaled. If the learning rate is 0, no
@@ -287,32 +287,32 @@ class WeightNormalization:
 
 @dataclass(frozen=True)
 class LastOnly:
-    """Link that applies another link to the last parameter only.
+    """Transform that applies another transform to the last parameter only.
 
     Parameters
     ----------
-    link : Link
-        Link for the last parameter. The updates of the others are not changed.
+    transform : Transform
+        Transform for the last parameter. The updates of the others are not changed.
     """
 
-    link: Link
+    transform: Transform
 
     def init(self, params: list[Array]) -> Any:
-        """Return the state of the link."""
-        return self.link.init(params[-1:])
+        """Return the state of the transform."""
+        return self.transform.init(params[-1:])
 
     def update(
         self, updates: list[Array], state: Any, params: list[Array]
     ) -> tuple[list[Array], Any]:
-        """Return the updates, where the link is applied to the last one."""
-        last, state = self.link.update(updates[-1:], state, params[-1:])
+        """Return the updates, where the transform is applied to the last one."""
+        last, state = self.transform.update(updates[-1:], state, params[-1:])
         return [*updates[:-1], *last], state
 
 
-class Link(Protocol):
+class Transform(Protocol):
     """Protocol of one step from gradients to updates, on lists of arrays.
 
-    A link stores no state: `init` returns the first state and `update` the next one.
+    A transform stores no state: `init` returns the first state and `update` the next one.
     """
 
     def init(self, params: list[Array]) -> Any:
@@ -330,8 +330,8 @@ class Rule:
 
     Parameters
     ----------
-    links : tuple of Link
-        Links that are applied to the gradients, in order.
+    transforms : tuple of Transform
+        Transforms that are applied to the gradients, in order.
 
     Examples
     --------
@@ -345,7 +345,7 @@ class Rule:
     array([[2.7, 3.6]])
     """
 
-    links: tuple[Link, ...]
+    transforms: tuple[Transform, ...]
 
     def init(self, params: Any) -> tuple[Any, ...]:
         """Return the state before the first step.
@@ -358,10 +358,10 @@ class Rule:
         Returns
         -------
         tuple
-            State of each link.
+            State of each transform.
         """
         leaves = list(_leaves(params))
-        return tuple(link.init(leaves) for link in self.links)
+        return tuple(transform.init(leaves) for transform in self.transforms)
 
     def update(
         self, grads: Any, state: tuple[Any, ...], params: Any
@@ -397,25 +397,25 @@ class Rule:
                 "gradient for each parameter, in the same order"
             )
         states = []
-        for link, before in zip(self.links, state, strict=True):
-            updates, after = link.update(updates, before, leaves)
+        for transform, before in zip(self.transforms, state, strict=True):
+            updates, after = transform.update(updates, before, leaves)
             states.append(after)
         return _arranged(grads, iter(updates)), tuple(states)
 
 
-def chain(*links: Link) -> Rule:
-    """Return the rule that applies links to the gradients, one after the other.
+def chain(*transforms: Transform) -> Rule:
+    """Return the rule that applies transforms to the gradients, one after the other.
 
     Parameters
     ----------
-    *links : Link
-        Links, in order.
+    *transforms : Transform
+        Transforms, in order.
 
     Returns
     -------
     Rule
     """
-    return Rule(links)
+    return Rule(transforms)
 
 
 def apply_updates(params: Any, updates: Any) -> Any:

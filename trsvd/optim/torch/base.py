@@ -206,7 +206,6 @@ _ELSEWHERE: dict[str, tuple[str | None, str]] = {
     "beta": ("momentum", "pass momentum="),
     "wd": ("weight_decay", "pass weight_decay="),
     "rank": ("k", "pass k=, an integer"),
-    "rank_fraction": ("k", "pass k=, a float between 0 and 1"),
     "ns_steps": ("method", "pass method=trsvd.NewtonSchulz(steps=...)"),
     "ns_coefficients": ("method", "pass method=trsvd.NewtonSchulz(coefficients=...)"),
     "adjust_lr_fn": (

@@ -18,6 +18,7 @@ from trsvd.optim.dion_normuon import (
     check_beta2,
     check_eps,
     dion_step,
+    fixed_rank,
     right_factors,
     row_normalized,
 )
@@ -31,14 +32,14 @@ from trsvd.optim.oracles import (
     muon_scaling,
     row_oracle,
 )
-from trsvd.optim.schedules import check_rank
 from trsvd.optim.torch.base import MatrixOptimizer, Plan, Scaling, Work, hyperparameters
 from trsvd.optim.torch.shards import gathered, own_part
 from trsvd.optim.transforms import from_stack, to_stack
 from trsvd.polar import QUINTIC
 from trsvd.polar.methods import PolarIteration
 
-Rank = int | float | Callable[[int], float]
+Pairs = int | Callable[[int], float] | None
+Fraction = float | Callable[[int], float] | None
 Polar = str | PolarIteration
 
 
@@ -54,6 +55,7 @@ class FamilyOptimizer(MatrixOptimizer):
         return BallOracle(
             ball=self.ball(group),
             k=group.get("k"),
+            rank_fraction=group.get("rank_fraction"),
             method=group.get("method"),
             gap=group.get("gap", 1e-2),
             seed=group["seed"],
@@ -71,9 +73,10 @@ class BallOptimizer(FamilyOptimizer):
         Learning rate.
     ball : Ball or callable
         The ball, or a function that returns the ball of rank k. Not part of the state_dict.
-    k : int, float or callable, optional
-        The rank, where ``ball`` makes one of it: an integer, a share of min(m, n) as a float
-        between 0 and 1, or a schedule of either (see `trsvd.optim.schedules`).
+    k : int or callable, optional
+        The rank, where ``ball`` is a function, or a schedule of it (see `trsvd.optim.schedules`).
+    rank_fraction : float or callable, optional
+        The rank as a fraction of min(m, n), or a schedule of it; pass either this or k.
     method : str, Method, NewtonSchulz or PolarExpress, optional
         As for `trsvd.optim.from_ball`.
     gap : float, default 1e-2
@@ -90,7 +93,8 @@ class BallOptimizer(FamilyOptimizer):
         lr: float | Tensor = 1e-3,
         *,
         ball: Ball | Callable[[int], Ball],
-        k: Rank | None = None,
+        k: Pairs = None,
+        rank_fraction: Fraction = None,
         method: Any = None,
         gap: float = 1e-2,
         momentum: float = 0.95,
@@ -128,9 +132,12 @@ class Fanion(FamilyOptimizer):
         Parameters with at least two dimensions each.
     lr : float or tensor, default 1e-3
         Learning rate.
-    k : int, float or callable
-        The rank: an integer, a share of min(m, n) as a float between 0 and 1, or a schedule of
-        either. A schedule makes this NuMuon (arXiv:2603.03597).
+    k : int or callable
+        The rank, or a schedule of it, which makes this NuMuon (arXiv:2603.03597). A k above
+        min(m, n) means min(m, n).
+    rank_fraction : float or callable
+        The rank as a fraction of min(m, n), above 0 and at most 1, rounded up, or a schedule of it;
+        pass either this or k.
     method : str or Method, optional
         ``"exact"``, or a method of `trsvd.svds`. None: block products that start from the last
         subspace and stop at ``gap``.
@@ -162,7 +169,8 @@ class Fanion(FamilyOptimizer):
         params: Any,
         lr: float | Tensor = 1e-3,
         *,
-        k: Rank,
+        k: Pairs = None,
+        rank_fraction: Fraction = None,
         method: Any = None,
         gap: float = 1e-2,
         momentum: float = 0.95,
@@ -189,7 +197,7 @@ class FFanion(FamilyOptimizer):
 
     Parameters
     ----------
-    params, lr, k, method, gap
+    params, lr, k, rank_fraction, method, gap
         As for `Fanion`.
     alpha : float, default 0.5
         Weight of the dual Ky Fan part, between 0 and 1.
@@ -204,7 +212,8 @@ class FFanion(FamilyOptimizer):
         params: Any,
         lr: float | Tensor = 1e-3,
         *,
-        k: Rank,
+        k: Pairs = None,
+        rank_fraction: Fraction = None,
         alpha: float = 0.5,
         method: Any = None,
         gap: float = 1e-2,
@@ -231,7 +240,7 @@ class SFanion(FamilyOptimizer):
 
     Parameters
     ----------
-    params, lr, k, method, gap
+    params, lr, k, rank_fraction, method, gap
         As for `Fanion`.
     alpha : float, default 0.5
         Weight of the dual Ky Fan part, between 0 and 1.
@@ -248,7 +257,8 @@ class SFanion(FamilyOptimizer):
         params: Any,
         lr: float | Tensor = 1e-3,
         *,
-        k: Rank,
+        k: Pairs = None,
+        rank_fraction: Fraction = None,
         alpha: float = 0.5,
         eta: float = 0.01,
         method: Any = None,
@@ -858,8 +868,10 @@ class Dion(MatrixOptimizer):
         Parameters with at least two dimensions each.
     lr : float or tensor, default 1e-3
         Learning rate.
-    k : int or float
-        The rank, or a share of min(m, n) as a float between 0 and 1.
+    k : int
+        The rank.
+    rank_fraction : float
+        The rank as a fraction of min(m, n), rounded up; pass either this or k.
     momentum : float, default 0.95
         ``mu``: share of the used part ``P R^T`` that stays in the buffer.
     orthonormal : bool, default False
@@ -884,7 +896,8 @@ class Dion(MatrixOptimizer):
         params: Any,
         lr: float | Tensor = 1e-3,
         *,
-        k: int | float,
+        k: int | None = None,
+        rank_fraction: float | None = None,
         momentum: float = 0.95,
         orthonormal: bool = False,
         transpose: bool = True,
@@ -900,15 +913,12 @@ class Dion(MatrixOptimizer):
 
     def _check_options(self, group: dict[str, Any]) -> None:
         super()._check_options(group)
-        if callable(group["k"]):
-            raise TypeError(
-                f"k={group['k']!r}; Dion keeps its factors from step to step: pass a fixed rank"
-            )
-        check_rank(group["k"])
+        fixed_rank(group["k"], group["rank_fraction"])
 
     def oracle(self, group: dict[str, Any]) -> Oracle:
         """Return the oracle of the dual Ky Fan k-ball, the reference of the diagnostics."""
-        return BallOracle(ball=KyFanDualBall, k=group["k"], seed=group["seed"])
+        options = {name: group[name] for name in ("k", "rank_fraction", "seed")}
+        return BallOracle(ball=KyFanDualBall, **options)
 
     def _plan_group(
         self, plan: Plan, params: list[Tensor], group: dict[str, Any], number: int
@@ -920,7 +930,8 @@ class Dion(MatrixOptimizer):
             whole = gathered(arrays.take(M) + arrays.take(G), param)
             Q, B = known.get("right_factors"), to_stack(whole, layout)
             if Q is None:
-                Q = right_factors(whole, group["k"], layout, group["seed"], transpose=transpose)
+                rank = fixed_rank(group["k"], group["rank_fraction"])
+                Q = right_factors(whole, rank, layout, group["seed"], transpose=transpose)
             D, left, after = dion_step(
                 B,
                 arrays.take(Q),
