@@ -36,8 +36,6 @@ LAYERS = (
     "polar",
     "_oracles",
     "balls",
-    "_one_call",
-    "_fanions",
     "lmo",
     "norms",
     "regularized",

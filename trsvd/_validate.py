@@ -1,4 +1,4 @@
-"""Arguments checked once, at the boundary: the value, why it is wrong, what to do."""
+"""Checks of arguments. Messages give the value, the reason and advice."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def check_k(k: int, rank: int) -> int:
 
 
 def check_number(name: str, value: Any) -> float:
-    """A real number, as float; TypeError for anything else, text included."""
+    """Return a real number as float; TypeError for anything else, strings included."""
     try:
         number = None if isinstance(value, (str, bytes)) else float(value)
     except (TypeError, ValueError):
         number = None
     if number is None:
-        raise TypeError(f"{name}={value!r} is not a number; pass one")
+        raise TypeError(f"{name}={value!r} is not a number; pass a number")
     return number
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """A truth value, as bool; TypeError for anything else, numbers and text included."""
+    """Return a truth value as bool; TypeError for anything else, numbers and strings included."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}={value!r} is not a truth value; pass True or False")
     return bool(value)
@@ -53,7 +53,7 @@ def check_tol(tol: Any, eps: float) -> float:
 
 
 def check_rng(rng: Any) -> np.random.Generator:
-    """The generator that a seed or a generator stands for."""
+    """Return the generator for a seed or a generator."""
     try:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:
@@ -63,7 +63,7 @@ def check_rng(rng: Any) -> np.random.Generator:
 
 
 def is_seed(rng: Any) -> bool:
-    """True if it is a seed; the generator is made later, which takes as long as a small product."""
+    """True if it is a seed; its generator is created later, as that costs as much as a product."""
     return type(rng) is int and rng >= 0
 
 

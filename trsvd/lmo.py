@@ -1,9 +1,9 @@
-"""One call, one array: the linear minimization oracle of each ball.
+"""Linear minimization oracles as functions from array to array.
 
 Each function returns ``argmin { <G, X> : X in radius * ball }``, the update direction, already
 negative: a step is ``X + lr * kyfan_dual_lmo(G, k)``. G is an array of shape (..., m, n); leading
-dimensions are a batch of matrices. The balls themselves (`trsvd.balls`) give the gap, the factors
-and a subspace to start from next time.
+dimensions are a batch of matrices. The balls (`trsvd.balls`) also return the gap, the factors and
+a subspace for the next warm start.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trsvd._arrays.arrays import Array
-from trsvd._fanions import f_fanion_lmo, s_fanion_lmo
-from trsvd._one_call import minimizers
+from trsvd._arrays.admit import admitted
+from trsvd._arrays.arrays import Array, Arrays, is_array
+from trsvd._arrays.dtypes import describe
+from trsvd._oracles.result import LMOResult
+from trsvd._validate import check_number
 from trsvd.balls import (
+    Ball,
     ColumnBall,
     FrobeniusBall,
     KyFanBall,
@@ -26,6 +29,7 @@ from trsvd.balls import (
     SchattenBall,
     SpectralBall,
 )
+from trsvd.balls.families import check_weight
 from trsvd.methods import Method
 from trsvd.polar.methods import PolarIteration
 
@@ -68,19 +72,19 @@ def kyfan_dual_lmo(
     k : int
         At least 1.
     radius : float, default 1
-        Of the ball.
+        Radius of the ball.
     method : str or Method, optional
-        As for `trsvd.svds`; for k >= min(m, n) also an iteration, as for `SpectralBall`.
+        As for `trsvd.svds`. For k >= min(m, n) also the iterations of `SpectralBall`.
     tol : float, optional
         Relative residual of the singular triplets.
     gap : float, optional
-        Relative gap to stop at instead: optimizers need no more than 1e-2 or 1e-3.
+        Largest relative gap, instead of ``tol``. For optimizers 1e-2 or 1e-3 is sufficient.
     start : LMOResult, Subspace, SVDResult or array of shape (n, p), optional
-        Warm start, of a single matrix.
+        Warm start, for a single matrix.
     rng : int or numpy.random.Generator, optional
-        Where random numbers come from.
+        Seed or generator of the random numbers.
     certify : bool or "probable", default False
-        Whether the gap must be proven; see `Ball.lmo`.
+        True: the gap must be proven; see `Ball.lmo`.
 
     Returns
     -------
@@ -108,7 +112,7 @@ def kyfan_dual_lmo(
            [ 0.,  0.,  0.]])
     """
     ball = KyFanDualBall(k)
-    return minimizers(
+    return _minimizers(
         ball, G, radius, method=method, tol=tol, gap=gap, start=start, rng=rng, certify=certify
     )
 
@@ -131,9 +135,9 @@ def kyfan_lmo(
     k : int
         At least 1.
     radius : float, default 1
-        Of the ball.
+        Radius of the ball.
     method : str or Method, optional
-        Of all singular triplets, which it takes: a full SVD by default.
+        Method for all singular triplets. The default is a full SVD.
     tol, rng
         As for `kyfan_dual_lmo`.
 
@@ -147,7 +151,7 @@ def kyfan_lmo(
     TypeError, ValueError
         As `kyfan_dual_lmo`.
     """
-    return minimizers(KyFanBall(k), G, radius, method=method, tol=tol, rng=rng)
+    return _minimizers(KyFanBall(k), G, radius, method=method, tol=tol, rng=rng)
 
 
 def nuclear_lmo(
@@ -168,7 +172,7 @@ def nuclear_lmo(
     G : array of shape (..., m, n)
         The gradient or momentum; leading dimensions are a batch.
     radius : float, default 1
-        Of the ball.
+        Radius of the ball.
     method, tol, gap, start, rng, certify
         As for `kyfan_dual_lmo`.
 
@@ -204,11 +208,11 @@ def spectral_lmo(
     G : array of shape (..., m, n)
         The gradient or momentum; leading dimensions are a batch.
     radius : float, default 1
-        Of the ball.
+        Radius of the ball.
     method : str, Method, NewtonSchulz or PolarExpress, optional
-        As for `SpectralBall`: exactly, by an SVD, by default.
+        As for `SpectralBall`. The default is a full SVD.
     gap : float, optional
-        Relative gap, between 0 and 1, that an iteration is warned about if it misses it.
+        Relative gap, between 0 and 1. If an iteration misses it, there is a warning.
     tol, rng
         As for `kyfan_dual_lmo`, with a method of `trsvd.svds`.
     certify : bool or "probable", default False
@@ -224,7 +228,7 @@ def spectral_lmo(
     TypeError, ValueError
         As `kyfan_dual_lmo`, or if the library of G lacks the dtype of the method.
     """
-    return minimizers(
+    return _minimizers(
         SpectralBall(), G, radius, method=method, tol=tol, gap=gap, rng=rng, certify=certify
     )
 
@@ -246,7 +250,7 @@ def rms_lmo(
     G : array of shape (..., m, n)
         The gradient or momentum; leading dimensions are a batch.
     radius : float, default 1
-        Of the ball.
+        Radius of the ball.
     method, tol, gap, rng, certify
         As for `spectral_lmo`.
 
@@ -260,7 +264,7 @@ def rms_lmo(
     TypeError, ValueError
         As `spectral_lmo`.
     """
-    return minimizers(
+    return _minimizers(
         RMSBall(), G, radius, method=method, tol=tol, gap=gap, rng=rng, certify=certify
     )
 
@@ -286,12 +290,12 @@ def schatten_lmo(
     G : array of shape (..., m, n)
         The gradient or momentum; leading dimensions are a batch.
     p : float
-        At least 1, ``math.inf`` included.
+        At least 1, or ``math.inf``.
     radius : float, default 1
-        Of the ball.
+        Radius of the ball.
     method, tol, gap, start, rng, certify
-        As for `nuclear_lmo` (p = 1) and `spectral_lmo` (p = inf). In between all singular triplets
-        are computed, whatever the gap and the start are.
+        As for `nuclear_lmo` (p = 1) and `spectral_lmo` (p = inf). For other p all singular triplets
+        are computed, and ``gap`` and ``start`` have no effect.
 
     Returns
     -------
@@ -304,7 +308,7 @@ def schatten_lmo(
         As `kyfan_dual_lmo`, with p for k.
     """
     ball = SchattenBall(p)
-    return minimizers(
+    return _minimizers(
         ball, G, radius, method=method, tol=tol, gap=gap, start=start, rng=rng, certify=certify
     )
 
@@ -317,7 +321,7 @@ def frobenius_lmo(G: Array, *, radius: float = 1.0) -> Array:
     G : array of shape (..., m, n)
         The gradient or momentum; leading dimensions are a batch.
     radius : float, default 1
-        Of the ball.
+        Radius of the ball.
 
     Returns
     -------
@@ -329,7 +333,7 @@ def frobenius_lmo(G: Array, *, radius: float = 1.0) -> Array:
     TypeError, ValueError
         As `kyfan_dual_lmo`.
     """
-    return minimizers(FrobeniusBall(), G, radius)
+    return _minimizers(FrobeniusBall(), G, radius)
 
 
 def max_lmo(G: Array, *, radius: float = 1.0) -> Array:
@@ -340,7 +344,7 @@ def max_lmo(G: Array, *, radius: float = 1.0) -> Array:
     G : array of shape (..., m, n)
         The gradient or momentum; leading dimensions are a batch.
     radius : float, default 1
-        Of the ball.
+        Radius of the ball.
 
     Returns
     -------
@@ -352,18 +356,18 @@ def max_lmo(G: Array, *, radius: float = 1.0) -> Array:
     TypeError, ValueError
         As `kyfan_dual_lmo`.
     """
-    return minimizers(MaxBall(), G, radius)
+    return _minimizers(MaxBall(), G, radius)
 
 
 def column_lmo(G: Array, *, radius: float = 1.0) -> Array:
-    """Minus each column over its 2-norm, times radius: the argmin over the column norm ball.
+    """``-radius`` times each column divided by its 2-norm: the argmin over the column norm ball.
 
     Parameters
     ----------
     G : array of shape (..., m, n)
         The gradient or momentum; leading dimensions are a batch.
     radius : float, default 1
-        Of the ball.
+        Radius of the ball.
 
     Returns
     -------
@@ -375,18 +379,18 @@ def column_lmo(G: Array, *, radius: float = 1.0) -> Array:
     TypeError, ValueError
         As `kyfan_dual_lmo`.
     """
-    return minimizers(ColumnBall(), G, radius)
+    return _minimizers(ColumnBall(), G, radius)
 
 
 def row_lmo(G: Array, *, radius: float = 1.0) -> Array:
-    """Minus each row over its 2-norm, times radius: the argmin over the row norm ball.
+    """``-radius`` times each row divided by its 2-norm: the argmin over the row norm ball.
 
     Parameters
     ----------
     G : array of shape (..., m, n)
         The gradient or momentum; leading dimensions are a batch.
     radius : float, default 1
-        Of the ball.
+        Radius of the ball.
 
     Returns
     -------
@@ -398,4 +402,151 @@ def row_lmo(G: Array, *, radius: float = 1.0) -> Array:
     TypeError, ValueError
         As `kyfan_dual_lmo`.
     """
-    return minimizers(RowBall(), G, radius)
+    return _minimizers(RowBall(), G, radius)
+
+
+def f_fanion_lmo(
+    G: Array,
+    k: int,
+    *,
+    alpha: float = 0.5,
+    radius: float = 1.0,
+    kyfan_scale: float = 1.0,
+    frobenius_scale: float = 1.0,
+    method: str | Method | None = None,
+    tol: float | None = None,
+    gap: float | None = None,
+    start: Any = None,
+    rng: int | np.random.Generator | None = None,
+    certify: bool | Literal["probable"] = False,
+) -> Array:
+    """``-(alpha U_k V_k^H + (1 - alpha) G / ||G||_F)``: F-Fanion-k (F-Muon, F-Neon).
+
+    Parameters
+    ----------
+    G : array of shape (..., m, n)
+        The gradient or momentum; leading dimensions are a batch.
+    k : int
+        At least 1.
+    alpha : float, default 0.5
+        Weight of the dual Ky Fan part, between 0 and 1.
+    radius : float, default 1
+        Factor of the update.
+    kyfan_scale, frobenius_scale : float, default 1
+        Factors of the two parts, for example ``sqrt(m / n)``.
+    method, tol, gap, start, rng, certify
+        As for `kyfan_dual_lmo`; ``gap`` is the gap of the sum.
+
+    Returns
+    -------
+    array of shape (..., m, n)
+        In G's dtype (float64 for integers), namespace and device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kyfan_dual_lmo`, and if a weight or a scale is negative or not finite.
+    """
+    alpha = check_weight(alpha)
+    first, second = _factors(kyfan_scale=kyfan_scale, frobenius_scale=frobenius_scale)
+    ball = (alpha * first) * KyFanDualBall(k) + ((1 - alpha) * second) * FrobeniusBall()
+    return _minimizers(
+        ball, G, radius, method=method, tol=tol, gap=gap, start=start, rng=rng, certify=certify
+    )
+
+
+def s_fanion_lmo(
+    G: Array,
+    k: int,
+    *,
+    alpha: float = 0.5,
+    eta: float = 0.01,
+    radius: float = 1.0,
+    kyfan_scale: float = 1.0,
+    sign_scale: float = 1.0,
+    method: str | Method | None = None,
+    tol: float | None = None,
+    gap: float | None = None,
+    start: Any = None,
+    rng: int | np.random.Generator | None = None,
+    certify: bool | Literal["probable"] = False,
+) -> Array:
+    """``-(alpha U_k V_k^H + (1 - alpha) eta sign(G))``: S-Fanion-k (S-Muon, S-Neon).
+
+    Parameters
+    ----------
+    G : array of shape (..., m, n)
+        The gradient or momentum; leading dimensions are a batch.
+    k : int
+        At least 1.
+    alpha : float, default 0.5
+        Weight of the dual Ky Fan part, between 0 and 1.
+    eta : float, default 0.01
+        Radius of the max norm ball in the sum.
+    radius : float, default 1
+        Factor of the update.
+    kyfan_scale, sign_scale : float, default 1
+        Factors of the two parts.
+    method, tol, gap, start, rng, certify
+        As for `kyfan_dual_lmo`; ``gap`` is the gap of the sum.
+
+    Returns
+    -------
+    array of shape (..., m, n)
+        In G's dtype (float64 for integers), namespace and device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kyfan_dual_lmo`, and if a weight or a scale is negative or not finite.
+    """
+    alpha = check_weight(alpha)
+    first, eta, second = _factors(kyfan_scale=kyfan_scale, eta=eta, sign_scale=sign_scale)
+    ball = (alpha * first) * KyFanDualBall(k) + ((1 - alpha) * eta * second) * MaxBall()
+    return _minimizers(
+        ball, G, radius, method=method, tol=tol, gap=gap, start=start, rng=rng, certify=certify
+    )
+
+
+def _factors(**factors: float) -> list[float]:
+    """Return factors as floats; TypeError unless they are numbers."""
+    return [check_number(name, factor) for name, factor in factors.items()]
+
+
+def _minimizers(ball: Ball, G: Array, radius: float, **options: Any) -> Array:
+    """Return the minimizer over ``radius * ball`` for each matrix of a batch.
+
+    Parameters
+    ----------
+    ball : Ball
+        The ball.
+    G : array of shape (..., m, n)
+        The leading dimensions are a batch.
+    radius : float
+        Factor of the ball.
+    **options
+        Options of `Ball.lmo`.
+
+    Returns
+    -------
+    array of shape (..., m, n)
+    """
+    radius, G = check_number("radius", radius), admitted(G)
+    if not is_array(G):
+        raise TypeError(
+            f"G is {describe(G)}; a function that returns an array takes one of shape (..., m, n) "
+            "(use the lmo of a ball for sparse matrices and operators)"
+        )
+    if G.ndim < 2:
+        raise ValueError(f"G has shape {tuple(G.shape)}; a matrix has two dimensions: reshape it")
+    if G.ndim == 2:
+        return (radius * ball).lmo(G, **options).update
+    if options.get("start") is not None:
+        raise ValueError(
+            "start= belongs to one matrix; call the oracle of each matrix of the batch by itself"
+        )
+    shape = tuple(G.shape)
+    if 0 in shape:
+        raise ValueError(f"G has shape {shape}; a batch needs a matrix, with rows and columns")
+    updates = LMOResult.stacked((radius * ball).lmo_many(G, **options))
+    return Arrays.of_array(G).xp.reshape(updates, shape)

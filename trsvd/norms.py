@@ -1,4 +1,4 @@
-"""Ky Fan norms, their duals, and the norms beside them."""
+"""Ky Fan norms, their duals, and other matrix norms."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = [
 
 
 def kyfan_norm(X: Any, k: int) -> float:
-    """The Ky Fan k-norm: the sum of the k largest singular values.
+    """Return the Ky Fan k-norm, the sum of the k largest singular values.
 
     Parameters
     ----------
     X : array, sparse matrix or operator of shape (m, n)
         As for `trsvd.svds`.
     k : int
-        At least 1; min(m, n) and more give the nuclear norm.
+        At least 1. For k >= min(m, n) it is the nuclear norm.
 
     Returns
     -------
@@ -35,9 +35,10 @@ def kyfan_norm(X: Any, k: int) -> float:
 
     Notes
     -----
-    For k > 1, all singular values of a matrix with at most 2^18 entries are computed. Larger ones
-    go to `trsvd.svds` with ``verify=1e-3``: except with probability 1e-3, missed copies of multiple
-    singular values make the norm at most 0.1 % too small. A run that does not converge warns.
+    For k > 1 and at most 2^18 entries, all singular values are computed. Larger matrices are
+    computed by `trsvd.svds` with ``verify=1e-3``: except with probability 1e-3, missed copies of
+    multiple singular values make the norm at most 0.1 % too small. If the run does not converge,
+    there is a `ConvergenceWarning`.
 
     Examples
     --------
@@ -49,14 +50,14 @@ def kyfan_norm(X: Any, k: int) -> float:
 
 
 def kyfan_dual_norm(X: Any, k: int) -> float:
-    """The dual of the Ky Fan k-norm: the larger of ``s_1`` and ``sum_i s_i / k``.
+    """Return the dual of the Ky Fan k-norm, ``max(s_1, sum_i s_i / k)``.
 
     Parameters
     ----------
     X : array, sparse matrix or operator of shape (m, n)
         As for `trsvd.svds`.
     k : int
-        At least 1; the spectral norm for k >= min(m, n).
+        At least 1. For k >= min(m, n) it is the spectral norm.
 
     Returns
     -------
@@ -72,7 +73,7 @@ def kyfan_dual_norm(X: Any, k: int) -> float:
 
 
 def nuclear_norm(X: Any) -> float:
-    """The nuclear (trace) norm: the sum of all singular values.
+    """Return the nuclear (trace) norm, the sum of all singular values.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ def nuclear_norm(X: Any) -> float:
 
 
 def spectral_norm(X: Any) -> float:
-    """``s_1``, the spectral norm of an m x n matrix.
+    """Return the spectral norm ``s_1``.
 
     Parameters
     ----------
@@ -102,7 +103,7 @@ def spectral_norm(X: Any) -> float:
 
 
 def rms_norm(X: Any) -> float:
-    """``sqrt(n / m) s_1``, the RMS-to-RMS operator norm of an m x n matrix.
+    """Return the RMS-to-RMS operator norm ``sqrt(n / m) s_1`` of an m x n matrix.
 
     Parameters
     ----------
@@ -117,7 +118,7 @@ def rms_norm(X: Any) -> float:
 
 
 def frobenius_norm(X: Any) -> float:
-    """``(sum abs(x_ij)^2)^(1/2)``, the Frobenius norm of an m x n array.
+    """Return the Frobenius norm ``(sum abs(x_ij)^2)^(1/2)``.
 
     Parameters
     ----------
@@ -132,7 +133,7 @@ def frobenius_norm(X: Any) -> float:
 
 
 def max_norm(X: Any) -> float:
-    """``max abs(x_ij)``, the entrywise l-infinity norm of an m x n array.
+    """Return the entrywise l-infinity norm ``max abs(x_ij)``.
 
     Parameters
     ----------
@@ -147,7 +148,7 @@ def max_norm(X: Any) -> float:
 
 
 def max_column_norm(X: Any) -> float:
-    """``max_j ||x_:j||_2``, the largest 2-norm of a column of an m x n array.
+    """Return the largest 2-norm of a column.
 
     Parameters
     ----------
@@ -162,7 +163,7 @@ def max_column_norm(X: Any) -> float:
 
 
 def max_row_norm(X: Any) -> float:
-    """``max_i ||x_i:||_2``, the largest 2-norm of a row of an m x n array.
+    """Return the largest 2-norm of a row.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Regularized updates: ``argmin_D <G, D> + lam * gauge(D)^2`` in place of a step on a ball.
+"""Regularized updates ``argmin_D <G, D> + lam * gauge(D)^2``, for a gauge of a ball.
 
-Names and formulas of *Neon: Nuclear Norm to Beat Muon* (the poster of arXiv:2512.09678's authors).
+Names and formulas: *Neon: Nuclear Norm to Beat Muon* (poster by the authors of arXiv:2512.09678).
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ def _check_lam(lam: float) -> float:
 
 
 def regularized_update(ball: Ball, G: Any, lam: float, **options: Any) -> LMOResult:
-    """``argmin_D <G, D> + lam * gauge(D)^2``: the oracle's answer, scaled.
+    """Return ``argmin_D <G, D> + lam * gauge(D)^2``, a multiple of the oracle's update.
 
-    Where the oracle attains ``a <= support(G)``, its answer is multiplied by ``a / (2 lam)``, and
-    the objective is at most ``-a^2 / (4 lam)``. Its minimum is ``-support(G)^2 / (4 lam)``.
+    If the oracle attains ``a <= support(G)``, its update is multiplied by ``a / (2 lam)``. The
+    objective is then at most ``-a^2 / (4 lam)``; its minimum is ``-support(G)^2 / (4 lam)``.
 
     Parameters
     ----------
     ball : Ball
-        Whose gauge it is.
+        The ball of the gauge.
     G : array, sparse matrix or operator of shape (m, n)
         The gradient.
     lam : float
         Positive.
     **options
-        As for `Ball.lmo`; ``gap`` is that of the oracle.
+        Options of `Ball.lmo`; ``gap`` is the gap of the oracle.
 
     Returns
     -------
     LMOResult
-        ``support`` is ``-<G, D>``, and ``gap`` what the objective loses relative to its minimum:
-        ``2 g - g^2`` for a gap g of the oracle. The minimizer's ``-<G, D>`` lies between
-        ``support`` and ``support / (1 - gap)``.
+        ``support`` is ``-<G, D>``. ``gap`` is the relative distance of the objective from its
+        minimum: ``2 g - g^2`` for a gap g of the oracle. For the minimizer, ``-<G, D>`` lies
+        between ``support`` and ``support / (1 - gap)``.
 
     Raises
     ------
     TypeError, ValueError
-        As `Ball.lmo`, and if ball is not a ball or lam not a finite positive number.
+        As `Ball.lmo`. Also if ball is not a ball, or lam is not a finite positive number.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def regularized_update(ball: Ball, G: Any, lam: float, **options: Any) -> LMORes
 
 
 def nuclear_neon(G: Any, lam: float, **options: Any) -> LMOResult:
-    """``-(s_1 / (2 lam)) u_1 v_1^H``: `regularized_update` with the nuclear norm.
+    """Return ``-(s_1 / (2 lam)) u_1 v_1^H``, the `regularized_update` of the nuclear norm.
 
     Parameters
     ----------
@@ -91,25 +91,26 @@ def nuclear_neon(G: Any, lam: float, **options: Any) -> LMOResult:
     lam : float
         Positive.
     **options
-        As for `Ball.lmo`.
+        Options of `Ball.lmo`.
 
     Returns
     -------
     LMOResult
-        Of rank one; ``support`` and ``gap`` as for `regularized_update`.
+        Update of rank one; ``support`` and ``gap`` as for `regularized_update`.
     """
     return regularized_update(NuclearBall(), G, lam, **options)
 
 
 def f_star_threshold(S: HostArray) -> float:
-    """The root tau of ``sum_i max(s_i - tau, 0) = tau``.
+    """Return the root tau of ``sum_i max(s_i - tau, 0) = tau``.
 
-    With ``c_j = s_1 + ... + s_j`` it is ``c_j / (j + 1)`` for the j with ``s_j > tau >= s_{j+1}``.
+    With ``c_j = s_1 + ... + s_j``, tau is ``c_j / (j + 1)`` for the j with
+    ``s_j > tau >= s_{j+1}``.
 
     Parameters
     ----------
     S : array of shape (r,)
-        Descending singular values; those that exceed tau are enough.
+        Singular values, descending; those above tau are sufficient.
 
     Examples
     --------
@@ -123,7 +124,7 @@ def f_star_threshold(S: HostArray) -> float:
 
 
 def _above_threshold(S: HostArray) -> HostArray:
-    """Which values exceed the threshold that all of them define: ``s_j (j + 1) > c_j``."""
+    """Return a mask of the values above the threshold tau: ``s_j (j + 1) > c_j``."""
     j = np.arange(1, len(S) + 1)
     return np.asarray(S * j > np.cumsum(S) - S, dtype=np.bool_)
 
@@ -140,8 +141,8 @@ def f_star_neon(
     """F*-Neon: ``-(1/lam) U max(S - tau, 0) V^H`` with ``sum_i max(s_i - tau, 0) = tau``.
 
     The minimizer of ``<G, D> + lam * gauge(D)^2`` for ``gauge(D)^2 = (||D||_*^2 + ||D||_F^2) / 2``,
-    the *quadratic* mean of the nuclear and the Frobenius norm. (The poster's text names the
-    arithmetic mean, for which the condition on tau is another one.)
+    the *quadratic* mean of the nuclear and the Frobenius norm. (The text of the poster says
+    arithmetic mean, which has a different condition on tau.)
 
     Parameters
     ----------
@@ -150,14 +151,14 @@ def f_star_neon(
     lam : float
         Positive.
     tol, start, method, rng
-        As for `trsvd.svds_above`: triplets are computed until the next singular value is certainly
-        below the threshold, and no more. ``start`` may be the result of an earlier call.
+        As for `trsvd.svds_above`. Only the triplets above the threshold are computed. ``start``
+        may be the result of an earlier call.
 
     Returns
     -------
     LMOResult
-        With ``support = -<G, D>``, and in ``gap`` what errors of the singular values change that
-        by, relative, to first order; rank = number of singular values above tau.
+        ``support`` is ``-<G, D>``. ``gap`` is its relative change, to first order, by the errors of
+        the singular values. The rank is the number of singular values above tau.
 
     Examples
     --------
@@ -169,7 +170,7 @@ def f_star_neon(
     """
     lam = _check_lam(lam)
     op = as_operator(G)
-    # Triplets in the dtype that is computed in: that of G may not have the range of s_1.
+    # Triplets in the compute dtype, since s_1 may be out of the range of the dtype of G.
     result = svds_above(
         _in_compute_dtype(op),
         _above_threshold,
@@ -185,7 +186,7 @@ def f_star_neon(
     largest = float(shrunk[0]) if len(S) and shrunk[0] > 0 else 1.0
     U = result.U * arrays.put(shrunk / largest)[None, :]
     term = LowRankTerm(-largest / lam, U, result.Vh, arrays)
-    with np.errstate(over="ignore"):  # inf where <G, D> is beyond the range, though D is not
+    with np.errstate(over="ignore"):  # inf if <G, D> is out of range, though D is not
         support = float(np.sum(shrunk * S)) / lam
     return LMOResult(
         terms=(term,),
@@ -200,14 +201,14 @@ def f_star_neon(
 
 
 def _in_compute_dtype(op: MatrixOperator) -> MatrixOperator:
-    """The same, with results that are not rounded to half precision."""
+    """Return the operator with results in the compute dtype, not rounded to half precision."""
     twin = copy(op)
     twin.arrays = replace(op.arrays, out_dtype=op.arrays.dtype)
     return twin
 
 
 def _relative_gap(residuals: HostArray, S: HostArray, tau: float) -> float:
-    """First-order bound of what errors of the singular values change ``<G, D>`` by, relative."""
+    """Return a first-order bound of the relative change of ``<G, D>`` by errors of S."""
     if not len(S) or not S[0] > 0:
         return 0.0
     share = S / S[0]

@@ -1,6 +1,7 @@
-"""Matrices with known singular values, the errors of a truncated SVD, and assertions on it.
+"""Matrices with known singular values, errors of a truncated SVD, and assertions.
 
-Shared by the tests, the benchmarks and the examples; of use to anyone who tests against trsvd.
+The tests, benchmarks and examples of trsvd use this module; it is public for tests of other
+packages.
 """
 
 from __future__ import annotations
@@ -67,22 +68,22 @@ def matrix_with_spectrum(
     xp: Any = None,
     device: Any = None,
 ) -> Array:
-    """A random matrix with prescribed singular values.
+    """Return a random matrix with prescribed singular values.
 
     Parameters
     ----------
     m, n : int
-        Its shape.
+        Shape of the matrix.
     s : array_like of shape (r,)
         Singular values, in any order, ``r <= min(m, n)``; the others are zero.
     rng : int or numpy.random.Generator, optional
-        Where the singular vectors come from.
+        Seed or generator of the singular vectors.
     dtype : dtype or str, default "float64"
-        Real or complex floating, of any library.
+        Real or complex floating dtype of any library.
     xp : module, optional
-        Array namespace of the result, such as ``torch``; NumPy by default.
+        Array namespace of the result, such as ``torch``. The default is NumPy.
     device : object, optional
-        Device of the result, as ``xp`` spells it.
+        Device of the result.
 
     Returns
     -------
@@ -114,14 +115,14 @@ def matrix_with_spectrum(
     rng = np.random.default_rng(rng)
     U = _orthonormal(rng, m, len(s), target.is_complex)
     V = _orthonormal(rng, n, len(s), target.is_complex)
-    # Near 1 on the way, so that values near the ends of the range keep their digits.
+    # Scaled to about 1, so that values near the ends of the range keep their digits.
     size = 2.0 ** np.frexp(s.max(initial=0.0))[1]
     host = (((U * (s / size)) @ V.conj().T) * size).astype(target.host_dtype)
     return target.hand_out(home.asarray(host, device=device))
 
 
 def _orthonormal(rng: np.random.Generator, rows: int, columns: int, is_complex: bool) -> HostArray:
-    """Orthonormal columns, uniformly distributed: QR of a Gaussian with the phases of R undone."""
+    """Return uniformly distributed orthonormal columns: QR of a Gaussian, with phases corrected."""
     X = rng.standard_normal((rows, columns))
     if is_complex:
         X = X + 1j * rng.standard_normal((rows, columns))
@@ -134,21 +135,21 @@ def _orthonormal(rng: np.random.Generator, rows: int, columns: int, is_complex: 
 
 
 def err1(U: Any, Vh: Any, U_true: Any, Vh_true: Any) -> float:
-    """Relative error of ``U V^H``: ``||U V^H - U_k V_k^H||_F / sqrt(k)``.
+    """Return the relative error of ``U V^H``: ``||U V^H - U_k V_k^H||_F / sqrt(k)``.
 
     Parameters
     ----------
     U, Vh : array of shape (m, k), (k, n)
-        Singular vectors as computed.
+        Computed singular vectors.
     U_true, Vh_true : array of shape (m, k), (k, n)
-        The exact ones. Their phases do not matter; ``U_k V_k^H`` is unique where s_k > s_{k+1}.
+        Exact singular vectors, with any phases; ``U_k V_k^H`` is unique if s_k > s_{k+1}.
 
     Returns
     -------
     float
-        Accurate to nine digits, or to a few rounding units, absolute, whichever is coarser: near
-        zero the norm comes from QR factors of the vectors, not from a difference of traces,
-        which ends at ``sqrt(eps)``.
+        The error, accurate to nine digits or to a few rounding units (absolute), whichever is
+        larger. Small errors are computed from QR factors of the vectors, since a difference of
+        traces is accurate to ``sqrt(eps)`` only.
 
     Notes
     -----
@@ -174,24 +175,24 @@ def err1(U: Any, Vh: Any, U_true: Any, Vh_true: Any) -> float:
 
 
 def err2(U: Any, S: Any, Vh: Any, U_true: Any, S_true: Any, Vh_true: Any) -> float:
-    """Relative error of the rank-k matrix: ``||U S V^H - A_k||_F / ||A_k||_F``.
+    """Return the relative error of the rank-k matrix: ``||U S V^H - A_k||_F / ||A_k||_F``.
 
     Parameters
     ----------
     U, S, Vh : array of shape (m, k), (k,), (k, n)
-        As computed.
+        Computed triplets.
     U_true, S_true, Vh_true : array of shape (m, k), (k,), (k, n)
-        The exact ones, ``A_k = U_true diag(S_true) Vh_true``.
+        Exact triplets, ``A_k = U_true diag(S_true) Vh_true``.
 
     Returns
     -------
     float
-        As accurate as `err1`.
+        The error, with the accuracy of `err1`.
 
     Raises
     ------
     ValueError
-        If ``S_true`` is zero: there is nothing to be relative to.
+        If ``S_true`` is zero.
 
     Examples
     --------
@@ -214,12 +215,12 @@ _Triplets = tuple[HostArray, HostArray, HostArray]
 
 
 def _distance(one: _Triplets, other: _Triplets) -> float:
-    """``||U S V^H - U' S' V'^H||_F``."""
+    """Return ``||U S V^H - U' S' V'^H||_F``."""
     sizes = _inner(one, one) + _inner(other, other)
     square = sizes - 2 * _inner(one, other)
     if square > 1e-6 * sizes:  # ten digits are left
         return float(square**0.5)
-    # Below that the squares cancel: subtract in the small space that the R factors span.
+    # Below that, traces cancel: subtract in the small space of the R factors.
     (U, S, Vh), (U2, S2, Vh2) = one, other
     left: Any = np.linalg.qr(np.hstack([U, U2]), mode="r")
     right: Any = np.linalg.qr(np.hstack([Vh.conj().T, Vh2.conj().T]), mode="r")
@@ -230,14 +231,14 @@ def _distance(one: _Triplets, other: _Triplets) -> float:
 
 
 def _inner(one: _Triplets, other: _Triplets) -> float:
-    """``Re <U S V^H, U' S' V'^H>`` without forming either."""
+    """Return ``Re <U S V^H, U' S' V'^H>`` without forming the matrices."""
     (U, S, Vh), (U2, S2, Vh2) = one, other
     left, right = U.conj().T @ U2, Vh @ Vh2.conj().T
     return float(np.sum(np.outer(S, S2) * (left * right.conj()).real))
 
 
 def _wide(X: Any) -> HostArray:
-    """Any array on the host in double precision."""
+    """Convert any array to the host in double precision."""
     if not is_array(X):
         X = np.asarray(X)
     arrays = Arrays.of_array(X)
@@ -260,8 +261,8 @@ def rounding_level(length: int, eps: float) -> float:
     Returns
     -------
     float
-        ``10 sqrt(length) eps``: rounding errors, taken as independent and of mean zero, stay
-        below it but with a probability of ``2 exp(-50)`` a sum.
+        ``10 sqrt(length) eps``. Independent rounding errors of mean zero stay below it, except with
+        probability ``2 exp(-50)`` for each sum.
 
     References
     ----------
@@ -283,14 +284,14 @@ def assert_orthonormal(Q: Any, *, tol: float | None = None) -> None:
     Parameters
     ----------
     Q : array of shape (m, k)
-        Of any library.
+        Array of any library.
     tol : float, optional
-        Largest entry allowed in ``Q^H Q - I``; `rounding_level` of m terms by default.
+        Largest allowed entry of ``Q^H Q - I``. The default is `rounding_level` of m terms.
 
     Raises
     ------
     AssertionError
-        If they are not.
+        If the columns are not orthonormal.
 
     Examples
     --------
@@ -313,31 +314,31 @@ def assert_svd(
 ) -> None:
     """Assert that U, S, Vh are leading singular triplets of ``A``.
 
-    Checks shapes, order and sign of S, that U and Vh are orthonormal, the residuals (computed
-    anew) and, against a known spectrum, S.
+    Checks shapes, order and sign of S, orthonormality of U and Vh, residuals (which are computed
+    here), and S if the spectrum is known.
 
     Parameters
     ----------
     result : SVDResult or tuple
-        U, S, Vh.
+        The triplets U, S, Vh.
     A : array, sparse matrix or operator of shape (m, n)
         As for `trsvd.svds`.
     S_true : array_like of shape (at least k,), optional
-        The exact singular values, descending.
+        Exact singular values, descending.
     tol : float, optional
-        Relative residual that each triplet was computed to; ``eps**0.75`` of A's compute dtype by
-        default, as in `trsvd.svds`. Rounding is allowed for on top.
+        Largest relative residual of a triplet. The default is ``eps**0.75`` of the compute dtype of
+        A, as in `trsvd.svds`. Rounding errors are allowed in addition.
 
     Raises
     ------
     AssertionError
-        If they are not, with the figure that is wrong and what was allowed.
+        If a check fails, with the value and the allowed value.
 
     Notes
     -----
     ``k`` triplets with residuals of at most ``r = tol s_1`` are exact for a matrix within
-    ``sqrt(2 k) r`` of A, so that by Weyl's theorem no value is off by more than that. Costs 2 k
-    products with A.
+    ``sqrt(2 k) r`` of A. By Weyl's theorem, this bounds the error of each value. The check takes
+    2 k products with A.
 
     Examples
     --------
@@ -396,7 +397,7 @@ def _largest_residual(op: Any, U: Any, S: HostArray, Vh: Any) -> float:
 
 
 def _eps(X: Any) -> float:
-    """Rounding unit of the dtype that ``X`` is stored in, half precision included."""
+    """Return the rounding unit of the dtype of ``X``, half precision included."""
     arrays = Arrays.of_array(X)
     return float(arrays.xp.finfo(X.dtype).eps)
 

@@ -1050,3 +1050,13 @@ def test_the_gap_of_a_sum_is_that_of_the_whole(rng):
     G = rng.standard_normal((64, 13)).astype(np.float32)
     ball = 1e-3 * SpectralBall() + FrobeniusBall()
     assert ball.lmo(G, gap=1e-6).status is Status.CONVERGED
+
+
+def test_a_warning_names_the_matrix_of_a_batch(rng):
+    """The second of three matrices is rounded to float32, so that its gap exceeds 1e-9."""
+    G = rng.standard_normal((20, 13))
+    with pytest.warns(ConvergenceWarning, match="^matrix 1 of the batch: the gap is") as caught:
+        SpectralBall().lmo_many([G, G.astype(np.float32), G], gap=1e-9)
+    assert len(caught) == 1
+    with pytest.warns(ConvergenceWarning, match="^the gap is .*above the requested 1.00e-09"):
+        SpectralBall().lmo(G.astype(np.float32), gap=1e-9)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from trsvd._arrays.arrays import Arrays
-from trsvd._krylov.basis import SpareVectors, orthonormalize
+from trsvd._krylov.basis import RandomVectors, orthonormalize
 
 FACTOR = 8
 N = 60
@@ -48,14 +48,14 @@ class Case:
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         arrays, put = self.arrays, self.backend.asarray
         X = X.astype(self.name)
-        spare = SpareVectors(arrays, np.random.default_rng(1), *X.shape)
+        spare = RandomVectors(arrays, np.random.default_rng(1), *X.shape)
         there = put(X)
         Q, H, R = orthonormalize(
             arrays,
             there,
             None if basis is None else put(basis),
             floor=floor,
-            spare=spare,
+            replacements=spare,
             **options,
         )
         for part in (Q, R) if H is None else (Q, H, R):
@@ -262,7 +262,7 @@ def test_not_finite_input_ends_and_shows(case: Case, bad: float, w: int) -> None
 
 def test_spare_vectors_are_unit_and_new_each_time(case: Case) -> None:
     arrays = case.arrays
-    spare = SpareVectors(arrays, np.random.default_rng(3), N, 3)
+    spare = RandomVectors(arrays, np.random.default_rng(3), N, 3)
     blocks = [case.backend.to_numpy(spare(width)) for width in (1, 3, 2, 3, 3)]
     together = np.hstack(blocks)
     assert np.allclose(np.linalg.norm(together, axis=0), 1, rtol=0, atol=N * case.eps)
@@ -275,7 +275,7 @@ def test_spare_vectors_do_not_repeat_themselves_in_a_long_run(
 ) -> None:
     arrays = Arrays.of_dtype(numpy_backend.xp, numpy_backend.device, "float64")
     n = 500
-    spare = SpareVectors(arrays, np.random.default_rng(3), n, width)
+    spare = RandomVectors(arrays, np.random.default_rng(3), n, width)
     together = np.hstack([spare(width) for _ in range(100 // width)])
     gram = np.abs(together.T @ together - np.eye(together.shape[1]))
     # Random unit vectors of length n: inner products of 6 standard deviations 1 / sqrt(n) have a

@@ -199,11 +199,11 @@ def test_what_was_known_earlier_stands_in_corners(
     for _ in range(3):
         basis.expand(problem.op)
         first = basis.ritz()
-        assert first.trail is None
+        assert first.history is None
         basis.expand(problem.op)
-        trail = basis.ritz().trail
-        assert trail is not None
-        B, C, width = trail
+        history = basis.ritz().history
+        assert history is not None
+        B, C, width = history
         assert (width, C.shape) == (w, (w, basis.size))
         j = basis.size - w
         for corner, values in ((B[:j, :j], first.S), (B[:j, :], first.latest)):

@@ -188,7 +188,7 @@ def test_the_first_impression_of_a_spectrum(
     while basis.size < 24:
         basis.expand(problem.op)
     for k in (8, 20):
-        top, value, rest = basis.impression(k)
+        top, value, rest = basis.spectrum_estimate(k)
         assert 0.8 * S[0] < top <= (1 + 1e-5) * S[0]
         assert 0.4 * S[k - 1] < value < 2 * S[k - 1]
         true = float(np.mean(S[k:] ** 2))
@@ -205,7 +205,7 @@ def test_the_impression_of_many_triplets(backend: Any, power: float, w: int, rng
     basis = problem.basis(rng, w, 60)
     while basis.size < k // 2:
         basis.expand(problem.op)
-    _, value, rest = basis.impression(k)
+    _, value, rest = basis.spectrum_estimate(k)
     true = float(np.mean(np.arange(k + 1.0, 401) ** (-2 * power)))
     assert 0.5 < value * k**power < 2  # a rule for plans: an octave either way
     assert 0.6 < rest / true < 1.6

@@ -17,7 +17,7 @@ from trsvd._arrays.arrays import Arrays
 from trsvd._compiled import kernels
 from trsvd._krylov.gram_lanczos import GramLanczos
 from trsvd._krylov.stopping import Gap
-from trsvd._plan.cost import planned_impressions
+from trsvd._plan.cost import planned_estimates
 from trsvd._solve import select as _select
 from trsvd._solve import verify as _completeness
 from trsvd._solve.problem import Problem
@@ -581,15 +581,15 @@ def test_a_complement_of_which_little_is_left(count: int) -> None:
 def test_when_to_look_at_the_spectrum(monkeypatch: pytest.MonkeyPatch) -> None:
     op = Problem(np.ones((200, 160), "f4"), 0, None).op
     view = in_memory(op, False, "float32")
-    assert planned_impressions(view, 1, 1e-3, 1, 6) == ()
-    assert planned_impressions(view, 16, 1e-3, 1, 25) == (25,)  # one look for both
-    assert planned_impressions(view, 16, 1e-3, 4, 40) == (24,)
-    assert planned_impressions(view, 100, 1e-3, 4, 145) == (50,)
+    assert planned_estimates(view, 1, 1e-3, 1, 6) == ()
+    assert planned_estimates(view, 16, 1e-3, 1, 25) == (25,)  # one look for both
+    assert planned_estimates(view, 16, 1e-3, 4, 40) == (24,)
+    assert planned_estimates(view, 100, 1e-3, 4, 145) == (50,)
     monkeypatch.setattr(_in_memory, "_CACHE", 100)
-    assert planned_impressions(view, 16, 1e-3, 1, 25) == (8, 25)
+    assert planned_estimates(view, 16, 1e-3, 1, 25) == (8, 25)
     monkeypatch.setattr("trsvd._plan.cost._would_cost_more", lambda *args, **how: False)
-    assert planned_impressions(view, 16, 1e-3, 1, 25) == ()
-    assert planned_impressions(view, 20, 1e-3, 1, 30) == (24,)
+    assert planned_estimates(view, 16, 1e-3, 1, 25) == ()
+    assert planned_estimates(view, 20, 1e-3, 1, 30) == (24,)
 
 
 @compiled

@@ -1,7 +1,7 @@
 """Conversion of user input: frames become arrays, and objects without entries are refused.
 
-Every public function that takes arrays calls `admitted` first. Libraries are told by the names of
-their classes, so that none is imported here.
+Every public function that takes arrays calls `admitted` first. Libraries are recognized by the
+names of their classes, so that none is imported here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def admitted(A: Any) -> Any:
     Parameters
     ----------
     A : object
-        Whatever was handed over.
+        Any input of the user.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def admitted(A: Any) -> Any:
 
 @cache
 def _kind(cls: type) -> str:
-    """The class that decides, by library and name: that of ``cls`` or of one that it inherits."""
+    """Return library and name of ``cls``, or of the class it inherits from that is known here."""
     for base in cls.__mro__:
         library = base.__module__.partition(".")[0]
         if library.startswith("dask"):
@@ -89,10 +89,10 @@ def _kind(cls: type) -> str:
 
 
 def _of_pandas(A: Any) -> Any:
-    """The columns of a pandas frame."""
+    """Convert a pandas frame to an array."""
     plain = [_plain(dtype) for dtype in A.dtypes]
     _check_numbers(zip(A.columns, A.dtypes, plain, strict=True))
-    # Missing values of NumPy's own columns are NaN, which the matrix is looked through for.
+    # Missing values of NumPy's own columns are NaN; the check for finite entries finds them.
     others = [(name, x) for name, x in A.items() if not isinstance(x.dtype, np.dtype)]
     _check_complete([name for name, column in others if column.isna().any()])
     if not plain:
@@ -104,7 +104,7 @@ def _of_pandas(A: Any) -> Any:
 
 
 def _sparse_columns(A: Any, dtype: Any) -> Any:
-    """The columns of a pandas frame as a sparse matrix; those filled with 0 are not made dense."""
+    """Convert a pandas frame to a sparse matrix; columns with fill value 0 stay sparse."""
     rows, values = [], []
     for _, column in A.items():
         array = column.array
@@ -121,7 +121,7 @@ def _sparse_columns(A: Any, dtype: Any) -> Any:
 
 
 def _plain(dtype: Any) -> Any:
-    """The dtype of NumPy behind that of a column (nullable, of Arrow, sparse); None without one."""
+    """Return the NumPy dtype of a nullable, Arrow or sparse column; None if there is none."""
     if isinstance(dtype, np.dtype):
         return dtype
     if getattr(dtype, "kind", "O") not in "biufc":
@@ -130,7 +130,7 @@ def _plain(dtype: Any) -> Any:
 
 
 def _of_polars(A: Any) -> Any:
-    """The columns of a polars frame."""
+    """Convert a polars frame to an array."""
     names = [str(dtype).lower().replace("boolean", "bool") for dtype in A.dtypes]
     plain = [np.dtype(name) if name in COMPUTE else None for name in names]
     _check_numbers(zip(A.columns, A.dtypes, plain, strict=True))

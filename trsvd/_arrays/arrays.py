@@ -1,9 +1,9 @@
-"""The only module that knows array libraries.
+"""The only module with code for specific array libraries.
 
-Everything above works on an `Arrays`: a namespace, a device and a compute dtype, with the
-few functions that the array API standard lacks or that a library does better in its own way.
-Tall arrays meet only products, sums, slices and plain reductions, so that the same lines run on
-every library; factorizations of small matrices are done on the host, in double precision.
+Other modules use an `Arrays`: a namespace, a device and a compute dtype, with the few functions
+that the array API standard lacks or that a library has in a faster form. Tall arrays need only
+products, sums, slices and reductions, so that the same code runs on every library. Small matrices
+are factorized on the host, in double precision.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ def is_array(A: object) -> bool:
 
 @dataclass(frozen=True)
 class Arrays(Factorizations):
-    """A namespace, a device and a dtype to compute in.
+    """Array namespace, device and compute dtype.
 
     Parameters
     ----------
     xp : module
         An array API namespace.
     device : object
-        Where arrays live; whatever ``xp`` calls a device.
+        Device of the arrays, as ``xp`` names it.
     dtype_name : str
         ``"float32"``, ``"float64"``, ``"complex64"`` or ``"complex128"``.
     out_dtype : object
-        The dtype in which vectors are handed back to the user.
+        The dtype of the vectors that are returned to the user.
     """
 
     xp: Any
@@ -73,7 +73,7 @@ class Arrays(Factorizations):
 
     @classmethod
     def of_dtype(cls, xp: Any, device: Any, dtype: Any) -> Arrays:
-        """Arrays of ``xp`` on ``device`` for data of ``dtype``; TypeError if it is not numeric."""
+        """Return the `Arrays` for data of ``dtype``; TypeError if it is not numeric."""
         given = dtype_name(dtype)
         if given not in COMPUTE or not hasattr(xp, given):
             wide = "float32, float64, complex64 or complex128"
@@ -100,8 +100,8 @@ class Arrays(Factorizations):
     def of_operator(cls, A: Any) -> Arrays:
         """Return the namespace and device for an operator that only has a dtype.
 
-        A torch dtype means torch arrays (on ``A.device``, or the CPU); an operator of cupyx means
-        cupy; an attribute ``xp`` settles it; anything else is NumPy.
+        The namespace is the attribute ``xp`` if there is one, torch for a torch dtype (on
+        ``A.device``, or the CPU), CuPy for an operator of cupyx, and NumPy otherwise.
         """
         dtype = getattr(A, "dtype", None)
         if dtype is None:
@@ -140,19 +140,19 @@ class Arrays(Factorizations):
 
     @cached_property
     def keeping(self) -> Arrays:
-        """The same, handing out vectors in the compute dtype."""
+        """Return a copy that returns vectors in the compute dtype."""
         return Arrays.of_dtype(self.xp, self.device, self.dtype)
 
     @cached_property
     def in_double(self) -> Arrays:
-        """The same in double precision; NumPy's arrays where the library or the device has none."""
+        """Return a copy in double precision; NumPy's where the library or device has none."""
         if not _has_double(self.xp, self.device):
             return _of_numpy(self.wide_dtype)
         return Arrays.of_dtype(self.xp, self.device, getattr(self.xp, self.wide_dtype.name))
 
     @cached_property
     def in_single(self) -> Arrays:
-        """The same in single precision."""
+        """Return a copy in single precision."""
         return replace(self, dtype_name="complex64" if self.is_complex else "float32")
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
@@ -174,16 +174,16 @@ class Arrays(Factorizations):
 
     @cached_property
     def dtype(self) -> Any:
-        """The compute dtype as the namespace spells it."""
+        """Compute dtype, as an object of the namespace."""
         return getattr(self.xp, self.dtype_name)
 
     @cached_property
     def real_dtype(self) -> Any:
-        """The real dtype of the same precision."""
+        """Real dtype of the same precision."""
         return self.xp.float32 if self.dtype_name in {"float32", "complex64"} else self.xp.float64
 
     def dtype_named(self, name: str) -> Any:
-        """The dtype of that name as the namespace spells it; TypeError where there is none."""
+        """Return the dtype of this name in the namespace; TypeError if it has none."""
         missing = name in SINGLE_OF and not _has_double(self.xp, self.device)
         dtype = None if missing else getattr(self.xp, name, None)
         if dtype is None:
@@ -228,7 +228,7 @@ class Arrays(Factorizations):
         """True if the arrays are NumPy arrays."""
         return bool(is_numpy_namespace(self.xp))
 
-    # ---- to and fro -----------------------------------------------------------------
+    # ---- copies between host and device -------------------------------------------------
 
     def put(self, x: HostArray) -> Array:
         """Copy a host array to the device, in the compute dtype."""
@@ -240,7 +240,7 @@ class Arrays(Factorizations):
         return self.xp.asarray(x, device=self.device)
 
     def indices(self, x: HostArray) -> Array:
-        """Copy places in an array to the device."""
+        """Copy an array of indices to the device."""
         return self.xp.asarray(x, device=self.device)
 
     def get(self, x: Array) -> HostArray:
@@ -260,9 +260,9 @@ class Arrays(Factorizations):
             return np.asarray(to_device(x, home))
 
     def take(self, x: Array, *, copy: bool | None = None) -> Array:
-        """``x`` as an array of this namespace, device and compute dtype; copies only if it must.
+        """Convert ``x`` to this namespace, device and compute dtype; copy only if necessary.
 
-        Or always, with ``copy=True``. An array of another library may be one of the host, or come
+        ``copy=True`` always copies. An array of another library must be on the host, or is copied
         to it.
         """
         if self.on_host:
@@ -275,11 +275,11 @@ class Arrays(Factorizations):
         return self.xp.asarray(x, dtype=self.dtype, device=self.device, copy=copy)
 
     def like(self, X: Array) -> Array:
-        """``X``, an array of this namespace, in the compute dtype."""
+        """Convert an array of this namespace to the compute dtype."""
         return converted(self.xp, X, self.dtype)
 
     def matrix(self, A: Array) -> Array:
-        """A user's array as products want it: compute dtype, detached, in a layout BLAS takes."""
+        """Convert a user's array: compute dtype, detached, in a layout that BLAS accepts."""
         if type(A) is not np.ndarray or A.dtype != self.host_dtype:
             A = self.take(A)
         if is_numpy_array(A):
@@ -290,7 +290,7 @@ class Arrays(Factorizations):
         return A
 
     def sparse_matrix(self, A: Any) -> Any:
-        """A user's sparse matrix by compressed rows, in the compute dtype."""
+        """Convert a user's sparse matrix to compressed rows, in the compute dtype."""
         if is_torch_array(A):
             return self.sparse_like(_torch_rows(self.xp, A.detach()))
         A = A.tocsr()
@@ -300,40 +300,45 @@ class Arrays(Factorizations):
         return self.sparse_like(A)
 
     def sparse_like(self, A: Any) -> Any:
-        """A matrix by compressed rows in the compute dtype."""
+        """Convert a matrix in compressed rows to the compute dtype."""
         if is_torch_array(A):
             return A.to(self.dtype)
         return A.astype(self.host_dtype, copy=False)
 
     def sparse_entries(self, A: Any) -> Array:
-        """The entries of a matrix by compressed rows that are stored."""
+        """Return the stored entries of a matrix in compressed rows."""
         return A.values().detach() if is_torch_array(A) else A.data
 
     def sparse_transpose(self, A: Any) -> Any:
-        """The transpose of a matrix by compressed rows, in a form that is multiplied by fast.
+        """Return the transpose of a matrix in compressed rows, in a form with fast products.
 
-        A copy in torch: by columns a product takes 20 times as long (CPU, 2e5 entries).
+        For torch this is a copy: products with compressed columns take 20 times as long (CPU, 2e5
+        entries).
         """
         return A.transpose(0, 1).to_sparse_csr() if is_torch_array(A) else A.T
 
     def sparse_to_dense(self, A: Any) -> Array:
-        """A matrix by compressed rows as an array."""
+        """Convert a matrix in compressed rows to a dense array."""
         return A.to_dense() if is_torch_array(A) else A.toarray()
 
     def real_in_double(self, x: Array) -> tuple[Any, Array]:
-        """A real array in double precision, and its namespace: NumPy where this one has none."""
+        """Convert a real array to double precision; return its namespace and the array.
+
+        The namespace is NumPy if this one has no double precision.
+        """
         xp = self.in_double.xp
         return xp, converted(xp, x if xp is self.xp else self.get(x), xp.float64)
 
     def hand_out(self, x: Array) -> Array:
-        """``x``, of this namespace or of the host, in the dtype that the user's data had."""
+        """Convert ``x``, of this namespace or of the host, to the dtype of the user's data."""
         x = self.put(x) if type(x) is np.ndarray and not self.on_host else x
         return converted(self.xp, x, self.out_dtype)
 
     def hand_out_values(self, S: HostArray) -> Array:
-        """Singular values, from the host, in the real dtype that the user's data had.
+        """Convert singular values from the host to the real dtype of the user's data.
 
-        Those of a stack are at most `largest_value`, so that who handed it in knows which were not.
+        Values of a stack are cut at `largest_value`, so that the caller can name those that exceed
+        it.
         """
         xp, (dtype, largest) = self.xp, self._values
         if S.ndim == 1 and len(S) and not S[0] <= largest:
@@ -347,27 +352,27 @@ class Arrays(Factorizations):
 
     @property
     def largest_value(self) -> float:
-        """The largest singular value that can be handed out."""
+        """Largest singular value that can be returned in the dtype of the user's data."""
         return self._values[1]
 
     @cached_property
     def _values(self) -> tuple[Any, float]:
-        """The real dtype of what is returned, and the largest number in it."""
+        """Return the real dtype of the results, and its largest number."""
         name = dtype_name(self.out_dtype)
         dtype = getattr(self.xp, {"complex64": "float32", "complex128": "float64"}.get(name, name))
         return dtype, float(self.xp.finfo(dtype).max)
 
     def gaussian(self, rng: np.random.Generator, rows: int, columns: int) -> Array:
-        """Standard normal block, drawn on the host so that every library starts alike."""
+        """Return a standard normal block, drawn on the host: all libraries get the same numbers."""
         block = rng.standard_normal((columns, rows))
         if self.is_complex:
             block = block + 1j * rng.standard_normal((columns, rows))
         return self.put(block).T
 
     def check_room(self, numbers: int, what: str) -> None:
-        """MemoryError if so many numbers are more than the host has room for.
+        """MemoryError if ``numbers`` numbers do not fit into the free memory of the host.
 
-        Other devices say so themselves, when they are asked for them.
+        Other devices raise their own error when the memory is allocated.
         """
         if self.reads_are_cheap:
             check_room(numbers * self.host_dtype.itemsize, what)
@@ -379,9 +384,9 @@ class Arrays(Factorizations):
     # ---- what the standard lacks ------------------------------------------------------
 
     def as_asked(self) -> AbstractContextManager[Any]:
-        """Within it products are made in the dtype of their factors.
+        """Return a context in which products have the dtype of their factors.
 
-        torch.autocast makes those of float32 in half precision.
+        torch.autocast computes products of float32 in half precision.
         """
         if is_torch_namespace(self.xp):
             within: AbstractContextManager[Any] = self.xp.autocast(self.device.type, enabled=False)
@@ -389,11 +394,11 @@ class Arrays(Factorizations):
         return nullcontext()
 
     def conj(self, X: Array) -> Array:
-        """Complex conjugate; the array itself where it is real."""
+        """Complex conjugate; the array itself if it is real."""
         return self.xp.conj(X) if self.is_complex else X
 
     def adjoint(self, X: Array) -> Array:
-        """Conjugate transpose of a matrix; a view where the library has views."""
+        """Conjugate transpose of a matrix; a view if the library has views."""
         return self.conj(X.T)
 
     def product(self, A: Array, X: Array) -> Array:
@@ -401,9 +406,9 @@ class Arrays(Factorizations):
         return product(A, X) if self.on_host else A @ X
 
     def product_with_narrower(self, A: Array, X: Array) -> Array:
-        """``A @ X`` for an A of less precision than these arrays, which X has.
+        """``A @ X`` for an A of lower precision than X.
 
-        (What a single vector has beyond that of A may get lost.)
+        (If X is a single vector, it may be rounded to the precision of A.)
         """
         one = self.on_host and X.shape[1] == 1
         Y = compiled_product(A, X.astype(A.dtype), self.host_dtype) if one else None
@@ -412,7 +417,7 @@ class Arrays(Factorizations):
         return self.xp.concat([self.product(self.like(P), X) for P in self.panels(A)], axis=0)
 
     def added_product(self, C: Array, A: Array, B: Array, beta: float, alpha: float) -> Array:
-        """``beta * C + alpha * A @ B`` of matrices or stacks; one rounding where possible."""
+        """``beta * C + alpha * A @ B`` of matrices or stacks, rounded once where possible."""
         if not alpha:  # torch.baddbmm reads memory that was not written to
             return beta * C
         if is_torch_namespace(self.xp):
@@ -425,7 +430,7 @@ class Arrays(Factorizations):
         return wide_product(U, Vh) if self.on_host else U @ Vh
 
     def adjoint_product(self, A: Array, X: Array) -> Array:
-        """``A^H @ X``; conjugates X, which is narrow, and not A."""
+        """``A^H @ X``; conjugates the narrow X instead of A."""
         return self.conj(self.product(A.T, self.conj(X)))
 
     def real_inner(self, X: Array, Y: Array) -> float:
@@ -433,7 +438,7 @@ class Arrays(Factorizations):
         return float(np.real(self.get(self.xp.sum(self.conj(X) * Y))))
 
     def sparse_product(self, A: Any, X: Array) -> Array:
-        """Product with a sparse matrix; single columns go the faster way of a vector."""
+        """Product with a sparse matrix; a single column as a vector, which is faster."""
         if is_torch_array(X):  # a sparse one is not multiplied by what is still to be conjugated
             return A @ X.resolve_conj()
         if X.shape[1] == 1:
@@ -453,24 +458,24 @@ class Arrays(Factorizations):
         return self.xp.sqrt(self.xp.sum(squares, axis=0))
 
     def replace(self, bad: Array, fresh: Callable[[], Array], X: Array) -> Array:
-        """``X`` with its ``bad`` columns taken from ``fresh()``; no wait for a device."""
+        """Replace ``bad`` columns of X by those of ``fresh()``, without waiting for a device."""
         if self.reads_are_cheap and not bool(self.xp.any(bad)):
             return X
         return self.xp.where(bad[None, :], fresh(), X)
 
     def peek(self, flag: Array) -> bool | None:
-        """The value of a flag, or None where looking would mean waiting for a device."""
+        """Return the value of a flag; None if that needs a device synchronization."""
         return bool(flag) if self.reads_are_cheap else None
 
     def roll(self, X: Array, shift: int) -> Array:
-        """``X`` with its rows shifted cyclically."""
+        """Shift the rows of X cyclically."""
         shift %= X.shape[0]
         return self.xp.concat([X[-shift:, :], X[:-shift, :]], axis=0) if shift else X
 
     def fix_phases(self, U: Array, V: Array) -> tuple[Array, Array]:
         """Make the entry of largest modulus of every column of U real and positive.
 
-        Of two matrices, or of two stacks.
+        U and V are two matrices or two stacks.
         """
         xp = self.xp
         if self.on_host and not self.is_complex:
@@ -493,9 +498,9 @@ class Arrays(Factorizations):
 
 
 def _torch_rows(torch: Any, A: Any) -> Any:
-    """A sparse tensor by compressed rows, without duplicates; one with wrong indices is refused.
+    """Convert a sparse tensor to compressed rows without duplicates; refuse invalid indices.
 
-    torch does not look at indices unless it is told to, and may then write anywhere.
+    torch does not check indices by default, and writes out of bounds if they are invalid.
     """
     if A.layout == torch.sparse_coo and A.dense_dim():
         raise ValueError(
@@ -513,7 +518,7 @@ def _torch_rows(torch: Any, A: Any) -> Any:
 
 
 def _checked_sparse(torch: Any, A: Any) -> Any:
-    """The same tensor; RuntimeError if indices are out of range, repeated or out of order."""
+    """Return the tensor; RuntimeError if indices are out of range, repeated or out of order."""
     checked = {"size": A.shape, "check_invariants": True}
     if A.layout == torch.sparse_coo:
         done = A.is_coalesced()
@@ -527,9 +532,9 @@ def _checked_sparse(torch: Any, A: Any) -> Any:
 
 @cache
 def _without_a_warning(torch: Any) -> None:
-    """Let torch warn that compressed layouts are in beta, which it does once, while none listens.
+    """Suppress torch's one warning that compressed layouts are in beta.
 
-    Whoever passes another layout has not asked for them.
+    A user with another layout did not choose them.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -538,7 +543,7 @@ def _without_a_warning(torch: Any) -> None:
 
 @lru_cache(maxsize=256)
 def _shared(xp: Any, device: Any, given: str, double: bool) -> Arrays:
-    """Arrays for data of the dtype of that name; one object, so that its facts are found once."""
+    """Return the `Arrays` for a dtype name; cached, so that its properties are computed once."""
     if str(device) == "meta":
         raise TypeError(
             "tensors on the device 'meta' have a shape and no entries; pass one that has"
@@ -549,7 +554,7 @@ def _shared(xp: Any, device: Any, given: str, double: bool) -> Arrays:
 
 
 def _has_double(xp: Any, device: Any) -> bool:
-    """False where there is no double precision: by a setting of JAX, or on a device of torch."""
+    """True if there is double precision, which settings of JAX and devices of torch can lack."""
     if is_jax_namespace(xp):
         return bool(xp.empty(0, dtype=float).dtype.itemsize == 8)
     return not is_torch_namespace(xp) or device.type != "mps"
@@ -557,13 +562,13 @@ def _has_double(xp: Any, device: Any) -> bool:
 
 @cache
 def _of_numpy(dtype: np.dtype[Any]) -> Arrays:
-    """For arrays of NumPy; what an array lives in is asked for more often than once a call."""
+    """Return the `Arrays` of NumPy for a dtype; cached, since every call needs it repeatedly."""
     xp = _namespace("numpy")
     return Arrays.of_dtype(xp, device_of(xp.empty(0)), dtype)
 
 
 def _namespace(name: str) -> Any:
-    """The array API namespace of an installed library, by name."""
+    """Return the array API namespace of an installed library."""
     import importlib
 
     library = importlib.import_module(name)
@@ -576,7 +581,7 @@ def _unpickle(xp_name: str, device: Any, dtype: str, out: str) -> Arrays:
 
 
 def is_transformed(A: Any) -> bool:
-    """True for a tensor within a transformation of torch.func, where it stands for others."""
+    """True if A is a tensor inside of a transformation of torch.func."""
     import torch
 
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(A))

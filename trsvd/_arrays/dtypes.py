@@ -1,4 +1,4 @@
-"""Kinds of matrices and of numbers: what an object is, without computing with it."""
+"""Tests and names of matrix types and dtypes, without computing with the entries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 # Rounding unit of float32.
 SINGLE = float(np.finfo(np.float32).eps)
-# What each dtype is computed in.
+# Compute dtype of each input dtype.
 COMPUTE = {
     "bool": "float64",
     "float16": "float32",
@@ -34,12 +34,12 @@ def is_sparse(A: object) -> bool:
 
 
 def dtype_name(dtype: Any) -> str:
-    """Name of a dtype of any library: ``"float32"``, ``"bfloat16"``, ..."""
+    """Return the name of a dtype of any library: ``"float32"``, ``"bfloat16"``, ..."""
     return _numpy_name(dtype) if type(dtype).__module__ == "numpy.dtypes" else _name(dtype)
 
 
 @cache
-def _numpy_name(dtype: np.dtype[Any]) -> str:  # NumPy makes it anew each time
+def _numpy_name(dtype: np.dtype[Any]) -> str:  # cached, since NumPy builds the name in each call
     return _name(dtype)
 
 
@@ -52,24 +52,24 @@ def _name(dtype: Any) -> str:
 
 
 def type_name(A: object) -> str:
-    """Name of a type for a reader: ``"scipy.csr_array"``, ``"numpy.ndarray"``, ..."""
+    """Return the name of a type for messages: ``"scipy.csr_array"``, ``"numpy.ndarray"``, ..."""
     return f"{type(A).__module__.split('.')[0]}.{type(A).__qualname__}"
 
 
 def describe(A: object) -> str:
-    """One phrase for an error message: type, and shape and dtype if there are any."""
+    """Return a phrase for error messages: the type, with shape and dtype if there are any."""
     parts = [type_name(A)]
     parts += [f"{name} {getattr(A, name)}" for name in ("shape", "dtype") if hasattr(A, name)]
     return ", ".join(parts)
 
 
 def converted(xp: Any, x: Any, dtype: Any) -> Any:
-    """``x`` in a dtype of its namespace; NumPy by its own way, which is much the shortest."""
+    """Convert ``x`` to a dtype of its namespace; NumPy's own method is the fastest for NumPy."""
     return x.astype(dtype, copy=False) if type(x) is np.ndarray else xp.astype(x, dtype, copy=False)
 
 
 def split_power(exponent: int) -> tuple[float, float]:
-    """Two powers of two with the product ``2**exponent``, which may be out of range itself."""
+    """Return two powers of two with product ``2**exponent``, which itself may be out of range."""
     return math.ldexp(1.0, exponent // 2), math.ldexp(1.0, exponent - exponent // 2)
 
 

@@ -1,4 +1,4 @@
-"""Factorizations of matrices that are small, or that a direct method takes whole."""
+"""Factorizations of small matrices, and of whole matrices by direct methods."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Factorizations(Reductions):
         def adjoint_product(self, A: Array, X: Array) -> Array: ...
 
     def cholesky_inverse(self, G: Array) -> tuple[Array, Array] | None:
-        """``L`` and ``L^-1`` of ``G = L L^H``, or None if G is not safely positive definite.
+        """Return ``L`` and ``L^-1`` of ``G = L L^H``; None if G is numerically singular.
 
-        G is a Gram matrix of unit columns; "safely" means that the columns Q = X L^-H come out
-        orthonormal to a few digits, so that one more pass finishes the work.
+        G is the Gram matrix of unit columns X. Otherwise the columns of ``X L^-H`` are orthonormal
+        to a few digits, so that a second pass is sufficient.
         """
         if not self.reads_are_cheap:
             return None
@@ -54,14 +54,14 @@ class Factorizations(Reductions):
 
     def eigh(self, G: Array) -> tuple[Array, Array]:
         """Eigenvalues, descending, and eigenvectors of a small Hermitian matrix on the device."""
-        try:  # NaN comes out as NaN, as on a GPU: who reads the numbers reports it
+        try:  # NaN gives NaN, as on a GPU; the caller reports it
             values, vectors = self.xp.linalg.eigh(G)
         except (RuntimeError, np.linalg.LinAlgError):
             values, vectors = self.xp.real(G[:, 0]) * float("nan"), G * float("nan")
         return self.xp.flip(values, axis=0), self.xp.flip(vectors, axis=1)
 
     def svd(self, A: Array) -> tuple[Array, HostArray, Array]:
-        """Full thin SVD with the library's own LAPACK; S comes back on the host."""
+        """Thin SVD by the library's own LAPACK; S is returned on the host."""
         if self.on_host:
             U, S, Vh = thin_svd(A)
         else:
@@ -69,9 +69,9 @@ class Factorizations(Reductions):
         return U, self.get(S).astype(np.float64), Vh
 
     def gram(self, A: Array, *, double: bool = True) -> Array:
-        """``A^H A``, formed by row panels of A: on the host its lower triangle, Fortran-ordered.
+        """Return ``A^H A``, formed by row panels; on the host its lower triangle, in Fortran order.
 
-        In double precision, since half of the digits of small eigenvalues are lost; or in single.
+        The default is double precision, since small eigenvalues lose half of their digits.
         """
         n, wide = A.shape[1], self.in_double if double else self.in_single
         G = wide.zeros(n, n).T
@@ -81,7 +81,7 @@ class Factorizations(Reductions):
         return G
 
     def gram_eigh(self, G: Array, k: int) -> Array:
-        """Eigenvectors of `gram`, of the k largest eigenvalues, descending."""
+        """Return eigenvectors of a result of `gram`, for the k largest eigenvalues, descending."""
         if not (self.reads_are_cheap or isinstance(G, np.ndarray)):
             _, vectors = self.xp.linalg.eigh(G)
             return self.like(self.xp.flip(vectors[:, -k:], axis=1))
@@ -108,15 +108,15 @@ class Factorizations(Reductions):
                 _, vectors = xp.linalg.eigh(grams)
                 return self.like(xp.flip(vectors[:, :, -k:], axis=2))
             grams = wide.get(grams)
-        # Each with its columns one after the other, as LAPACK leaves them.
+        # Each in Fortran order, as LAPACK returns them.
         rows = self.put(np.stack([_leading(G, k).T for G in grams]))
         return xp.matrix_transpose(rows)
 
 
 def _leading(G: HostArray, k: int) -> HostArray:
-    """Eigenvectors of the k largest eigenvalues of a Hermitian matrix, descending."""
+    """Return eigenvectors of the k largest eigenvalues of a Hermitian matrix, descending."""
     vectors = leading_eigenvectors(G, k)
-    # LAPACK's search by index can miss members of a cluster, or give up on one.
+    # LAPACK's selection by index can miss eigenvalues of a cluster, or fail.
     if vectors.shape[1] < k:
         _, vectors = scipy.linalg.eigh(G, check_finite=False, driver="evd")
     return vectors[:, -k:][:, ::-1]

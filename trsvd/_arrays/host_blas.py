@@ -1,9 +1,9 @@
-"""BLAS and LAPACK of SciPy, for arrays of the host.
+"""BLAS and LAPACK of SciPy, for arrays on the host.
 
-NumPy and SciPy each bring an OpenBLAS with threads of its own. Those that have just worked for one
-go on spinning for a while, and hold up those of the other: going back and forth between them takes
-more time with two threads than with one. So whatever may use threads is done by SciPy's, which has
-the eigensolvers; but where a BLAS has one thread, or rests.
+NumPy and SciPy each come with an OpenBLAS that has its own threads. Idle threads of one busy-wait
+for a while and slow down the threads of the other: alternating between the two takes more time with
+two threads than with one. Everything that may use threads therefore calls SciPy's library, which
+has the eigensolvers. Single-threaded products may call NumPy's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import scipy.linalg
 from trsvd._compiled import kernels
 from trsvd._compiled.threads import blas_rests, threads
 
-# OpenBLAS multiplies so few numbers by one thread: NumPy, which has less around it, may do that.
+# OpenBLAS uses one thread up to this size; NumPy may compute these, with less overhead.
 _ONE_THREAD = 1 << 18
 _LONG_SUM = 1 << 13
 _LITTLE_WORK = 128  # above, work space has to be asked for
@@ -28,7 +28,7 @@ HostArray = np.ndarray[Any, np.dtype[Any]]
 
 @cache
 def _blas(name: str, kind: str) -> Any:
-    """A routine of BLAS for a kind of numbers; to look one up takes as long as a small product."""
+    """Return a BLAS routine for a dtype; cached, as a lookup costs as much as a small product."""
     return scipy.linalg.get_blas_funcs(name, dtype=kind)
 
 
@@ -40,10 +40,9 @@ def _lapack(name: str, kind: str) -> Any:
 def product(A: HostArray, X: HostArray) -> HostArray:
     """``A @ X``.
 
-    In float64 OpenBLAS is faster where the columns of the result are contiguous, by up to 1.8
-    times with 8 to 64 of them; in float32 where its rows are, or as fast. With one thread nothing
-    holds up anything, and NumPy's, which is newer, takes .5 to 1 of the time in float32. Half
-    precision is no precision of a BLAS.
+    In float64 OpenBLAS is up to 1.8 times faster if the columns of the result are contiguous (8 to
+    64 columns). In float32 it is as fast or faster if the rows are. With one thread NumPy's newer
+    BLAS takes 0.5 to 1 of the time in float32. BLAS has no half precision.
     """
     if _for_numpy(A, X):
         return dot(A, X)
@@ -55,16 +54,16 @@ def product(A: HostArray, X: HostArray) -> HostArray:
 
 
 def wide_product(A: HostArray, X: HostArray) -> HostArray:
-    """``A @ X``, C-ordered: of factors that make a matrix larger than they are."""
+    """``A @ X`` in C order, for factors that are smaller than their product."""
     return dot(A, X) if _for_numpy(A, X) else _by_rows(A, X)
 
 
 def dot(A: HostArray, X: HostArray) -> HostArray:
-    """``A @ X`` by NumPy, of numbers that are known to be finite.
+    """``A @ X`` by NumPy, for finite numbers, without floating-point warnings.
 
-    NumPy looks at the processor's exceptions afterwards, and OpenBLAS may have raised one without
-    a cause: for rows of five its ``sgemv`` on AVX-512 loads, and does not use, what happens to lie
-    on the stack (0.3.30 and 0.3.31; a signalling NaN there is an invalid value).
+    NumPy checks the floating-point flags of the processor afterwards, and OpenBLAS can set one
+    without a cause. For rows of five, its ``sgemv`` on AVX-512 loads unused numbers from the stack,
+    which may be signalling NaNs (versions 0.3.30 and 0.3.31).
     """
     if A.dtype.char != "f" or (X.shape[1] != 1 and A.shape[0] != 1):
         return np.asarray(A.dot(X))
@@ -73,7 +72,7 @@ def dot(A: HostArray, X: HostArray) -> HostArray:
 
 
 def _for_numpy(A: HostArray, X: HostArray) -> bool:
-    """True if NumPy makes the product: it is small, or its dtype has no BLAS."""
+    """True if NumPy computes the product: it is small, or BLAS does not have its dtype."""
     small = A.size * X.shape[1] <= _ONE_THREAD
     return small or A.dtype != X.dtype or A.dtype.char not in "fdFD"
 
@@ -83,16 +82,16 @@ def _at_once(A: HostArray, X: HostArray) -> HostArray:
 
 
 def _by_rows(A: HostArray, X: HostArray) -> HostArray:
-    """``A @ X``, C-ordered."""
+    """``A @ X`` in C order."""
     alone = threads() == 1 or blas_rests()
     return np.asarray(A @ X) if alone else _by_columns(X.T, A.T).T
 
 
 def _in_parts(A: HostArray, X: HostArray) -> HostArray:
-    """``A @ X`` for long sums, which single precision loses dozens of units in: by parts of them.
+    """``A @ X`` with long sums, computed in parts.
 
-    A few numbers in so short parts that NumPy makes them by one thread: for those OpenBLAS may have
-    loops that add up one after the other.
+    Long sums in single precision have errors of dozens of rounding units. A few columns are
+    computed by NumPy in parts that use one thread, since OpenBLAS can sum them sequentially.
     """
     (m, n), w = A.shape, X.shape[1]
     step = _ONE_THREAD // (m * w)
@@ -106,16 +105,16 @@ def _in_parts(A: HostArray, X: HostArray) -> HostArray:
 
 
 def _with_one_vector(A: HostArray, X: HostArray) -> HostArray:
-    """``A @ X`` without any threads, where the compiled loops are at hand: as fast as with.
+    """``A @ X`` by the compiled loops if available; single-threaded, and as fast as BLAS.
 
-    Long sums of float32 are made in float64: one after the other they lose dozens of units.
+    Long sums of float32 are computed in float64, since sequential sums lose dozens of units.
     """
     Y = compiled_product(A, X, np.float64 if A.shape[1] > _LONG_SUM else A.dtype)
     return dot(A, X) if Y is None else Y.astype(A.dtype, copy=False)
 
 
 def compiled_product(A: HostArray, X: HostArray, dtype: Any) -> HostArray | None:
-    """``A @ X`` for one vector, summed in a dtype; None where there are no loops for these."""
+    """``A @ X`` for one vector, summed in a dtype; None if there is no compiled loop for it."""
     compiled = kernels() if A.dtype.char in "fd" else None
     if compiled is None or not (A.flags.c_contiguous or A.flags.f_contiguous):
         return None
@@ -129,7 +128,7 @@ def compiled_product(A: HostArray, X: HostArray, dtype: Any) -> HostArray | None
 
 
 def _by_columns(A: HostArray, B: HostArray) -> HostArray:
-    """``A @ B``, Fortran-ordered."""
+    """``A @ B`` in Fortran order."""
     multiply = _blas("gemm", A.dtype.char)
     a, a_turned = _fortran(A)
     b, b_turned = _fortran(B)
@@ -137,12 +136,12 @@ def _by_columns(A: HostArray, B: HostArray) -> HostArray:
 
 
 def _fortran(A: HostArray) -> tuple[HostArray, bool]:
-    """A or its transpose, Fortran-ordered, and whether it is the transpose."""
+    """Return A or its transpose in Fortran order, and True if it is the transpose."""
     return (A.T, True) if A.flags.c_contiguous and not A.flags.f_contiguous else (A, False)
 
 
 def add_gram(A: HostArray, G: HostArray) -> HostArray:
-    """``G + A^H A``: its lower triangle, in place where G is Fortran-ordered."""
+    """Return the lower triangle of ``G + A^H A``, in place if G is in Fortran order."""
     name = "herk" if A.dtype.char in "FD" else "syrk"
     update = _blas(name, A.dtype.char)
     a, turned = _fortran(A)
@@ -156,7 +155,7 @@ def add_gram(A: HostArray, G: HostArray) -> HostArray:
 
 
 def thin_qr(X: HostArray) -> tuple[HostArray, HostArray]:
-    """Q and R of a matrix with at least as many rows as columns, by Householder reflections."""
+    """Return Q and R of a tall or square matrix, by Householder reflections."""
     kind, w = X.dtype.char, X.shape[1]
     factored, tau, _, _ = _lapack("geqrf", kind)(X)
     R = np.where(_upper(w), factored[:w], factored.dtype.type(0))
@@ -171,7 +170,7 @@ def _upper(w: int) -> HostArray:
 
 
 def thin_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:
-    """U, S (descending) and Vh of a finite matrix, as narrow as it allows."""
+    """Return the thin SVD of a finite matrix: U, S (descending) and Vh."""
     if max(B.shape) <= _LITTLE_WORK:
         U, S, Vh, info = _lapack("gesdd", B.dtype.char)(B, full_matrices=0)
         if info == 0:
@@ -186,7 +185,7 @@ def thin_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:
 
 
 def eigh(T: HostArray) -> tuple[HostArray, HostArray]:
-    """Eigenvalues, ascending, and eigenvectors of a finite Hermitian matrix."""
+    """Return the eigenvalues, ascending, and the eigenvectors of a finite Hermitian matrix."""
     if 0 < len(T) <= _LITTLE_WORK:
         solve = _lapack("heevd" if T.dtype.char in "FD" else "syevd", T.dtype.char)
         values, vectors, info = solve(T, lower=1)
@@ -197,7 +196,7 @@ def eigh(T: HostArray) -> tuple[HostArray, HostArray]:
 
 
 def cholesky_inverse(G: HostArray) -> tuple[HostArray, HostArray] | None:
-    """``L`` and ``L^-1`` of ``G = L L^H``; None where G is not positive definite."""
+    """Return ``L`` and ``L^-1`` of ``G = L L^H``; None if G is not positive definite."""
     factor, invert = _lapack("potrf", G.dtype.char), _lapack("trtri", G.dtype.char)
     L, info = factor(G, lower=1, clean=1)
     if info != 0 or not np.isfinite(L).all():
@@ -207,9 +206,9 @@ def cholesky_inverse(G: HostArray) -> tuple[HostArray, HostArray] | None:
 
 
 def leading_eigenvectors(G: HostArray, k: int) -> HostArray:
-    """Eigenvectors of the k largest eigenvalues, ascending; fewer where LAPACK does not find them.
+    """Return eigenvectors of the k largest eigenvalues, ascending; fewer if LAPACK misses some.
 
-    Of a Hermitian matrix, of which the lower triangle counts.
+    G is Hermitian; only its lower triangle is read.
     """
     n = len(G)
     if n > _LITTLE_WORK:
@@ -223,10 +222,10 @@ def leading_eigenvectors(G: HostArray, k: int) -> HostArray:
 
 
 def tridiagonal_eigh(T: HostArray) -> tuple[HostArray, HostArray] | None:
-    """Eigenvalues, ascending, and eigenvectors of a real matrix of which three diagonals count.
+    """Return eigenvalues, ascending, and eigenvectors of a real symmetric tridiagonal matrix.
 
-    None where LAPACK (or this SciPy) has no routine for it: by divide and conquer, which takes a
-    tenth of the time of that for full matrices.
+    The routine is divide and conquer, which takes a tenth of the time of that for full matrices.
+    None if LAPACK or this version of SciPy does not have it.
     """
     solve = getattr(scipy.linalg.lapack, "dstevd", None)
     if solve is None or len(T) < 2 or np.iscomplexobj(T):

@@ -1,14 +1,14 @@
 """Checks of free host memory before an allocation.
 
-Systems hand out memory that they do not have, and end a process when it is written to; so an
-allocation that succeeds proves nothing.
+Operating systems promise more memory than they have, and kill a process that writes to it. A
+successful allocation therefore proves nothing.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-# Less than this is not worth looking for.
+# Smaller allocations are not checked.
 _SMALL = 1 << 28
 
 _MEMINFO = Path("/proc/meminfo")
@@ -16,12 +16,12 @@ _GROUP = Path("/sys/fs/cgroup")
 
 
 def free_bytes() -> int | None:
-    """Memory that can still be had, swap included, by the system and the control group.
+    """Return the free memory in bytes, swap included, by the system and the control group.
 
     Returns
     -------
     int or None
-        None where neither says.
+        None if neither is known.
     """
     known = [size for size in (_of_system(), _of_group()) if size is not None]
     return min(known, default=None)
@@ -36,7 +36,7 @@ def _of_system() -> int | None:
 
 
 def _of_group() -> int | None:
-    """Limit of the control group (v2) less what is in use, caches of files apart."""
+    """Return the limit of the control group (v2) minus the memory in use without file caches."""
     limit, used = ("".join(_lines(_GROUP / f"memory.{name}")) for name in ("max", "current"))
     if not (limit.isdigit() and used.isdigit()):
         return None
@@ -52,19 +52,19 @@ def _lines(path: Path) -> list[str]:
 
 
 def check_room(size: int, what: str) -> None:
-    """MemoryError if ``size`` bytes are more than can be had.
+    """Raise MemoryError if ``size`` bytes exceed the free memory.
 
     Parameters
     ----------
     size : int
-        In bytes.
+        Size of the allocation, in bytes.
     what : str
-        What is to be allocated, for the message.
+        Name of the allocation, for the message.
 
     Raises
     ------
     MemoryError
-        Before anything is allocated.
+        If the memory does not suffice. Nothing has been allocated then.
     """
     if size < _SMALL:
         return

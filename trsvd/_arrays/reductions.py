@@ -15,7 +15,7 @@ HostArray = np.ndarray[Any, np.dtype[Any]]
 
 _PANEL_BYTES = 1 << 24
 _SMALL_PANEL = 1 << 19
-_ONE_THREAD = 1 << 13  # numbers that a BLAS sums by one thread
+_ONE_THREAD = 1 << 13  # size that BLAS sums with one thread
 
 
 class Reductions:
@@ -39,16 +39,16 @@ class Reductions:
         def real_in_double(self, x: Array) -> tuple[Any, Array]: ...
 
     def max_abs(self, A: Array) -> float:
-        """Largest modulus in ``A`` (of real or imaginary parts); NaN or inf show up in it."""
+        """Largest modulus of real or imaginary parts; NaN or inf if an entry is."""
         xp = self.xp
         parts = [xp.real(A), xp.imag(A)] if xp.isdtype(A.dtype, "complex floating") else [A]
         ends = [float(end) for part in parts for end in (xp.max(part), -xp.min(part))]
         return float("nan") if np.isnan(ends).any() else max(ends)
 
     def norms(self, X: Array, axis: int | tuple[int, ...] | None) -> Array:
-        """2-norms along ``axis``, which is kept with length 1; moduli where it is None.
+        """2-norms along ``axis``, which is kept with length 1; moduli if it is None.
 
-        No square overflows or underflows.
+        Entries are scaled, so that no square overflows or underflows.
         """
         if axis is None:
             return self.xp.abs(X)
@@ -56,10 +56,10 @@ class Reductions:
         return lengths * sizes
 
     def units(self, X: Array, axis: int | tuple[int, ...] | None) -> Array:
-        """``X`` over its `norms`, each at most 1 to rounding whatever its size; 0 stays 0.
+        """Divide X by its `norms`: results have norm 1 to rounding; 0 stays 0.
 
-        The norm of denormal numbers has few digits. So the quotient is taken of what is left when
-        the largest number is 1.
+        Norms of denormal numbers have few digits. X is therefore scaled first, so that its largest
+        entry is 1.
         """
         if axis is None and not self.is_complex:
             return self.xp.sign(X)
@@ -69,8 +69,8 @@ class Reductions:
     def over(self, X: Array, sizes: Array) -> Array:
         """``X / sizes`` for real sizes of at least 0; X itself where they are 0.
 
-        By division of real numbers. Complex division, as libraries do it, needs ``1 / sizes``,
-        which overflows where a size is denormal.
+        Real and imaginary parts are divided separately. Complex division in array libraries uses
+        ``1 / sizes``, which overflows for denormal sizes.
         """
         xp = self.xp
         safe = xp.where(sizes > 0, sizes, xp.ones_like(sizes))
@@ -80,7 +80,7 @@ class Reductions:
         return real + 1j * imag
 
     def _scaled(self, X: Array, axis: int | tuple[int, ...] | None) -> tuple[Array, Array, Array]:
-        """``X`` over the largest real or imaginary parts along ``axis``, these, and its norms."""
+        """Return X divided by its largest parts along ``axis``, these parts, and its norms."""
         xp = self.xp
         moduli = [xp.abs(part) for part in self._real_parts(X)]
         sizes = moduli[0] if len(moduli) == 1 else xp.maximum(*moduli)
@@ -95,14 +95,14 @@ class Reductions:
         return [self.xp.real(X), self.xp.imag(X)] if self.is_complex else [X]
 
     def largest_of_stack(self, A: Array) -> HostArray:
-        """Largest modulus in each matrix of a stack, on the host; NaN and inf show up in it."""
+        """Largest modulus of each matrix of a stack, on the host; NaN or inf if an entry is."""
         xp = self.xp
         ends = [xp.max(A, axis=(1, 2)), -xp.min(A, axis=(1, 2))] if not self.is_complex else []
         largest = xp.maximum(*ends) if ends else xp.max(xp.abs(A), axis=(1, 2))
         return self.get(largest).astype(np.float64)
 
     def norms_of_stack(self, A: Array) -> HostArray:
-        """Frobenius norm of each matrix of a stack, on the host, as precise as its dtype."""
+        """Frobenius norm of each matrix of a stack, on the host, in the precision of its dtype."""
         rows = self.xp.reshape(A, (A.shape[0], -1))
         squares = self.get(self.xp.vecdot(rows, rows)).real.astype(np.float64)
         return np.asarray(np.sqrt(squares))
@@ -113,7 +113,7 @@ class Reductions:
             total = self._sum_of_squares(A, scale, 1.0)
         if 1e-280 < total < math.inf:
             return math.sqrt(total)
-        # Squares left the range of float64: bring the largest entry to 1 first.
+        # Squares are out of the range of float64: scale the largest entry to 1 first.
         size = self.max_abs(A)
         if size == 0 or not math.isfinite(size):
             return size
@@ -133,13 +133,14 @@ class Reductions:
         return math.fsum(sums)
 
     def panels(self, A: Array) -> Iterator[Array]:
-        """Panels of rows, to be converted one after the other."""
+        """Yield panels of rows, to be converted one after the other."""
         return row_panels(A, bytes_each=_SMALL_PANEL if self.reads_are_cheap else None)
 
     def rough_norm(self, A: Array) -> float | None:
-        """``||A||_F`` to four digits at least, at the speed of memory; None where it is not known.
+        """``||A||_F`` to at least four digits, by one fast pass over A; None if not available.
 
-        Where it is None (another library, strides, squares out of range) `frobenius_norm` knows.
+        None for another library, for a strided array, and if squares are out of range; call
+        `frobenius_norm` then.
         """
         flat = self._in_a_row(A)
         if flat is None:
@@ -148,7 +149,7 @@ class Reductions:
         return math.sqrt(total) if 1e-30 < total < 1e30 else None
 
     def _in_a_row(self, A: Array) -> HostArray | None:
-        """All (real) numbers of a contiguous array of the host, in the order of its memory."""
+        """Return the real numbers of a contiguous host array as one vector, in memory order."""
         if not self.on_host or not (A.flags.c_contiguous or A.flags.f_contiguous):
             return None
         flat = A.ravel(order="K")
@@ -156,12 +157,12 @@ class Reductions:
 
 
 def _parts(flat: HostArray, step: int) -> Iterator[HostArray]:
-    """So few at a time that a BLAS takes one thread: others would go on spinning, see `_lapack`."""
+    """Yield parts that BLAS computes with one thread; see `host_blas` for the reason."""
     return (flat[i : i + step] for i in range(0, len(flat), step))
 
 
 def row_panels(A: Array, least: int = 1, bytes_each: int | None = None) -> Iterator[Array]:
-    """``A`` cut into panels of rows that stay in cache."""
+    """Yield panels of rows that fit into the cache."""
     m, n = A.shape
     rows = max(least, (bytes_each or _PANEL_BYTES) // (8 * n))
     for start in range(0, m, rows):

@@ -9,23 +9,23 @@ from typing import Any
 
 @cache
 def kernels() -> Any:
-    """The module `trsvd._compiled.lanczos`, or None.
+    """Return the module `trsvd._compiled.lanczos`, or None.
 
-    There is none where Numba is not installed (or does not know the NumPy that is), and where the
-    environment variable ``TRSVD_COMPILED`` is ``0``. The first call ever compiles, for a few
-    seconds; the result is kept beside the package or in the user's cache directory.
+    None if Numba is not installed, does not support the version of NumPy, or the environment
+    variable ``TRSVD_COMPILED`` is ``0``. The first call compiles for a few seconds; the result is
+    stored in the folder of the package or in the user's cache directory.
     """
     if os.environ.get("TRSVD_COMPILED", "1") == "0":
         return None
     try:
         from trsvd._compiled import lanczos as _numba_kernels
-    except Exception:  # absent, too old for this NumPy, or without a place to keep what it compiles
+    except Exception:  # not installed, too old for this NumPy, or without a folder for its cache
         return None
     return _numba_kernels
 
 
 def shared_kernels() -> Any:
-    """The loops for several threads, where there are `kernels`."""
+    """Return the loops for several threads; None without `kernels`."""
     from trsvd._compiled import lanczos_threaded as _numba_shared
 
     return _numba_shared

@@ -1,8 +1,8 @@
-"""Compiled loops over a matrix in memory; imported by `_compiled` where Numba is installed.
+"""Compiled loops over a matrix in memory; `_compiled` imports them if Numba is installed.
 
-A Gram product ``M^T (M x)`` takes one pass over M: four rows at a time are multiplied by x (or by
-four vectors) and, while they are in cache, added to the result. A whole run of Lanczos steps is
-one call.
+A Gram product ``M^T (M x)`` takes one pass over M. Four rows at a time are multiplied by x (or by
+four vectors), and added to the result while they are in cache. A sequence of Lanczos steps is one
+call.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-FUSED, ACROSS, FORMED = 0, 1, 2  # how `gram_lanczos` makes a product
+FUSED, ACROSS, FORMED = 0, 1, 2  # kinds of products in `gram_lanczos`
 
-# Sums may be reordered, so that they use vector instructions; NaN and inf keep their meaning.
+# Sums may be reordered for vector instructions; NaN and inf are preserved.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
-# Rows of a sparse matrix are too short for that.
+# Rows of sparse matrices are too short for that.
 _SHORT = {"contract"}
 
 
@@ -157,7 +157,7 @@ def _four_rows_times_two(M: Any, i: int, X: Any, W: Any) -> None:
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def gram_products(M: Any, X: Any, W: Any) -> None:
-    """``W = X M^T M``, vectors being rows: while rows of M are in cache, for all of X."""
+    """``W = X M^T M`` for vectors stored as rows; each row of M is used for all of X."""
     m, width = M.shape[0], X.shape[0]
     W[:] = W.dtype.type(0)
     P = np.empty((4, 4), W.dtype)
@@ -184,7 +184,7 @@ def _norm(x: Any) -> float:
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def _project_out(V: Any, count: int, w: Any, h: Any) -> None:
-    """Take the first ``count`` rows of V out of w, and add the coefficients to h."""
+    """Subtract the part of w in the first ``count`` rows of V; add the coefficients to h."""
     n = w.shape[0]
     zero = w.dtype.type(0)
     i = 0
@@ -216,7 +216,7 @@ def _project_out(V: Any, count: int, w: Any, h: Any) -> None:
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def _finish_step(V: Any, j: int, h: Any) -> tuple[float, float]:
-    """Orthogonalize row ``j + 1`` of V against those before it: its norm before and after."""
+    """Orthogonalize row ``j + 1`` of V against the previous ones; return both norms."""
     w = V[j + 1]
     size = _norm(w)
     before = left = size
@@ -240,9 +240,9 @@ def _scale(w: Any, left: float) -> None:
 def finish_block(
     V: Any, j: int, width: int, H: Any, C: Any, row: int, floor: float, largest: float
 ) -> float:
-    """Orthonormalize rows ``j + width`` of V and those behind; the largest norm, or -1.
+    """Orthonormalize the rows of V from ``j + width`` on; return the largest norm, or -1.
 
-    It is -1 where a product left nothing, or is not finite.
+    -1 means that a product vanished or is not finite.
     """
     for c in range(width):
         size, left = _finish_step(V, j + width + c - 1, H[row + c])
@@ -266,34 +266,35 @@ def gram_lanczos(
     floor: float,
     largest: float,
 ) -> int:
-    """Lanczos steps on ``A^T A``, as many as H has room for; how many were made.
+    """Make Lanczos steps with ``A^T A`` until H is full; return their number.
 
     Parameters
     ----------
     M : array
         A, its transpose or ``A^T A``, C-ordered, in the precision of V or in a lower one.
     way : {FUSED, ACROSS, FORMED}
-        Which of them M is. More than one vector at a time are multiplied only by ``FUSED``.
+        Kind of M. Blocks of several vectors need ``FUSED``.
     V : array of shape (p, n)
-        The basis as rows; ``width`` rows from ``first`` on are the next block, and those behind it
+        The basis as rows. ``width`` rows from ``first`` on are the next block; the rows after it
         are written.
     first : int
-        Number of rows in front of the next block.
+        Number of rows before the next block.
     width : int
-        Vectors in a block.
+        Number of vectors in a block.
     H : array of shape (count * width, p)
-        Receives the coefficients of each product in the rows of V.
+        Output: coefficients of each product in the rows of V.
     C : array of shape (2, count * width)
-        Receives the norms of what is left of the products, and those of the products.
+        Output: norms of the remainders of the products, and norms of the products.
     floor : float
-        Relative to the largest product so far, what is left counts as nothing.
+        A remainder counts as zero below this multiple of the largest product so far.
     largest : float
         Norm of the largest product before these steps.
 
     Returns
     -------
     int
-        Fewer than asked for where a product left nothing (or is not finite): that step is not made.
+        Number of steps; smaller than requested if a product vanished or is not finite. That step is
+        not made.
     """
     between = np.empty(M.shape[1] if way == ACROSS else 0, V.dtype)
     for step in range(H.shape[0] // width):
@@ -315,7 +316,7 @@ def gram_lanczos(
 
 @njit(cache=True, nogil=True, fastmath=_SHORT)
 def sparse_gram_product(data: Any, indices: Any, indptr: Any, x: Any, w: Any) -> None:
-    """``w = A^T (A x)`` for a matrix by compressed rows."""
+    """``w = A^T (A x)`` for a matrix in compressed rows."""
     w[:] = w.dtype.type(0)
     for i in range(indptr.shape[0] - 1):
         total = w.dtype.type(0)
@@ -327,10 +328,10 @@ def sparse_gram_product(data: Any, indices: Any, indptr: Any, x: Any, w: Any) ->
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def sparse_gram_products(data: Any, indices: Any, indptr: Any, X: Any, W: Any) -> None:
-    """``W = X A^T A`` for a matrix by compressed rows, vectors being rows.
+    """``W = X A^T A`` for a matrix in compressed rows and vectors stored as rows.
 
-    For each entry all vectors are gone through, which lie side by side meanwhile: what takes long
-    with one vector is to find the places.
+    Each entry is multiplied by all vectors, which are interleaved for that. With one vector, most
+    of the time is index lookup.
     """
     width, n = X.shape
     zero = W.dtype.type(0)
@@ -364,13 +365,13 @@ def sparse_gram_lanczos(
     floor: float,
     largest: float,
 ) -> int:
-    """`gram_lanczos` for a matrix by compressed rows.
+    """Compute `gram_lanczos` for a matrix in compressed rows.
 
     Parameters
     ----------
     data, indices, indptr : arrays
-        The matrix, as `scipy.sparse.csr_array` has it; indices in an unsigned type, since a look
-        for negative ones takes as long as the product.
+        Attributes of a `scipy.sparse.csr_array`, with unsigned indices, since a check for negative
+        ones takes as long as the product.
     V, first, width, H, C, floor, largest
         As for `gram_lanczos`.
 

@@ -1,13 +1,13 @@
-"""Compiled Lanczos steps whose products are shared among threads that wait for them actively.
+"""Compiled Lanczos steps with products shared by threads that busy-wait.
 
-One thread leads: it publishes each product, in as many parts as there are threads, and takes parts
-itself like those that help. To wake a thread takes as long as to read some MiB from a cache; so
-who helps goes on looking for parts between the products of a run. Who leads waits only for parts
-that another has begun: without help it makes them all.
+One thread leads. It publishes each product in as many parts as there are threads, and computes
+parts like the helper threads. Waking a thread takes as long as reading some MiB from a cache;
+therefore helpers busy-wait for parts between the products of a run. The leading thread waits only
+for parts that a helper has begun; without helpers it computes all parts.
 
-What is agreed on are counters of 64 bits, each on a line of the cache of its own, which are read
-and written atomically: what was stored before the number of published parts is there for those
-who read that number (release and acquire).
+The threads communicate by 64-bit atomic counters, each in its own cache line. Data that was stored
+before the number of published parts is visible to threads that read this number (release and
+acquire).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from trsvd._compiled.lanczos import (
 )
 
 _LINE = 8
-# Parts published, taken and done so far, whether the run is over, whether a helper failed, the row
-# of the basis that is multiplied, and which half of an `ACROSS` product is made.
+# Number of parts published, taken and done; flags for the end of the run and a failed helper; row
+# of the basis in the product; and half of an `ACROSS` product.
 _PUBLISHED, _TAKEN, _DONE, _OVER, _FAILED, _ROW, _HALF = (_LINE * i for i in range(7))
 COUNTERS = 7 * _LINE
-# Looks for a part, in vain, after which a helper leaves: some milliseconds.
+# Number of unsuccessful polls after which a helper leaves, some milliseconds.
 _PATIENCE = 1 << 17
-_LOOKS = 64  # before somebody else is let on
+_LOOKS = 64  # polls before yielding the processor
 _SPINS_SPARINGLY = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
 
 
@@ -50,7 +50,7 @@ def _place(context: Any, builder: Any, signature: Any, args: Any) -> Any:
 
 @intrinsic
 def _load(_: Any, counters: Any, at: Any) -> Any:
-    """``counters[at]``, and all that was stored before it."""
+    """Read ``counters[at]`` with acquire semantics."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load_atomic(_place(context, builder, signature, args), "acquire", 8)
@@ -60,7 +60,7 @@ def _load(_: Any, counters: Any, at: Any) -> Any:
 
 @intrinsic
 def _store(_: Any, counters: Any, at: Any, value: Any) -> Any:
-    """``counters[at] = value``, after all that was stored before."""
+    """Set ``counters[at] = value`` with release semantics."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = _place(context, builder, signature, args)
@@ -72,7 +72,7 @@ def _store(_: Any, counters: Any, at: Any, value: Any) -> Any:
 
 @intrinsic
 def _add_one(_: Any, counters: Any, at: Any) -> Any:
-    """``counters[at] += 1``, after all that was stored before."""
+    """Add 1 to ``counters[at]`` with release semantics."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         one = ir.Constant(ir.IntType(64), 1)
@@ -83,7 +83,7 @@ def _add_one(_: Any, counters: Any, at: Any) -> Any:
 
 @intrinsic
 def _replace(_: Any, counters: Any, at: Any, old: Any, new: Any) -> Any:
-    """``counters[at] = new`` if it was ``old``, and whether."""
+    """Set ``counters[at] = new`` if it is ``old``; True if it was."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = _place(context, builder, signature, args)
@@ -95,7 +95,7 @@ def _replace(_: Any, counters: Any, at: Any, old: Any, new: Any) -> Any:
 
 @intrinsic
 def _pause(_: Any) -> Any:
-    """Leave the processor to the other thread of its core, for a moment."""
+    """Give way to the other hardware thread of the core for a moment."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if _SPINS_SPARINGLY:
@@ -112,7 +112,7 @@ if os.name == "posix":
 
     @njit(cache=True, nogil=True)
     def _yield() -> None:
-        """Let another thread run on this processor, if one waits for it."""
+        """Yield the processor to another thread, if one waits for it."""
         _sched_yield()
 
 else:
@@ -121,7 +121,7 @@ else:
 
 @njit(cache=True, nogil=True)
 def _take(counters: Any, parts: int) -> int:
-    """A part of the product for this thread alone, or -1 where none is left."""
+    """Take a part of the product; -1 if none is left."""
     while True:
         taken = _load(counters, _TAKEN)
         if taken >= _load(counters, _PUBLISHED):
@@ -140,7 +140,7 @@ def _publish(counters: Any, parts: int, row: int, half: int) -> None:
 def _rest(idle: int) -> None:
     """Wait between two polls of a counter, longer after many of them.
 
-    The other thread may have to run on this processor, whatever else is idle.
+    The other thread may need this processor.
     """
     if idle % _LOOKS == _LOOKS - 1:
         _yield()
@@ -155,19 +155,19 @@ def _wait_for_others(counters: Any) -> None:
         _rest(idle)
         idle += 1
     if _load(counters, _FAILED) != 0:
-        raise MemoryError("a thread that helps found no room for a part of a product")  # noqa: EM101
+        raise MemoryError("a helper thread could not allocate memory for a part of a product")  # noqa: EM101
 
 
 @njit(cache=True, nogil=True)
 def _give_up(counters: Any) -> None:
-    """Tell who leads that a part will not be made."""
+    """Report to the leading thread that a part failed."""
     _store(counters, _FAILED, 1)
     _add_one(counters, _DONE)
 
 
 @njit(cache=True, nogil=True)
 def _wait_for_part(counters: Any, parts: int) -> int:
-    """A part for a helper, or -1 where the run is over, or none has come for too long."""
+    """Wait for a part as a helper; -1 if the run is over, or after too long a wait."""
     for idle in range(_PATIENCE):
         if _load(counters, _OVER) != 0:
             break
@@ -180,7 +180,7 @@ def _wait_for_part(counters: Any, parts: int) -> int:
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
 def _add_up(sums: Any, W: Any) -> None:
-    """``W = sums[0] + sums[1] + ...``, always in this order."""
+    """Compute ``W = sums[0] + sums[1] + ...``, always in this order."""
     for c in range(W.shape[0]):
         w = W[c]
         w[:] = sums[0, c]
@@ -194,7 +194,7 @@ def _add_up(sums: Any, W: Any) -> None:
 def _dense_part(
     M: Any, edges: Any, way: int, width: int, sums: Any, between: Any, V: Any, counters: Any, i: int
 ) -> None:
-    """Part ``i`` of the product that was published."""
+    """Compute part ``i`` of the published product."""
     j, low, high = counters[_ROW], edges[i], edges[i + 1]
     R = M[low:high]
     if way == ACROSS:
@@ -213,7 +213,7 @@ def _dense_part(
 def help_gram_lanczos(
     M: Any, edges: Any, way: int, width: int, sums: Any, between: Any, V: Any, counters: Any
 ) -> None:
-    """Make parts of products, while `gram_lanczos` is called with the same arrays."""
+    """Compute parts of products while `gram_lanczos` runs with the same arrays."""
     part = _wait_for_part(counters, sums.shape[0])
     while part >= 0:
         try:
@@ -242,25 +242,25 @@ def gram_lanczos(
     M: Any, edges: Any, way: int, width: int, sums: Any, between: Any, V: Any, counters: Any,
     first: int, H: Any, C: Any, floor: float, largest: float,
 ) -> int:  # fmt: skip
-    """`trsvd._compiled.lanczos.gram_lanczos`, with help.
+    """Compute `trsvd._compiled.lanczos.gram_lanczos` with helper threads.
 
     Parameters
     ----------
     M, way, width, V, first, H, C, floor, largest
-        As there; ``way`` is one of FUSED and ACROSS.
+        As in `trsvd._compiled.lanczos`; ``way`` is FUSED or ACROSS.
     edges : array of shape (parts + 1,)
         Part i has the rows of M from ``edges[i]`` to ``edges[i + 1]``.
     sums : array of shape (parts, width, q)
-        What each part comes to; q is the length of M's rows.
+        Work space for the parts; q is the length of the rows of M.
     between : array of shape (q,)
-        What is between the two halves of an ACROSS product.
+        Work space between the two halves of an ACROSS product.
     counters : array of shape (COUNTERS,)
-        Zero.
+        Counters, initially zero.
 
     Returns
     -------
     int
-        As there.
+        As in `trsvd._compiled.lanczos`.
     """
     made = H.shape[0] // width
     for step in range(H.shape[0] // width):
@@ -296,7 +296,7 @@ def _sparse_part(
 def help_sparse_gram_lanczos(
     data: Any, indices: Any, indptr: Any, edges: Any, width: int, sums: Any, V: Any, counters: Any
 ) -> None:
-    """As `help_gram_lanczos`, for `sparse_gram_lanczos`."""
+    """Compute parts of products while `sparse_gram_lanczos` runs."""
     part = _wait_for_part(counters, sums.shape[0])
     while part >= 0:
         try:
@@ -311,7 +311,7 @@ def sparse_gram_lanczos(
     data: Any, indices: Any, indptr: Any, edges: Any, width: int, sums: Any, V: Any, counters: Any,
     first: int, H: Any, C: Any, floor: float, largest: float,
 ) -> int:  # fmt: skip
-    """As `gram_lanczos`, for a matrix by compressed rows; ``edges`` are of rows."""
+    """Compute `gram_lanczos` for a matrix in compressed rows; ``edges`` are row numbers."""
     parts, made = sums.shape[0], H.shape[0] // width
     for step in range(H.shape[0] // width):
         j = first + step * width

@@ -1,7 +1,7 @@
-"""Threads for the compiled loops, as many as the BLAS beside them has.
+"""Threads for the compiled loops, as many as BLAS uses.
 
-Those of a BLAS that have just worked go on spinning for up to a tenth of a second, and take the
-processor from others: `one_blas_thread` keeps them from work while the compiled loops share theirs.
+Idle BLAS threads busy-wait for up to 0.1 s after a call, and slow down other threads. Therefore
+`one_blas_thread` limits BLAS to one thread while threads share compiled loops.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 def threads() -> int:
     """Return the number of threads to use.
 
-    ``OPENBLAS_NUM_THREADS`` is looked at before ``OMP_NUM_THREADS``, once in a process.
+    ``OPENBLAS_NUM_THREADS`` has priority over ``OMP_NUM_THREADS``. They are read once in a process.
     """
     available = _processors()
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -45,12 +45,12 @@ def _processors() -> int:
 
 
 def together(lead: Callable[[], T], assist: Callable[[], None], helpers: int) -> T:
-    """``lead()``, while so many other threads are asked to run ``assist()``.
+    """Run ``lead()``, while ``helpers`` other threads are asked to run ``assist()``.
 
-    They may come late, or never: the pool serves all threads that call, and no thread is started
-    once the main thread has ended (other threads and ``atexit`` functions run on). So ``lead`` must
-    not wait for one that has not shown up, and has to tell those who have that it is over. Both
-    have to let go of the interpreter lock.
+    Helpers can begin late, or never: the pool serves all calling threads, and no thread starts
+    after the end of the main thread (while other threads and ``atexit`` functions still run). So
+    ``lead`` must not wait for a helper that has not begun, and must notify the others at its end.
+    Both must release the interpreter lock.
     """
     places = _other_processors()
 
@@ -61,7 +61,7 @@ def together(lead: Callable[[], T], assist: Callable[[], None], helpers: int) ->
         assist()
 
     asked: list[Future[None]] = []
-    with suppress(RuntimeError):  # the interpreter is about to end, or there is no room for threads
+    with suppress(RuntimeError):  # at the end of the interpreter, or if no thread can be started
         for _ in range(helpers):
             asked.append(_pool().submit(elsewhere))
     try:
@@ -73,9 +73,9 @@ def together(lead: Callable[[], T], assist: Callable[[], None], helpers: int) ->
 
 
 def _other_processors() -> set[int]:
-    """Those that the calling thread may use but does not; empty where that is not known.
+    """Return the processors of the calling thread except its current one; empty if unknown.
 
-    Without being told, a kernel may leave a thread where it was, or wake it where the caller is.
+    Otherwise the operating system may wake a helper on the processor of the caller.
     """
     getcpu = _getcpu()
     return os.sched_getaffinity(0) - {getcpu()} if getcpu else set()
@@ -94,7 +94,7 @@ def _pool() -> ThreadPoolExecutor:
 
 
 class _Resting:
-    """Count of the callers that hold BLAS at one thread, and the settings before the first."""
+    """Number of callers that limit BLAS to one thread, and the original settings."""
 
     def __init__(self) -> None:
         self.lock, self.count, self.mine = threading.Lock(), 0, threading.local()
@@ -132,7 +132,7 @@ _resting = _Resting()
 
 @cache
 def _blas_libraries() -> tuple[Any, ...]:
-    """Those that this process has loaded; none are known without threadpoolctl."""
+    """Return the BLAS libraries of this process; empty without threadpoolctl."""
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:
@@ -147,9 +147,9 @@ def _blas_threads() -> list[tuple[Any, int]]:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Have all BLAS libraries of the process use one thread, until the last who asks for it leaves.
+    """Limit all BLAS libraries of the process to one thread, until the last caller leaves.
 
-    Nothing changes where threadpoolctl is not installed.
+    Without threadpoolctl nothing changes.
     """
     _resting.enter()
     try:
@@ -159,24 +159,24 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def blas_rests() -> bool:
-    """True if the calling thread holds the BLAS libraries at one thread.
+    """True if the calling thread limits the BLAS libraries to one thread.
 
-    What others ask for must not decide how its own numbers are rounded.
+    Requests of other threads must not change the rounding of results.
     """
     return _resting.asked() > 0 and bool(_resting.before)
 
 
 def threads_now() -> int:
-    """`threads`, or fewer where the caller was bound to fewer processors since then.
+    """Return `threads`, or fewer if the caller is bound to fewer processors now.
 
-    Or where all BLAS libraries were told, by somebody else, to use fewer.
+    Also fewer if all BLAS libraries are limited to fewer threads by other code.
     """
     blas = _resting.before if _resting.count > 0 else _blas_threads()
     return min(threads(), _processors(), max((had for _, had in blas), default=threads()))
 
 
 def _in_child() -> None:
-    """The threads of a parent are not there in a child, nor those who asked for anything."""
+    """Reset the pool and the requests in a child process, which has no threads of its parent."""
     global _resting
     _pool.cache_clear()
     if _resting.count > 0:
@@ -189,24 +189,24 @@ if hasattr(os, "register_at_fork"):
 
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
-# V, first, H, C, floor and largest, and the result, as of `trsvd._compiled.lanczos.gram_lanczos`.
+# Arguments V, first, H, C, floor, largest, and result, of `trsvd._compiled.lanczos.gram_lanczos`.
 Steps = Callable[[HostArray, int, HostArray, HostArray, float, float], int]
 
-# The least part that is worth a thread: bytes of a matrix, and entries of a sparse one; and what is
-# worth sharing where threads of a BLAS may take the processor from one that has begun a part.
+# Smallest part that pays for a thread: bytes of a matrix, and entries of a sparse one; and smallest
+# matrix to share if busy-waiting BLAS threads may delay a part.
 _PART_BYTES, _PART_ENTRIES = 4 << 20, 1 << 16
 _LEAST_BYTES_BESIDE, _LEAST_ENTRIES_BESIDE = 24 << 20, 1 << 19
 
 
 def sharing_threads(size: int, *, sparse: bool, beside: bool) -> int:
-    """Among how many threads products are worth sharing.
+    """Return the number of threads that products should be shared by.
 
     Parameters
     ----------
     size : int
         Bytes of a matrix, or entries of a ``sparse`` one.
     beside : bool
-        Whether a BLAS has several threads meanwhile.
+        True if BLAS uses several threads at the same time.
     """
     least = _LEAST_ENTRIES_BESIDE if sparse else _LEAST_BYTES_BESIDE
     if beside and size < least:
@@ -216,18 +216,18 @@ def sharing_threads(size: int, *, sparse: bool, beside: bool) -> int:
 
 
 def shared_steps(M: HostArray, way: int, width: int, precision: Any) -> Steps | None:
-    """Lanczos steps on ``A^T A`` in several threads, or None where one does as well.
+    """Return a function for Lanczos steps with ``A^T A`` in several threads; None if one is enough.
 
     Parameters
     ----------
     M : array of shape (p, q)
         A or its transpose, C-ordered.
     way : {FUSED, ACROSS, FORMED}
-        Which of them, as in `trsvd._compiled.lanczos`.
+        Kind of M, as in `trsvd._compiled.lanczos`.
     width : int
-        Vectors at a time, 1 where it is ``ACROSS``.
+        Number of vectors in a block, 1 for ``ACROSS``.
     precision : dtype
-        Of the vectors.
+        Precision of the vectors.
     """
     parts = sharing_threads(M.nbytes, sparse=False, beside=not blas_rests())
     if parts == 1 or way == kernels().FORMED:
@@ -244,7 +244,7 @@ def shared_steps(M: HostArray, way: int, width: int, precision: Any) -> Steps | 
 def shared_sparse_steps(
     data: HostArray, indices: HostArray, indptr: HostArray, n: int, width: int, precision: Any
 ) -> Steps | None:
-    """As `shared_steps`, for a matrix by compressed rows with n columns."""
+    """Return `shared_steps` for a matrix in compressed rows with n columns."""
     parts = sharing_threads(data.size, sparse=True, beside=not blas_rests())
     if parts == 1:
         return None

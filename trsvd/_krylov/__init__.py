@@ -1,1 +1,1 @@
-"""Kernels of the iterative methods, each with its invariant, and the stopping rules."""
+"""Kernels of the iterative methods, and stopping rules."""

@@ -1,15 +1,15 @@
 """Block orthonormalization.
 
 Invariant of `orthonormalize`: ``X = basis @ H + Q @ R`` to rounding, ``Q^H Q = I`` and
-``basis^H Q = 0`` to working precision, for *any* X: directions in which X is zero (or depends on
-the basis and on its own other columns to rounding) are replaced by fresh random ones, with zero
-coefficients in R. A Krylov basis that breaks down therefore goes on by itself, and the small
-matrix built from H and R says so by its zeros.
+``basis^H Q = 0`` to working precision, for *any* X. Directions in which X is zero, or linearly
+dependent to rounding, are replaced by random ones, with zero coefficients in R. A Krylov basis that
+breaks down is therefore continued automatically, and the small matrix of H and R shows the
+breakdown by its zeros.
 
-Only products with tall arrays are used: classical Gram-Schmidt applied twice between blocks
-("twice is enough": Giraud, Langou, Rozloznik, doi:10.1007/s00211-005-0615-4), and within the
-block Cholesky-QR, or the eigenvalue-based SVQB (Stathopoulos and Wu,
-doi:10.1137/S1064827500370883) where the columns are nearly dependent.
+Tall arrays are used in products only. Between blocks, classical Gram-Schmidt is applied twice
+("twice is enough": Giraud, Langou, Rozloznik, doi:10.1007/s00211-005-0615-4). Within a block,
+Cholesky-QR is used, or the eigenvalue-based SVQB (Stathopoulos and Wu,
+doi:10.1137/S1064827500370883) if the columns are nearly dependent.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ import numpy as np
 from trsvd._arrays.arrays import Array, Arrays, HostArray
 from trsvd._arrays.host_blas import thin_qr
 
-# Up to so many entries a call of LAPACK takes less than a few products.
+# Up to this number of entries, a LAPACK call is faster than a few products.
 _SMALL_BLOCK = 1 << 13
 
 
-class SpareVectors:
-    """Random vectors that stand in for directions that vanished.
+class RandomVectors:
+    """Random vectors that replace vanished directions.
 
-    One block is drawn, as wide as any that it will have to replace; each call makes new columns of
-    it. Where arrays live on a device it is drawn at once, so that no transfer is made in the middle
-    of a run; elsewhere only a seed is, and the block when (if ever) it is needed.
+    One block of the largest needed width is drawn; each call makes new columns of it. On a device
+    the block is drawn at once, so that a run has no transfer later. On the host only a seed is
+    drawn, and the block at its first use.
 
     Parameters
     ----------
     rng : numpy.random.Generator
-        Where the columns come from.
+        Generator of the random numbers.
     n, w : int
-        Their length, and how many are needed at most.
+        Length of the columns, and their largest number in a call.
     """
 
     def __init__(self, arrays: Arrays, rng: np.random.Generator, n: int, w: int) -> None:
@@ -50,27 +50,27 @@ class SpareVectors:
 
     @cached_property
     def block(self) -> Array:
-        """The columns, of shape (n, w)."""
+        """Columns, of shape (n, w)."""
         return self.arrays.gaussian(np.random.default_rng(self.seed), self.length, self.width)
 
-    def copy(self) -> SpareVectors:
-        """One that will give the same vectors."""
-        twin = SpareVectors.__new__(SpareVectors)
+    def copy(self) -> RandomVectors:
+        """Return a copy that will return the same vectors."""
+        twin = RandomVectors.__new__(RandomVectors)
         twin.__dict__.update(self.__dict__)
         return twin
 
     def __call__(self, width: int) -> Array:
-        """``width`` unit columns, at most as many as the block has."""
+        """Return ``width`` unit columns, at most as many as the block has."""
         arrays = self.arrays
         self.shift += 1
-        # Products of two shifts: n^2 of them, so that none comes back soon, however small n is.
+        # Products of two shifts: n^2 different ones, so that they do not repeat soon for small n.
         other = arrays.roll(self.block[:, :width], 2 * self.shift + self.shift // self.length + 1)
         X = arrays.roll(self.block[:, :width], self.shift) * other
         return X / arrays.column_norms(X)
 
 
 def level_of(arrays: Arrays, X: Array) -> Array:
-    """Norm, on the device, up to which what a projection leaves of X is rounding."""
+    """Return the norm up to which the remainder of a projection of X is rounding, on the device."""
     return 4 * arrays.eps * arrays.xp.max(arrays.column_norms(X))
 
 
@@ -80,7 +80,7 @@ def orthonormalize(
     basis: Array | None,
     *,
     floor: Array | float,
-    spare: SpareVectors,
+    replacements: RandomVectors,
     width: int | None = None,
 ) -> tuple[Array, Array | None, Array]:
     """Split ``X`` into its part in the basis and an orthonormal block: ``X = basis H + Q R``.
@@ -88,16 +88,16 @@ def orthonormalize(
     Parameters
     ----------
     arrays : Arrays
-        What X lives in.
+        Array library of X.
     X : array of shape (n, w)
-        The block; not written to.
+        The block; not modified.
     basis : array of shape (n, j) or None
-        Orthonormal columns to be orthogonal to.
+        Orthonormal columns of the basis.
     floor : float or 0-d array
-        What remains of a column after the projection counts as zero when its norm is at most this:
-        the rounding level of the product that X came from.
-    spare : SpareVectors
-        Where columns come from that take the place of zero ones.
+        Largest norm of a column that counts as zero after the projection: the rounding level of the
+        product that gave X.
+    replacements : RandomVectors
+        Vectors that replace zero columns.
     width : int, optional
         Number of columns of Q, at most w (the default): the dominant directions of the remainder.
 
@@ -111,7 +111,7 @@ def orthonormalize(
         Coefficients in Q.
     """
     if X.shape[1] == 1 and arrays.on_host:
-        return _one_column(arrays, X[:, 0], basis, float(floor), spare)
+        return _one_column(arrays, X[:, 0], basis, float(floor), replacements)
     if basis is None and arrays.on_host and X.size <= _SMALL_BLOCK and width in (None, X.shape[1]):
         factors = _small_block(arrays, X, float(floor))
         if factors is not None:
@@ -121,7 +121,7 @@ def orthonormalize(
     # After the first sweep the columns are near unit length. What a second projection takes down
     # to sqrt(eps) was rounding noise of a dependent column, not a direction.
     noise = 4 * arrays.eps**0.5
-    # Where a look at the numbers costs a wait, a fixed number of sweeps is made instead.
+    # If reading a number needs a device synchronization, the number of sweeps is fixed.
     sweeps = 8 if arrays.reads_are_cheap else 4 if X.shape[1] > 1 else 3
     for sweep in range(sweeps):
         if basis is not None:
@@ -134,19 +134,19 @@ def orthonormalize(
         if sweep == 0:
             bad = norms <= floor
         elif sweep < sweeps - 1:
-            # A column that shrank, and stands for next to nothing of the block that was given.
+            # A column that shrank, and contains almost nothing of the given block.
             share = arrays.column_norms(arrays.adjoint(R))
             bad = (norms <= noise) | ((norms < 0.01) & (norms * share <= floor))
         else:
             bad = norms < 0
-        # Where nobody looks, what is dependent still (to eps, by now) gives way at once.
+        # Without reading numbers, columns that are still dependent (to eps) are replaced at once.
         unseen = not arrays.reads_are_cheap and sweep == 1
-        X, factor, cosine = _normalize(arrays, X, norms, bad, spare, replacing=unseen)
+        X, factor, cosine = _normalize(arrays, X, norms, bad, replacements, replacing=unseen)
         R = factor if R is None else factor @ R
-        if cosine is None:  # a device: the sweeps are counted
+        if cosine is None:  # on a device the number of sweeps is fixed
             continue
         if basis is None:
-            # Nothing was projected out: columns that were near orthogonal are so now.
+            # Without a projection, nearly orthogonal columns are orthogonal after one pass.
             if cosine < (0.7 if sweep > 0 else 0.3):
                 break
         elif sweep > 0 and cosine < 0.7 and bool(arrays.xp.all(norms > 0.7)):
@@ -155,12 +155,12 @@ def orthonormalize(
 
 
 def _one_column(
-    arrays: Arrays, x: Array, basis: Array | None, floor: float, spare: SpareVectors
+    arrays: Arrays, x: Array, basis: Array | None, floor: float, replacements: RandomVectors
 ) -> tuple[Array, Array | None, Array]:
-    """`orthonormalize` of a single column in memory, where each call counts.
+    """Compute `orthonormalize` of a single host column, with few calls.
 
-    A projection that leaves 0.7 of the length leaves no more of the basis than rounding does: then
-    one is enough (Daniel, Gragg, Kaufman and Stewart, doi:10.1090/S0025-5718-1976-0431641-8).
+    If a projection leaves 0.7 of the length, one projection is sufficient to rounding (Daniel,
+    Gragg, Kaufman and Stewart, doi:10.1090/S0025-5718-1976-0431641-8).
     """
     H: Array | None = None
     coefficient = 1.0
@@ -177,7 +177,7 @@ def _one_column(
         else:
             bad = sweep < 7 and (norm <= noise or (norm < 0.01 and norm * coefficient <= floor))
         if bad:
-            x, coefficient, before = spare(1)[:, 0], 0.0, 1.0
+            x, coefficient, before = replacements(1)[:, 0], 0.0, 1.0
             continue
         x, coefficient = x / norm, coefficient * norm
         if basis is None or not norm <= 0.7 * before:
@@ -188,7 +188,7 @@ def _one_column(
 
 
 def _small_block(arrays: Arrays, X: HostArray, floor: float) -> tuple[HostArray, HostArray] | None:
-    """Q and R by LAPACK; None where a column vanished, or depends on those before it."""
+    """Return Q and R by LAPACK; None if a column vanished or depends on previous ones."""
     if X.shape[0] < X.shape[1]:
         return None
     Q, R = thin_qr(X)
@@ -198,12 +198,12 @@ def _small_block(arrays: Arrays, X: HostArray, floor: float) -> tuple[HostArray,
 
 
 def norm_of(x: Array) -> float:
-    """2-norm of a vector in memory."""
+    """Return the 2-norm of a host vector."""
     return math.sqrt(np.vdot(x, x).real)
 
 
 def largest_norm(arrays: Arrays, so_far: Array, X: Array) -> Array:
-    """The largest norm of a column of X, if it exceeds the one so far; no wait for a device."""
+    """Return the larger of ``so_far`` and the norms of the columns of X, on the device."""
     if arrays.on_host:
         norms = norm_of(X[:, 0]) if X.shape[1] == 1 else float(arrays.column_norms(X).max())
         return max(norms, float(so_far)) if norms == norms else norms
@@ -211,7 +211,7 @@ def largest_norm(arrays: Arrays, so_far: Array, X: Array) -> Array:
 
 
 def _dominant(arrays: Arrays, X: Array, width: int) -> tuple[Array, Array]:
-    """The ``width`` principal directions of X, and the coefficients of X in them."""
+    """Return the ``width`` principal directions of X, and the coefficients of X in them."""
     size = arrays.xp.max(arrays.column_norms(X))
     scale = arrays.like(arrays.xp.where(size > 0, size, arrays.xp.ones_like(size)))
     _, vectors = arrays.eigh(arrays.adjoint_product(X / scale, X / scale))
@@ -224,19 +224,19 @@ def _normalize(
     X: Array,
     norms: Array,
     bad: Array,
-    spare: SpareVectors,
+    replacements: RandomVectors,
     *,
     replacing: bool = False,
 ) -> tuple[Array, Array, float | None]:
-    """One pass within a block: ``X = Q R`` with Q nearer to orthonormal than X.
+    """Make one pass within a block: ``X = Q R`` with Q nearer to orthonormal than X.
 
-    Columns that are ``bad`` give way to spare ones, with zero columns in R; where ``replacing`` is
-    set, so do directions in which the columns depend on each other, with zero rows in R.
-    The number is a cosine between the columns that there were, the nearer to 0 the better; above
-    0.7 another pass is due. None where a look would mean waiting for a device.
+    ``bad`` columns are replaced by random ones, with zero columns in R. With ``replacing``,
+    linearly dependent directions are replaced too, with zero rows in R. The returned number is the
+    largest cosine between columns of X; above 0.7 another pass is needed. None if that would need a
+    device synchronization.
     """
     xp = arrays.xp
-    X = arrays.replace(bad, lambda: spare(X.shape[1]), X)
+    X = arrays.replace(bad, lambda: replacements(X.shape[1]), X)
     lengths = xp.where(bad, xp.ones_like(norms), norms)
     kept = arrays.like(xp.where(bad, xp.zeros_like(norms), norms))
     X = X / arrays.like(lengths)
@@ -247,7 +247,7 @@ def _normalize(
     factors = arrays.cholesky_inverse(G)
     if factors is not None:
         L, inverse = factors
-        # A pivot is the sine of the angle between a column and those before it.
+        # A pivot is the sine of the angle between a column and the previous ones.
         sine = float(xp.min(xp.abs(xp.linalg.diagonal(L))))
         cosine = 1.0 if bool(xp.any(bad)) else math.sqrt(max(1 - sine**2, 0.0))
         Q = arrays.product(X, arrays.adjoint(inverse))
@@ -260,26 +260,26 @@ def _normalize(
     Q = arrays.product(X, vectors / roots[None, :])
     R = (roots[:, None] * arrays.adjoint(vectors)) * kept[None, :]
     if replacing:
-        Q = arrays.replace(dependent, lambda: spare(X.shape[1]), Q)
+        Q = arrays.replace(dependent, lambda: replacements(X.shape[1]), Q)
         R = xp.where(dependent[:, None], xp.zeros_like(R), R)
     settled = arrays.peek(xp.all(values > 0.5) & xp.all(~bad))
     return Q, R, None if settled is None else 0.5 if settled else 1.0
 
 
 class Columns:
-    """A growing block of columns of one length: a basis.
+    """Growing basis: a block of columns of one length.
 
-    Kept as the rows of a C-ordered buffer, so that the leading columns are contiguous and are
-    seen, not copied, by `view`. Libraries whose arrays cannot be written to get a new buffer.
+    The columns are the rows of a C-ordered buffer, so that the leading columns are contiguous, and
+    `view` does not copy them. For libraries with immutable arrays a new buffer is created.
 
     Parameters
     ----------
     arrays : Arrays
-        Where the columns live.
+        Array library of the columns.
     length : int
         Number of entries of a column.
     capacity : int
-        Number of columns to make room for; it grows when it must.
+        Initial number of columns of the buffer.
     """
 
     def __init__(self, arrays: Arrays, length: int, capacity: int) -> None:
@@ -291,24 +291,24 @@ class Columns:
 
     @property
     def capacity(self) -> int:
-        """Number of columns there is room for."""
+        """Number of columns of the buffer."""
         return int(self._rows.shape[0])
 
     def view(self, start: int = 0, stop: int | None = None) -> Array:
-        """Columns ``start`` to ``stop`` (all that there are, by default) as a matrix."""
+        """Return the columns ``start`` to ``stop`` (by default all) as a matrix."""
         return self._rows[start : self.count if stop is None else stop, :].T
 
     def rows(self, capacity: int) -> Array:
-        """The buffer, a column a row, with room for ``capacity`` of them; to be written to."""
+        """Return the writable buffer, with columns as rows, enlarged to ``capacity`` columns."""
         self.grow(capacity)
         return self._rows
 
     def append(self, X: Array) -> None:
-        """Add columns behind the last."""
+        """Append columns."""
         self.overwrite(X, self.count)
 
     def overwrite(self, X: Array, start: int) -> None:
-        """Put ``X`` at column ``start``; what stood behind it is gone."""
+        """Write ``X`` from column ``start`` on, and drop the columns after it."""
         stop = start + X.shape[1]
         if stop > self.capacity:
             self.grow(max(stop, self.capacity + self.capacity // 2))
@@ -321,7 +321,7 @@ class Columns:
         self.count = stop
 
     def grow(self, capacity: int) -> None:
-        """Make room for ``capacity`` columns."""
+        """Enlarge the buffer to ``capacity`` columns."""
         if capacity > self.capacity:
             numbers = (2 * capacity - self.capacity) * self.length
             self.arrays.check_room(
@@ -331,7 +331,7 @@ class Columns:
             self._rows = self.arrays.xp.concat([self._rows, room], axis=0)
 
     def copy(self) -> Columns:
-        """An independent copy."""
+        """Return an independent copy."""
         twin = Columns.__new__(Columns)
         twin.arrays, twin.length, twin.count = self.arrays, self.length, self.count
         twin._rows = self.arrays.xp.asarray(self._rows, copy=True)

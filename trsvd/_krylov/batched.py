@@ -1,10 +1,10 @@
-"""Leading triplets of many matrices of one shape, stacked and multiplied together.
+"""Leading triplets of a stack of matrices of one shape, by batched products.
 
-Where a call costs about as much as the arithmetic, on a device or of small matrices, one set of
-batched products takes the place of many.
+Batched products are faster if a call costs about as much as its arithmetic: on devices, and for
+small matrices.
 
-Invariant: of triplets that are handed out ``A^H u_i = s_i v_i`` holds to the residuals beside them,
-and ``A v_i = s_i u_i`` to rounding.
+Invariant: for returned triplets ``A^H u_i = s_i v_i`` holds to the returned residuals, and
+``A v_i = s_i u_i`` to rounding.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from trsvd._arrays.dtypes import SINGLE
 from trsvd._krylov.rayleigh_ritz import check_finite
 from trsvd._plan.precision import FEW, in_single, lost_to_squares, resolved
 
-# Beyond this a batched factorization is no better than one at a time; of NumPy's, whose batched
-# products are a loop as well, beyond the other.
+# Largest size for which a batched factorization is faster than single ones; and the same for NumPy,
+# whose batched products are a loop.
 STACK_UP_TO, HOST_STACK_UP_TO = 512, 128
-# Entries are left as they are up to this power of two, and down to its inverse: squares of them
-# stay in the range of float32.
+# Entries between the inverse of this power of two and itself are not scaled: their squares are in
+# the range of float32.
 _MODERATE = 20
 
 
 @dataclass(frozen=True)
 class Triplets:
-    """A stack of triplets: U (b, m, p) and V (b, n, p) on the device, S (b, p) on the host."""
+    """Stack of triplets: U (b, m, p) and V (b, n, p) on the device, S (b, p) on the host."""
 
     U: Array
     S: HostArray
@@ -37,7 +37,7 @@ class Triplets:
 
     @property
     def turned(self) -> Triplets:
-        """Those of the adjoint."""
+        """Return the triplets of the adjoint."""
         return Triplets(self.V, self.S, self.U)
 
 
@@ -48,13 +48,13 @@ class Settled:
     Attributes
     ----------
     places : array of int of shape (b,)
-        Which.
+        Indices of the matrices in the stack.
     found : Triplets
-        Of these, as the stack is scaled.
+        Their triplets, with the scale of the stack.
     residuals : array of shape (b, k)
-        Of the k leading ones, relative to s_1.
+        Residuals of the k leading triplets, relative to s_1.
     lost : array of shape (b,)
-        About how much the sum of the k values misses, relative, since squares misjudge them.
+        Estimated relative error of the sum of the k values, by the Gram matrix.
     """
 
     places: HostArray
@@ -64,16 +64,16 @@ class Settled:
 
 
 class Stack:
-    """Matrices of one shape, scaled by powers of two where entries are not of moderate size.
+    """Matrices of one shape, scaled by powers of two if squares of entries are out of range.
 
     Parameters
     ----------
     arrays : Arrays
-        What they live in.
+        Array library of the matrices.
     A : array of shape (b, m, n)
-        In the compute dtype; never written to.
+        The matrices in the compute dtype; not modified.
     largest : array of shape (b,)
-        Largest entry of each, in modulus; finite.
+        Largest modulus of an entry of each matrix; finite.
     """
 
     def __init__(self, arrays: Arrays, A: Array, largest: HostArray) -> None:
@@ -81,7 +81,7 @@ class Stack:
         exponents = np.where(largest > 0, np.frexp(largest)[1], 0)
         # (2**1023 is the largest power of two that singular values can be scaled back by.)
         exponents = np.where(np.abs(exponents) > _MODERATE, np.minimum(exponents, 1023), 0)
-        # Two factors: one alone can leave the range of the dtype.
+        # Two factors, as one factor can be out of the range of the dtype.
         half = exponents // 2
         for part in (half, exponents - half):
             if part.any():
@@ -90,15 +90,15 @@ class Stack:
         self.shape = (int(A.shape[1]), int(A.shape[2]))
 
     def column(self, values: HostArray) -> Array:
-        """One number for each matrix, to multiply a stack by."""
+        """Return one number for each matrix, in a shape for products with the stack."""
         return self.arrays.put(values)[:, None, None]
 
     def adjoint(self, X: Array) -> Array:
-        """Conjugate transposes."""
+        """Return the conjugate transposes."""
         return self.arrays.conj(self.arrays.xp.matrix_transpose(X))
 
     def half(self, A: Array, X: Array) -> tuple[Array, HostArray, Array]:
-        """Rayleigh-Ritz with one batched product: ``A X W = Q diag(S)``, as ``Q, S, X W``."""
+        """Make a Rayleigh-Ritz step, ``A X W = Q diag(S)``; return ``Q, S, X W``."""
         arrays = self.arrays
         Q, R = arrays.xp.linalg.qr(self._product(A, X))
         host = arrays.get(R).astype(arrays.wide_dtype)
@@ -108,12 +108,12 @@ class Stack:
         return Q @ arrays.put(P), S, X @ arrays.put(W)
 
     def norms(self) -> HostArray:
-        """Frobenius norms of the scaled matrices."""
+        """Return the Frobenius norms of the scaled matrices."""
         wide = self.arrays.in_double
         return wide.norms_of_stack(wide.take(self.A))
 
     def chosen(self, X: Array, places: HostArray) -> Array:
-        """A stack of some of the matrices."""
+        """Return a stack of some of the matrices."""
         if len(places) == X.shape[0]:
             return X
         return self.arrays.xp.take(X, self.arrays.indices(places), axis=0)
@@ -121,22 +121,22 @@ class Stack:
     def leading(
         self, k: int, width: int, tol: float, norms: HostArray, *, through: bool
     ) -> Iterator[Settled]:
-        """The leading triplets from whole spectra, of those matrices whose residuals suffice.
+        """Yield leading triplets from full spectra, for matrices with sufficient residuals.
 
-        What squares in float32 do not tell, or not to the tolerance, those in double precision may.
+        If a Gram matrix in float32 is not accurate enough, one in double precision is tried.
 
         Parameters
         ----------
         k : int
-            What is judged.
+            Number of requested triplets.
         width : int
-            How many are computed, at least k.
+            Number of computed triplets, at least k.
         tol : float
-            Relative residual asked for.
+            Requested relative residual.
         norms : array of shape (b,)
-            Of the scaled matrices, to a few digits.
+            Norms of the scaled matrices, to a few digits.
         through : bool
-            Whether a full SVD follows of those whose k-th value no squares tell.
+            True: compute a full SVD if no Gram matrix resolves the k-th value.
         """
         arrays, (m, n) = self.arrays, self.shape
         A = self.A if m >= n else self.adjoint(self.A)
@@ -172,24 +172,24 @@ class Stack:
             A, places = self.chosen(A, left), places[left]
 
     def _by_squares(self, A: Array, width: int, *, double: bool) -> Triplets:
-        """By the Gram matrices of all, and one Rayleigh-Ritz step."""
+        """Compute triplets by the Gram matrices and one Rayleigh-Ritz step."""
         arrays = self.arrays
         V = arrays.gram_eigh_of_stack(A, width, double=double)
         rounded = not double and arrays.eps < SINGLE
-        # (They are orthonormal to some dozen units only.)
+        # (They are orthonormal to dozens of rounding units only.)
         if rounded or (width > 1 and (not double or A.shape[2] > FEW)):
             V = arrays.xp.linalg.qr(V)[0]
         return Triplets(*self.half(A, V))
 
     def _residuals(self, A: Array, found: Triplets, k: int, *, both: bool) -> HostArray:
-        """``||A^H u_i - s_i v_i||``, or the larger of ``both``: one may hold by construction."""
+        """Return ``||A^H u_i - s_i v_i||``, or the larger of both residuals with ``both``."""
         U, V = found.U[:, :, :k], found.V[:, :, :k]
         S = self.arrays.put(found.S[:, :k])[:, None, :]
         right = self._column_norms(self._product(self.adjoint(A), U) - V * S)
         return np.maximum(right, self._column_norms(self._product(A, V) - U * S)) if both else right
 
     def _product(self, A: Array, X: Array) -> Array:
-        """``A @ X``, finite, each; for what NumPy may make of rows of five, see `_lapack.dot`."""
+        """Return the products ``A @ X`` of finite stacks; see `host_blas.dot` for NumPy."""
         with np.errstate(invalid="ignore"):
             return A @ X
 

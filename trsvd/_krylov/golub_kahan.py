@@ -11,12 +11,12 @@ to rounding (and to the level of dropped couplings, where the caller asks for dr
 one-sided orthogonalization U^H U = I holds to rounding only after a `compress`; until then the
 second line holds with B^H replaced by B^H (U^H U).
 
-Halfway through an expansion (`forward`, the product with A, is made and `backward` is not) W has
-joined V and the first line holds; of the second nothing is known yet.
+Halfway through an expansion, after `forward` (the product with A) and before `backward`, W belongs
+to V and the first line holds, but not yet the second.
 
 Consequences: ``||C p||`` is the residual of the triplet (U p, s, V q) of an SVD B = P S Q^H, and
-``U^H A = [B, C^H] [V, W]^H``, from which the triplets are extracted in the end: they use the last
-product too, which B alone does not.
+``U^H A = [B, C^H] [V, W]^H``, from which the final triplets are extracted. Unlike B alone, this
+includes the last product.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ import scipy.linalg
 
 from trsvd._arrays.arrays import Array, Arrays, HostArray
 from trsvd._errors import AdjointError
-from trsvd._krylov.basis import Columns, SpareVectors, largest_norm, level_of, orthonormalize
+from trsvd._krylov.basis import Columns, RandomVectors, largest_norm, level_of, orthonormalize
 from trsvd._krylov.rayleigh_ritz import Ritz, check_finite, small_svd
 from trsvd.operators.counting import Metered
 
 
 class GolubKahan:
-    """The basis and the small matrices; see the module's invariant.
+    """Basis and small matrices, see the invariant of the module.
 
     Parameters
     ----------
     op : Metered
         The operator, m x n with m >= n.
     start : array of shape (n, w)
-        Where the Krylov space starts; orthonormalized here.
+        Start of the Krylov space; it is orthonormalized.
     capacity : int
-        Number of columns that V and U have room for, beside the next block.
+        Number of columns of the buffers of V and U, without the next block.
     rng : numpy.random.Generator
         Source of replacement vectors.
     two_sided : bool
-        Whether U is orthogonalized explicitly as V is. Where it is not, it inherits its
-        orthogonality from V, and what it loses is repaired at each restart.
+        True: U is orthogonalized explicitly, as V. False: U inherits its orthogonality from V, and
+        the loss is corrected at each restart.
     locked : tuple (U, S, V), optional
-        Triplets to work in the complement of.
+        Triplets; the iteration works in their complement.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class GolubKahan:
         arrays = op.arrays
         m, n = op.shape
         self.arrays, self.shape = arrays, op.shape
-        # One-sided, each step reads numbers of the device, which costs more than it saves.
+        # A one-sided step reads numbers of the device, which costs more than it saves.
         self.two_sided = two_sided or not arrays.reads_are_cheap
         self.rounding = op.rounding
         self.capacity = min(capacity, n)
@@ -76,10 +76,10 @@ class GolubKahan:
         )
         self.V = Columns(arrays, n, self.capacity + min(width, n))
         self.U = Columns(arrays, m, self.capacity)
-        self.spare_n = SpareVectors(arrays, rng, n, width)
-        self.spare_m = SpareVectors(arrays, rng, m, width)
+        self.random_n = RandomVectors(arrays, rng, n, width)
+        self.random_m = RandomVectors(arrays, rng, m, width)
         self.locked = 0
-        self._open = 0  # columns of U that A^H has not been applied to
+        self._open = 0  # columns of U without a product with A^H yet
         self.S_locked = np.zeros(0)
         self.loss = 0.0
         self._loss = arrays.eps  # estimate for the last block of U, if one-sided
@@ -88,7 +88,7 @@ class GolubKahan:
             self.V.append(locked[2])
             self.locked = len(locked[1])
             self.S_locked = np.asarray(locked[1], dtype=np.float64)
-        # Largest norm of a product seen, on the device: against it a remainder counts as zero.
+        # Largest norm of a product so far, on the device; remainders are compared with it.
         self.anorm = arrays.xp.asarray(
             float(self.S_locked.max(initial=0.0)), dtype=arrays.real_dtype, device=arrays.device
         )
@@ -97,7 +97,7 @@ class GolubKahan:
             start,
             self.V.view() if self.locked else None,
             floor=level_of(arrays, start) if self.locked else 0.0,
-            spare=self.spare_n,
+            replacements=self.random_n,
             width=min(width, n - self.locked),
         )
         self.V.append(W)
@@ -121,17 +121,17 @@ class GolubKahan:
 
     @property
     def width(self) -> int:
-        """Number of columns that the next product takes; 0 once V spans the whole space."""
+        """Number of columns of the next product; 0 if V spans the whole space."""
         return self._open if self._open else self.V.count - self.U.count
 
     @property
     def halfway(self) -> bool:
-        """True if the last product was one with A: the next block is not known yet."""
+        """True if the last product was with A, so that the next block is not known yet."""
         return self._open > 0
 
     @property
     def full(self) -> bool:
-        """True if the basis has no room for the next expansion."""
+        """True if the buffers are too small for the next expansion."""
         return not self.halfway and self.size + self.width > self.capacity
 
     @property
@@ -142,12 +142,12 @@ class GolubKahan:
     # ---- the recurrence -----------------------------------------------------------------
 
     def expand(self, op: Metered) -> None:
-        """Add the next block to the basis: two products of its width."""
+        """Add the next block to the basis, by two products of its width."""
         self.forward(op)
         self.backward(op)
 
     def forward(self, op: Metered) -> None:
-        """The first half of an expansion, ``A W``: now ``A V = U B`` with W in the basis."""
+        """Make the first half of an expansion, ``A W``; then ``A V = U B`` with W in the basis."""
         arrays = self.arrays
         j = self.size
         Y = op.matmat(self.V.view(j))
@@ -156,15 +156,19 @@ class GolubKahan:
         basis = self.U.view() if j else None
         H: Array | None = None
         if self.two_sided or self._coupling is None:
-            Q, H, R = orthonormalize(arrays, Y, basis, floor=floor, spare=self.spare_m)
+            Q, H, R = orthonormalize(arrays, Y, basis, floor=floor, replacements=self.random_m)
         else:
             H = arrays.adjoint(self._coupling)
             Y = Y - self.arrays.product(self.U.view(j - H.shape[0]), H)
-            Q, _, R = orthonormalize(arrays, Y, None, floor=floor, spare=self.spare_m)
+            Q, _, R = orthonormalize(arrays, Y, None, floor=floor, replacements=self.random_m)
             if self._loss_after(H, R) > arrays.eps**0.5:
-                Q, more, R = orthonormalize(arrays, Y, basis, floor=floor, spare=self.spare_m)
+                Q, more, R = orthonormalize(
+                    arrays, Y, basis, floor=floor, replacements=self.random_m
+                )
                 # The columns of U are orthonormal to sqrt(eps): two projections leave eps.
-                Q, again, rest = orthonormalize(arrays, Q, basis, floor=0.0, spare=self.spare_m)
+                Q, again, rest = orthonormalize(
+                    arrays, Q, basis, floor=0.0, replacements=self.random_m
+                )
                 H = self._padded(H, j) + more + arrays.product(again, R)
                 R = arrays.product(rest, R)
                 self._loss = arrays.eps
@@ -173,7 +177,7 @@ class GolubKahan:
         self._pending.append((H, R))
 
     def backward(self, op: Metered) -> None:
-        """The second half, ``A^H U_new``: the next block."""
+        """Make the second half, ``A^H U_new``, which gives the next block."""
         arrays = self.arrays
         w, n = self._open, self.shape[1]
         j = self.size - w
@@ -190,7 +194,7 @@ class GolubKahan:
                 Z,
                 self.V.view(),
                 floor=4 * arrays.eps * self.anorm,
-                spare=self.spare_n,
+                replacements=self.random_n,
                 width=min(w, room),
             )
             self.V.append(P)
@@ -199,11 +203,11 @@ class GolubKahan:
         self._pending.append((C, back))
 
     def _loss_after(self, H: Array, R: Array) -> float:
-        """Estimate the cosines between a new block and the columns of U before it.
+        """Estimate the cosines between a new block and the previous columns of U.
 
-        With V orthonormal, ``U^H (A W - U_last H) = (I - U^H U_last) H`` up to rounding, of the
-        arithmetic and of the products: the loss of the last block is multiplied by ``||H|| / r``, r
-        the least singular value of R.
+        If V is orthonormal, ``U^H (A W - U_last H) = (I - U^H U_last) H`` up to rounding errors.
+        The loss of the last block is multiplied by ``||H|| / r``, where r is the least singular
+        value of R.
         """
         H, R = self.arrays.get(H), self.arrays.get(R)
         check_finite(R)
@@ -214,7 +218,7 @@ class GolubKahan:
         return self._loss
 
     def _padded(self, H: Array, rows: int) -> Array:
-        """Coefficients in the last columns of U as coefficients in all ``rows`` of them."""
+        """Pad coefficients in the last columns of U to coefficients in all ``rows`` columns."""
         zeros = self.arrays.zeros(rows - int(H.shape[0]), int(H.shape[1]))
         return self.arrays.xp.concat([zeros, H], axis=0)
 
@@ -278,7 +282,7 @@ class GolubKahan:
     # ---- Rayleigh-Ritz ----------------------------------------------------------------
 
     def _repair(self) -> HostArray | None:
-        """``T^-1`` with ``U T^-1`` orthonormal, where U may have lost orthogonality."""
+        """Return ``T^-1`` with ``U T^-1`` orthonormal; None if U is orthonormal."""
         if self.two_sided or self.size == 0:
             return None
         U = self.U.view()
@@ -288,7 +292,7 @@ class GolubKahan:
         return np.linalg.inv(T)
 
     def _form(self) -> tuple[HostArray, HostArray, HostArray | None]:
-        """B and C as they are for an orthonormal U, and what makes U so."""
+        """Return B and C for an orthonormal U, and the factor that orthonormalizes U."""
         self.sync()
         inverse = self._repair()
         if inverse is None:
@@ -296,7 +300,7 @@ class GolubKahan:
         return np.linalg.solve(inverse, self.B), self.C @ inverse, inverse
 
     def _leading(self, B: HostArray) -> tuple[HostArray, HostArray, HostArray]:
-        """Singular triplets P, S, Q of B, S descending; the locked ones as they are."""
+        """Return singular triplets P, S, Q of B, S descending; locked ones are not changed."""
         a = self.locked
         P, S, Qh = small_svd(B[a:, a:])
         if a == 0:
@@ -307,7 +311,7 @@ class GolubKahan:
         return P, S[order], Q
 
     def ritz(self) -> Ritz:
-        """Ritz values and their residuals as they stand after a whole expansion."""
+        """Return Ritz values and residuals after a whole expansion."""
         if self.careful:
             B, C, _ = self._form()
         else:
@@ -322,24 +326,24 @@ class GolubKahan:
         return Ritz(S, np.linalg.norm(K, axis=0), K, (self.B, self.C, w) if grown else None)
 
     def right_vectors(self, k: int) -> Array:
-        """The k leading right Ritz vectors."""
+        """Return the k leading right Ritz vectors."""
         self.sync()
         _, _, Q = self._leading(self.B)
         return self.arrays.product(self.V.view(0, self.size), self.arrays.put(Q[:, :k]))
 
     def ritz_complement(self, count: int) -> tuple[HostArray, Array]:
-        """Leading Ritz values and right vectors of what is not locked."""
+        """Return leading Ritz values and right vectors that are not locked."""
         self.sync()
         arrays, (_, S, Qh) = self.arrays, small_svd(self.B[self.locked :, self.locked :])
         Q = arrays.put(Qh[:count].conj().T)
         return S[:count], arrays.product(self.V.view(self.locked, self.size), Q)
 
     def extract(self, k: int) -> tuple[Array, HostArray, Array]:
-        """The k leading triplets, S descending on the host.
+        """Return the k leading triplets, S descending on the host.
 
-        Those of ``U U^H A``, which use the last product too. Where `careful` is set, those of
-        ``U U^H A V V^H``, whose residuals are the ones that `ritz` reports: with the last product
-        a converged copy of a multiple value can come out mixed with one that is under way.
+        They are the triplets of ``U U^H A``, which include the last product. With `careful` they
+        are those of ``U U^H A V V^H``, with the residuals of `ritz`: the last product can mix a
+        converged copy of a multiple value with one that has not converged.
         """
         B, C, inverse = self._form()
         if self.careful:
@@ -359,17 +363,17 @@ class GolubKahan:
     # ---- restart ------------------------------------------------------------------------
 
     def compress(self, keep: int, *, drop: float = 0.0, block_size: int | None = None) -> None:
-        """Thick restart: keep the leading Ritz triplets (and what is locked).
+        """Make a thick restart: keep the leading Ritz triplets, and the locked ones.
 
         Parameters
         ----------
         keep : int
             Number of columns to keep, the locked ones included.
         drop : float
-            Couplings of at most this size, absolute, may be left out of the next block to bring it
-            down to ``block_size`` columns.
+            Couplings of at most this absolute size may be dropped, to reduce the next block to
+            ``block_size`` columns.
         block_size : int, optional
-            Width that the next block should not exceed, if couplings allow.
+            Largest width of the next block, if the couplings allow it.
         """
         a, j = self.locked, self.size
         B, C, inverse = self._form()
@@ -384,7 +388,7 @@ class GolubKahan:
         start = 0 if inverse is not None else a
         U_new = product(self.U.view(start, j), put(rotation[start:] @ P))
         V_new = product(self.V.view(a, j), put(Q))
-        W = W + 0  # a copy: the buffer below it is about to be written
+        W = W + 0  # a copy, since its buffer is overwritten next
         self.U.overwrite(U_new, a)
         self.V.overwrite(V_new, a)
         self.V.append(W)
@@ -397,9 +401,10 @@ class GolubKahan:
         self._loss = self.arrays.eps
 
     def lock(self, level: float) -> None:
-        """Take leading triplets whose couplings are at most ``level`` out of the iteration.
+        """Lock leading triplets whose couplings are at most ``level``.
 
-        To be called right after `compress`. They stay in the basis, others stay orthogonal to them.
+        Call this immediately after `compress`. Locked triplets stay in the basis, and the others
+        stay orthogonal to them.
         """
         a = self.locked
         over = np.linalg.norm(self.C[:, a:], axis=0) > level
@@ -412,37 +417,37 @@ class GolubKahan:
         self._coupling = self.arrays.put(self.C)
 
     def copy(self) -> GolubKahan:
-        """An independent copy: going on with one leaves the other as it is."""
+        """Return an independent copy."""
         self.sync()
         twin = GolubKahan.__new__(GolubKahan)
         twin.__dict__.update(self.__dict__)
         twin.U, twin.V = self.U.copy(), self.V.copy()
         twin.B, twin.C, twin._pending = self.B.copy(), self.C.copy(), []
-        twin.spare_n, twin.spare_m = self.spare_n.copy(), self.spare_m.copy()
+        twin.random_n, twin.random_m = self.random_n.copy(), self.random_m.copy()
         return twin
 
     def grow(self, capacity: int) -> None:
-        """Make room for ``capacity`` basis columns."""
+        """Enlarge the buffers to ``capacity`` columns."""
         self.capacity = min(max(capacity, self.capacity), self.shape[1])
 
 
-# Each restart multiplies the basis by a rotation, which rounds: after so many of them what that
-# adds up to exceeds what orthonormalization leaves.
+# Each restart multiplies the basis by a rotation, with rounding errors. After this number of
+# restarts their sum exceeds the error of an orthonormalization.
 _DRIFTS_FROM = 20
 
 
 def _polished(arrays: Arrays, Q: Array) -> Array:
-    """Nearly orthonormal columns, orthonormal to rounding: one step of Newton-Schulz."""
+    """Orthonormalize nearly orthonormal columns, by one Newton-Schulz step."""
     return 1.5 * Q - Q @ (0.5 * arrays.adjoint_product(Q, Q))
 
 
 def narrow(
     arrays: Arrays, W: Array, C: HostArray, drop: float, block_size: int | None
 ) -> tuple[Array, HostArray]:
-    """The next block without directions whose couplings are at most ``drop``.
+    """Return the next block without directions whose couplings are at most ``drop``.
 
-    Rotates W to its principal couplings, and leaves out negligible ones to bring it down towards
-    ``block_size`` columns: ``W C`` changes by at most ``drop``.
+    W is rotated to its principal couplings, and negligible ones are dropped, down to ``block_size``
+    columns. ``W C`` changes by at most ``drop``.
     """
     if block_size is None or C.shape[0] <= block_size:
         return W, C

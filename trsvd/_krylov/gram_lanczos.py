@@ -7,8 +7,8 @@ block W of w columns::
     V^H V = I,  W^H W = I,  V^H W = 0
 
 to rounding, relative to ``s_1^2``. Hence ``||C q|| / s`` is the residual of the triplet
-(A v / s, s, v) with v = V q of an eigenpair (s^2, q) of T. No left basis is stored; singular values
-below ``sqrt(eps) s_1`` are lost in the squaring.
+(A v / s, s, v) with v = V q of an eigenpair (s^2, q) of T. No left basis is stored. Singular values
+below ``sqrt(eps) s_1`` are not resolved.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import math
 import numpy as np
 
 from trsvd._arrays.arrays import Array, HostArray
-from trsvd._krylov.basis import Columns, SpareVectors, largest_norm, orthonormalize
+from trsvd._krylov.basis import Columns, RandomVectors, largest_norm, orthonormalize
 from trsvd._krylov.golub_kahan import narrow
 from trsvd._krylov.rayleigh_ritz import Ritz, small_eigh
 from trsvd.operators.counting import Metered, Turned
@@ -26,27 +26,27 @@ from trsvd.operators.gram import InMemory
 
 
 def _lower(count: int, w: int) -> HostArray:
-    """1 below the diagonal blocks of w columns, 0.5 on them, 0 beyond."""
+    """Return 1 below the diagonal blocks of w columns, 0.5 on them, and 0 above."""
     block = np.arange(count) // w
     return np.greater.outer(block, block) + 0.5 * np.equal.outer(block, block)
 
 
 class GramLanczos:
-    """The basis and the small matrices; see the module's invariant.
+    """Basis and small matrices, see the invariant of the module.
 
     Parameters
     ----------
     op : Metered
         The operator, m x n with m >= n.
     start : array of shape (n, w)
-        Where the Krylov space starts; orthonormalized here.
+        Start of the Krylov space; it is orthonormalized.
     capacity : int
-        Number of columns that V has room for, beside the next block.
+        Number of columns of the buffer of V, without the next block.
     rng : numpy.random.Generator
         Source of replacement vectors.
     """
 
-    two_sided = True  # there is one side only, and it is orthogonalized
+    two_sided = True  # the only basis is orthogonalized
     loss = 0.0
 
     def __init__(
@@ -62,26 +62,28 @@ class GramLanczos:
         self.capacity = min(capacity, n)
         width = min(int(start.shape[1]), n)
         self.V = Columns(arrays, n, self.capacity + width)
-        self.spare_n = SpareVectors(arrays, rng, n, int(start.shape[1]))
+        self.random_n = RandomVectors(arrays, rng, n, int(start.shape[1]))
         self.size = self.locked = 0
-        W, _, _ = orthonormalize(arrays, start, None, floor=0.0, spare=self.spare_n, width=width)
+        W, _, _ = orthonormalize(
+            arrays, start, None, floor=0.0, replacements=self.random_n, width=width
+        )
         self.V.append(W)
         self._begun_with = self.width
         self.T = np.zeros((0, 0), dtype=arrays.wide_dtype)
         self.C = np.zeros((self.width, 0), dtype=arrays.wide_dtype)
         self.anorm = arrays.xp.asarray(0.0, dtype=arrays.real_dtype, device=arrays.device)
         self._pending: list[tuple[Array, Array]] = []
-        self._tridiagonal = self.width == 1  # as far as it is not locked
+        self._tridiagonal = self.width == 1  # without the locked part
         self._solved: tuple[HostArray, HostArray, HostArray] | None = None  # the last T, with S, Q
 
     @property
     def width(self) -> int:
-        """Number of columns of the next block; 0 once V spans the whole space."""
+        """Number of columns of the next block; 0 if V spans the whole space."""
         return self.V.count - self.size
 
     @property
     def full(self) -> bool:
-        """True if the basis has no room for the next expansion."""
+        """True if the buffer is too small for the next expansion."""
         return self.size + self.width > self.capacity
 
     @property
@@ -90,7 +92,7 @@ class GramLanczos:
         return self.width == 0
 
     def expand_by(self, op: Metered | Turned | InMemory, count: int) -> int:
-        """Up to ``count`` expansions, in one compiled call where that is possible; how many."""
+        """Make up to ``count`` expansions, compiled if possible; return their number."""
         w, j, n = self.width, self.size, self.shape[1]
         count = min(count, (self.capacity - j) // max(w, 1), (n - j) // max(w, 1) - 1)
         if not isinstance(op, InMemory) or not 0 < w <= op.most_at_once or count < 1:
@@ -105,24 +107,24 @@ class GramLanczos:
             self._take_over(H[: made * w], C[0, : made * w], w)
             self.anorm = max(largest, float(C[1, : made * w].max()))
         if made < count:
-            # Nothing was left of a product: the next vector has to come from elsewhere.
+            # A product vanished: the next vector must be a random one.
             self.expand(op)
             made += 1
         return made
 
     def _take_over(self, H: HostArray, left: HostArray, w: int) -> None:
-        """Enlarge T and C by what compiled steps wrote: coefficients of products, in rows."""
+        """Enlarge T and C by the coefficients of compiled steps, which are rows of H."""
         j, count = self.size, len(H)
         total = j + count
         self.C = np.zeros((w, total))
-        for i in range(w):  # what is left of a product: of the next block, up to its own vector
+        for i in range(w):  # remainder of a product: the next block, up to its own vector
             self.C[:i, total - w + i] = H[count - w + i, total : total + i]
             self.C[i, total - w + i] = left[count - w + i]
         T = np.zeros((total, total))
         T[:j, :j] = self.T
         T[j:, :j] = H[:, :j]
         T[:j, j:] = H[:, :j].T
-        # Right of the diagonal blocks stand coefficients in blocks to come.
+        # Entries right of the diagonal blocks are coefficients in later blocks.
         inner = T[j:, j:]
         inner += H[:, j:total] * _lower(count, w)
         inner += inner.T
@@ -130,7 +132,7 @@ class GramLanczos:
         self.V.count = total + w
 
     def expand(self, op: Metered | Turned | InMemory) -> None:
-        """Add the next block to the basis: two products of its width."""
+        """Add the next block to the basis, by two products of its width."""
         arrays = self.arrays
         j, w, n = self.size, self.width, self.shape[1]
         Z = op.rmatmat(op.matmat(self.V.view(j)))
@@ -144,7 +146,7 @@ class GramLanczos:
                 Z,
                 self.V.view(),
                 floor=4 * arrays.eps * self.anorm,
-                spare=self.spare_n,
+                replacements=self.random_n,
                 width=min(w, room),
             )
             H = part
@@ -153,7 +155,7 @@ class GramLanczos:
         self._pending.append((H, C))
 
     def sync(self) -> None:
-        """Bring what the last expansions computed to the host: one transfer."""
+        """Copy the results of the last expansions to the host, in one transfer."""
         if not self._pending:
             return
         arrays = self.arrays
@@ -178,7 +180,7 @@ class GramLanczos:
         self._pending = []
 
     def _eigh(self) -> tuple[HostArray, HostArray]:
-        """Ritz values of A (roots, descending) and vectors of what is not locked."""
+        """Return Ritz values of A (square roots, descending) and vectors that are not locked."""
         self.sync()
         if self._solved is not None and self._solved[0] is self.T:
             return self._solved[1:]
@@ -189,7 +191,7 @@ class GramLanczos:
         return S, Q
 
     def ritz(self) -> Ritz:
-        """Ritz values and their residuals as they stand."""
+        """Return Ritz values and residuals."""
         a = self.locked
         S, Q = self._eigh()
         couplings = np.linalg.norm(self.C[:, a:] @ Q, axis=0)
@@ -199,13 +201,13 @@ class GramLanczos:
         order = np.argsort(-S, kind="stable")
         return Ritz(S[order], residuals[order])
 
-    def impression(self, k: int) -> tuple[float, float, float]:
-        """Estimates of ``s_1``, ``s_k`` and of the mean square of all values behind that.
+    def spectrum_estimate(self, k: int) -> tuple[float, float, float]:
+        """Estimate ``s_1``, ``s_k`` and the mean square of all values after the k-th.
 
-        By Gauss quadrature: seen from random vectors, each Ritz value stands for as many singular
-        values as its vector has weight in them (G. Golub and G. Meurant, Matrices, Moments and
-        Quadrature with Applications, 2010); s_k lies between those beside it. It takes
-        at least k / 2 columns, and two dozen. Only before a restart.
+        The estimates are Gauss quadrature: a Ritz value represents a number of singular values that
+        is given by the weight of the random start in its vector (G. Golub and G. Meurant, Matrices,
+        Moments and Quadrature with Applications, 2010). At least k / 2 and 24 columns are needed,
+        and no restart before.
         """
         S, Q = self._eigh()
         width = self._begun_with
@@ -219,13 +221,13 @@ class GramLanczos:
         return float(S[0]), value, float(behind @ S[at:] ** 2) / max(rank - k, 1)
 
     def right_vectors(self, k: int) -> Array:
-        """The k leading Ritz vectors."""
+        """Return the k leading Ritz vectors."""
         self.sync()
         _, Q = small_eigh(self.T) if self.locked else self._eigh()
         return self.arrays.product(self.V.view(0, self.size), self.arrays.put(Q[:, :k]))
 
     def compress(self, keep: int, *, drop: float = 0.0, block_size: int | None = None) -> None:
-        """Thick restart: keep the leading Ritz vectors (and what is locked)."""
+        """Make a thick restart: keep the leading Ritz vectors, and the locked ones."""
         a, j = self.locked, self.size
         S, Q = self._eigh()
         self._tridiagonal = False
@@ -233,7 +235,7 @@ class GramLanczos:
         C = self.C[:, a:] @ Q
         W, C = narrow(self.arrays, self.V.view(j), C, drop, block_size)
         V_new = self.arrays.product(self.V.view(a, j), self.arrays.put(Q))
-        W = W + 0  # a copy: the buffer below it is about to be written
+        W = W + 0  # a copy, since its buffer is overwritten next
         self.V.overwrite(V_new, a)
         self.V.append(W)
         self.size = a + len(S)
@@ -241,7 +243,7 @@ class GramLanczos:
         self.C = np.hstack([np.zeros((len(C), a), C.dtype), C])
 
     def lock(self, level: float) -> None:
-        """Take leading vectors whose couplings are at most ``level`` out of the iteration."""
+        """Lock leading vectors whose couplings are at most ``level``."""
         a = self.locked
         over = np.linalg.norm(self.C[:, a:], axis=0) > level
         count = int(np.argmax(over)) if over.any() else len(over)
@@ -250,14 +252,14 @@ class GramLanczos:
         self.locked = a + count
 
     def grow(self, capacity: int) -> None:
-        """Make room for ``capacity`` basis columns."""
+        """Enlarge the buffer to ``capacity`` columns."""
         self.capacity = min(max(capacity, self.capacity), self.shape[1])
 
     def copy(self) -> GramLanczos:
-        """An independent copy: going on with one leaves the other as it is."""
+        """Return an independent copy."""
         self.sync()
         twin = GramLanczos.__new__(GramLanczos)
         twin.__dict__.update(self.__dict__)
         twin.V, twin.C, twin._pending = self.V.copy(), self.C.copy(), []
-        twin.spare_n = self.spare_n.copy()
+        twin.random_n = self.random_n.copy()
         return twin

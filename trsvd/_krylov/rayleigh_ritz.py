@@ -1,7 +1,6 @@
-"""Rayleigh-Ritz: from small matrices to approximate triplets, and how wrong these are.
+"""Rayleigh-Ritz: approximate triplets from small matrices, and their residuals.
 
-Small matrices live on the host in double precision; `small_svd` is the one factorization that
-the Krylov kernels need of them.
+Small matrices are on the host in double precision.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import numpy as np
 from trsvd._arrays.arrays import Array, Arrays, HostArray
 from trsvd._arrays.dtypes import SINGLE
 from trsvd._arrays.host_blas import eigh, thin_svd, tridiagonal_eigh
-from trsvd._krylov.basis import SpareVectors, orthonormalize
+from trsvd._krylov.basis import RandomVectors, orthonormalize
 from trsvd.operators.base import MatrixOperator
 from trsvd.operators.counting import Metered
 
-# Products A v with so small cosines between them, in units of eps, are left as they are.
+# Products A v with cosines up to this, in units of eps, count as orthogonal.
 _ORTHOGONAL = 8
 
 
@@ -31,22 +30,22 @@ class Ritz:
     S : array of shape (j,)
         Ritz values: lower bounds of the singular values with the same index.
     residuals : array of shape (j,)
-        Residual norms, absolute, as the recurrence has them.
+        Absolute residual norms from the recurrence.
     couplings : array of shape (w, j) or None
-        Where the method has them: what the last product, of w vectors, adds to the projection.
-    trail : tuple (B, C, w) or None
-        After two whole expansions by blocks of w vectors: the projected matrix in the order in
-        which it grew, and its last couplings. What was known earlier stands in its corners.
+        Couplings of the last product of w vectors to the projection, if the method has them.
+    history : tuple (B, C, w) or None
+        After at least two expansions by blocks of w vectors: the projected matrix in the order of
+        its growth, and its last couplings. Leading submatrices are earlier projections.
     """
 
     S: HostArray
     residuals: HostArray
     couplings: HostArray | None = None
-    trail: tuple[HostArray, HostArray, int] | None = None
+    history: tuple[HostArray, HostArray, int] | None = None
 
     @cached_property
     def latest(self) -> HostArray | None:
-        """Ritz values one product later than S: what extraction returns."""
+        """Ritz values one product later than S, as extraction returns them."""
         if self.couplings is None:
             return None
         _, latest, _ = small_svd(np.hstack([np.diag(self.S), self.couplings.conj().T]))
@@ -54,29 +53,29 @@ class Ritz:
 
     @property
     def scale(self) -> float:
-        """The largest Ritz value: a lower bound of the norm of A."""
+        """Largest Ritz value, a lower bound of the norm of A."""
         return float(self.S[0]) if len(self.S) else 0.0
 
     def times(self, unit: float) -> Ritz:
-        """The same for a matrix multiplied by ``unit``."""
+        """Return the values for a matrix multiplied by ``unit``."""
         if unit == 1:
             return self
         K = None if self.couplings is None else self.couplings * unit
-        trail = self.trail
-        if trail is not None:
-            trail = (trail[0] * unit, trail[1] * unit, trail[2])
-        with np.errstate(over="ignore"):  # who hands them out refuses them by name
+        history = self.history
+        if history is not None:
+            history = (history[0] * unit, history[1] * unit, history[2])
+        with np.errstate(over="ignore"):  # values that overflow are refused when they are returned
             S, residuals = self.S * unit, self.residuals * unit
-        return replace(self, S=S, residuals=residuals, couplings=K, trail=trail)
+        return replace(self, S=S, residuals=residuals, couplings=K, history=history)
 
 
 def small_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:
-    """Thin SVD of a small host matrix: P, S (descending), Qh.
+    """Return the thin SVD of a small host matrix: P, S (descending), Qh.
 
     Raises
     ------
     ValueError
-        If B is not finite: the products with A that it was made of were not.
+        If B is not finite, because products with A were not.
     """
     check_finite(B)
     if 0 in B.shape:
@@ -85,9 +84,9 @@ def small_svd(B: HostArray) -> tuple[HostArray, HostArray, HostArray]:
 
 
 def small_eigh(T: HostArray, *, tridiagonal: bool = False) -> tuple[HostArray, HostArray]:
-    """Eigenvalues (descending) and eigenvectors of a small Hermitian host matrix.
+    """Return eigenvalues (descending) and eigenvectors of a small Hermitian host matrix.
 
-    Of one that is ``tridiagonal`` to rounding only three diagonals are looked at.
+    ``tridiagonal``: only three diagonals are read.
 
     Raises
     ------
@@ -101,7 +100,7 @@ def small_eigh(T: HostArray, *, tridiagonal: bool = False) -> tuple[HostArray, H
 
 
 def check_finite(B: HostArray) -> None:
-    """ValueError if numbers made from products with A are not finite."""
+    """Raise ValueError if numbers from products with A are not finite."""
     if not np.isfinite(B).all():
         raise ValueError(
             "a product with A (or its adjoint) returned NaN or inf in the middle of the "
@@ -118,13 +117,13 @@ def rayleigh_ritz(
     skew: bool = False,
     coarse: bool = False,
 ) -> tuple[Array, HostArray, Array]:
-    """The best k triplets with right vectors in the span of the orthonormal ``V``.
+    """Return the best k triplets with right vectors in the span of the orthonormal ``V``.
 
-    One product with A, of V's width. ``A v_i = s_i u_i`` holds to rounding. Random vectors stand in
-    for left ones that vanish; without ``rng`` always the same. Where V is ``skew``, orthonormal to
-    some dozen units only, it is made orthonormal first: what is missing would be a residual, times
-    ``s_1 / s_i``. Where it is not ``coarse``, of a lower precision than A, products with it may be
-    orthogonal as they come.
+    This takes one product with V. ``A v_i = s_i u_i`` holds to rounding. Random vectors replace
+    vanishing left ones; without ``rng`` they are always the same. ``skew``: V is orthonormal to
+    dozens of rounding units only, and is orthonormalized first, since its error times ``s_1 / s_i``
+    would be a residual. ``coarse``: V has a lower precision than A, so that products are not
+    orthogonal.
     """
     arrays = op.arrays
     if skew:
@@ -132,7 +131,7 @@ def rayleigh_ritz(
     Y = op.matmat(V)
     norms, G, orthogonal = _norms(arrays, Y, look=not coarse)
     if orthogonal:
-        # The values, too, are then those of a projection: to the cosines, times s_1.
+        # The error of the values is then s_1 times the cosines.
         if (norms[1:] > norms[:-1]).any():
             order = np.argsort(-norms, kind="stable")
             norms, places = norms[order], arrays.indices(order)
@@ -146,8 +145,8 @@ def rayleigh_ritz(
             return U, S[:k], arrays.product(V, arrays.put(W[:, :k]))
     floor = arrays.eps * float(norms.max())
     rng = np.random.default_rng(0) if rng is None else rng
-    spare = SpareVectors(arrays, rng, op.shape[0], int(V.shape[1]))
-    Q, _, R = orthonormalize(arrays, Y, None, floor=floor, spare=spare)
+    replacements = RandomVectors(arrays, rng, op.shape[0], int(V.shape[1]))
+    Q, _, R = orthonormalize(arrays, Y, None, floor=floor, replacements=replacements)
     P, S, Wh = small_svd(arrays.get(R).astype(arrays.wide_dtype))
     W = Wh.conj().T
     U = arrays.product(Q, arrays.put(P[:, :k]))
@@ -155,24 +154,24 @@ def rayleigh_ritz(
 
 
 def _straightened(arrays: Arrays, V: Array, rng: np.random.Generator | None) -> Array:
-    """Orthonormal columns near those of V, which are so to some dozen units.
+    """Orthonormalize columns that are orthonormal to dozens of rounding units.
 
-    A Newton step for the polar factor: off by E in ``V^H V``, it leaves ``E^2``.
+    A Newton step for the polar factor: an error E of ``V^H V`` becomes ``E^2``.
     """
     w = int(V.shape[1])
     E = arrays.adjoint_product(V, V) - arrays.put(np.eye(w))
     if np.linalg.norm(arrays.get(E)) < 0.5 * arrays.eps**0.5:
         return V - arrays.product(V, E / 2)
     rng = np.random.default_rng(0) if rng is None else rng
-    spare = SpareVectors(arrays, rng, int(V.shape[0]), w)
-    return orthonormalize(arrays, V, None, floor=0.0, spare=spare)[0]
+    replacements = RandomVectors(arrays, rng, int(V.shape[0]), w)
+    return orthonormalize(arrays, V, None, floor=0.0, replacements=replacements)[0]
 
 
 def _rotation(G: HostArray, norms: HostArray) -> tuple[HostArray, HostArray]:
-    """Singular values of a Y in single precision, and right vectors, by its Gram matrix in double.
+    """Return singular values and right vectors of Y, by its Gram matrix in double precision.
 
-    None of them where ``Y W / S`` would not be orthonormal to rounding: where squares lose the
-    least value, or columns that nearly cancel make a short one.
+    Both are empty if ``Y W / S`` would not be orthonormal to rounding: if the Gram matrix does not
+    resolve the least value, or if long columns cancel.
     """
     values, W = small_eigh(G)
     if values[-1] > 1e-8 * values[0]:
@@ -183,9 +182,10 @@ def _rotation(G: HostArray, norms: HostArray) -> tuple[HostArray, HostArray]:
 
 
 def _norms(arrays: Arrays, Y: Array, *, look: bool) -> tuple[HostArray, HostArray | None, bool]:
-    """Norms of the columns, their Gram matrix, and whether they are orthogonal (and none is zero).
+    """Return norms of the columns, their Gram matrix, and True if they are orthogonal and not zero.
 
-    The norms, too, by a product then: a sum down the columns loses dozens of units in float32.
+    The norms are computed by a product, since sums of long columns lose dozens of rounding units in
+    float32.
     """
     if Y.shape[1] == 1 or not look:
         norms = arrays.get(arrays.column_norms(Y))
@@ -200,7 +200,7 @@ def _norms(arrays: Arrays, Y: Array, *, look: bool) -> tuple[HostArray, HostArra
 
 
 def orthogonality_loss(arrays: Arrays, U: Array, V: Array) -> float:
-    """The largest entry of ``U^H U - I`` and ``V^H V - I``, in modulus; one transfer."""
+    """Return the largest modulus in ``U^H U - I`` and ``V^H V - I``, by one transfer."""
     products = [arrays.adjoint_product(X, X) for X in (U, V)]
     G = arrays.get(arrays.xp.stack(products))
     return float(np.abs(G - np.eye(G.shape[-1])).max(initial=0.0))
@@ -209,10 +209,10 @@ def orthogonality_loss(arrays: Arrays, U: Array, V: Array) -> float:
 def residual_blocks(
     op: Metered, U: Array, S: HostArray, V: Array, *, exact: str | None = None
 ) -> tuple[Array | None, Array | None]:
-    """``A V - U S`` and ``A^H U - V S``, by 2 k products with A.
+    """Return ``A V - U S`` and ``A^H U - V S``, by 2 k products with A.
 
-    Or by k of them, where one side was made of a product with the other: ``exact`` names it, and
-    None stands for it.
+    If ``exact`` names a side that was computed as a product with the other, k products are made,
+    and its block is None.
     """
     s = op.arrays.put(S)[None, :]
     left = op.matmat(V) - U * s if exact != "left" else None
@@ -221,7 +221,7 @@ def residual_blocks(
 
 
 def residual_norms(arrays: Arrays, blocks: tuple[Array | None, Array | None]) -> HostArray:
-    """``max(||A v_i - s_i u_i||, ||A^H u_i - s_i v_i||)`` of `residual_blocks`."""
+    """Return ``max(||A v_i - s_i u_i||, ||A^H u_i - s_i v_i||)`` from `residual_blocks`."""
     norms = [arrays.column_norms(block) for block in blocks if block is not None]
     if len(norms) == 1:
         return arrays.get(norms[0]).astype(np.float64)
@@ -229,6 +229,6 @@ def residual_norms(arrays: Arrays, blocks: tuple[Array | None, Array | None]) ->
 
 
 def _both(arrays: Arrays, left: Array, right: Array) -> tuple[HostArray, HostArray]:
-    """Two device vectors on the host, in one transfer."""
+    """Copy two device vectors to the host, in one transfer."""
     both = arrays.get(arrays.xp.stack([left, right])).astype(np.float64)
     return both[0], both[1]

@@ -1,7 +1,7 @@
-"""When to stop: one vocabulary for every method.
+"""Stopping rules, the same for every method.
 
-A method reports Ritz values and residual estimates; a `Stop` says how many triplets are wanted and
-whether they are good enough.
+A method reports Ritz values and estimated residuals. A `Stop` decides how many triplets are wanted,
+and if they are accurate enough.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from trsvd._arrays.arrays import HostArray
 from trsvd._krylov.rayleigh_ritz import Ritz
 
-# Probability with which a random start, or a random check, may miss a singular value.
+# Probability that a random start, or a random check, misses a singular value.
 FAILURE_PROBABILITY = 1e-3
 
 
@@ -29,11 +29,11 @@ class Verdict:
 
 
 class Stop(Protocol):
-    """A stopping rule.
+    """Protocol of stopping rules.
 
-    ``judge(ritz, rank)`` sees Ritz values and residual norms in the units of A, and min(m, n).
-    ``missed(S, k, s)`` says whether a singular value ``s`` that was
-    overlooked would have belonged to the k that were returned.
+    ``judge(ritz, rank)`` gets Ritz values and residual norms in units of A, and min(m, n).
+    ``missed(S, k, s)`` is True if a missed singular value ``s`` would belong to the k returned
+    ones.
     """
 
     @property
@@ -107,10 +107,10 @@ class Residual(_WithTolerance):
 
 @dataclass(frozen=True)
 class Values(_WithTolerance):
-    """Every triplet that a predicate on the singular values wants.
+    """All leading triplets that a predicate on the singular values accepts.
 
-    ``wanted`` maps the descending singular values to a boolean array of the same shape; what
-    follows the first False is not wanted.
+    ``wanted`` maps the descending singular values to a boolean array of the same shape. Values
+    after the first False are not wanted.
     """
 
     wanted: Callable[[HostArray], Any]
@@ -158,17 +158,17 @@ class Values(_WithTolerance):
 
 @dataclass(frozen=True)
 class Energy(_WithTolerance):
-    """The fewest triplets that leave ``||A - A_k||_F <= eps ||A||_F``."""
+    """Smallest number of triplets with ``||A - A_k||_F <= eps ||A||_F``."""
 
     eps: float
     norm: float
     tol: float
 
     def count(self, S: HostArray, rank: int) -> int | None:
-        """The smallest k, or None where the values at hand do not reach it.
+        """Return the smallest k, or None if the known values are not sufficient.
 
-        Where all values are known, what is left is summed from the small end: it keeps its digits
-        however small it is.
+        If all values are known, the squares of the remainder are summed, beginning with the
+        smallest, so that small remainders are accurate.
         """
         if self.norm == 0 or S[0] == 0:
             return 0 if self.norm == 0 or len(S) == rank else None
@@ -195,11 +195,11 @@ class Energy(_WithTolerance):
 
 @dataclass(frozen=True)
 class Gap:
-    """The k leading pairs, good enough for ``sum s_i`` to be attained to a relative ``gap``.
+    """The k leading pairs that attain ``s_1 + ... + s_k`` to a relative ``gap``.
 
-    For orthonormal factors ``-<G, U V^H>`` falls short of the support function ``s_1 + ... + s_k``
-    by the gap: what an optimizer loses to first order. It goes down about twice as fast (in digits)
-    as the residuals, which are not asked for here.
+    For orthonormal factors, the gap is the relative distance of ``-<G, U V^H>`` from the support
+    function ``s_1 + ... + s_k``: the loss of an optimizer to first order. In digits, it decreases
+    about twice as fast as the residuals, which this rule does not use.
     """
 
     k: int
@@ -219,48 +219,47 @@ class Gap:
         return self.k * self.gap
 
     def estimate(self, ritz: Ritz) -> float:
-        """The relative gap of what would be extracted now.
+        """Estimate the relative gap of the triplets that would be extracted now.
 
-        A warm start may be converged and not leading, and so may the values of a Krylov space from
-        a single vector; what is under way beside them tells. There twice their residuals are
-        granted to the Ritz values behind the k-th.
+        A warm start, and values of a Krylov space from a single vector, can be converged without
+        being leading. Ritz values after the k-th are therefore increased by twice their residuals.
         """
         k = min(self.k, len(ritz.S))
-        # A ceiling of the sum that is near settles it. It is known to the gap, and not better.
+        # A near upper bound of the sum decides. The gap is not estimated below it.
         if 1 - float(ritz.S[:k].sum()) / self.ceiling <= self.gap:
             return self.gap
         beside = 0.0
-        single = ritz.trail is None or ritz.trail[2] < k
+        single = ritz.history is None or ritz.history[2] < k
         if (self.warm or single) and k < len(ritz.S) and ritz.S[0] > 0:
             S, grow = ritz.S[k:], 2 * ritz.residuals[k:]
             higher = S + grow if self.warm else np.sqrt(S) * np.sqrt(S + grow)
             hoped = np.concatenate([ritz.S[:k], higher])
             beside = 1 - float(ritz.S[:k].sum()) / float(-np.sort(-hoped)[:k].sum())
-        # (What a space from a single vector has not come upon yet leaves no trace: twice.)
+        # (Twice, since a space from a single vector may not contain some directions yet.)
         return (2 if single else 1) * max(self._trend(ritz), beside)
 
     def _trend(self, ritz: Ritz) -> float:
-        """The gap by how the sum of the values has grown.
+        """Estimate the gap from the growth of the sum of the values.
 
-        After two expansions by a block of at least k vectors, from the trend: what the last four
-        products attained are corners of the projected matrix, and gains that go down by a factor
-        rho a product leave ``gain * rho / (1 - rho)``; four times that is reported. Without such a
-        trend (a narrow block, a restart, one expansion) it is the sum of the residuals, which is
-        larger. The factor is empirical, no theorem: flat and Gaussian spectra need it.
+        After two expansions by a block of at least k vectors, the sums of the last four products
+        follow from leading submatrices of the projected matrix. If gains decrease by a factor rho
+        for each product, ``gain * rho / (1 - rho)`` remains; four times that is returned. The
+        factor four is empirical, for flat and Gaussian spectra. Otherwise (for a narrow block,
+        after a restart or one expansion) the sum of the residuals is returned, which is larger.
         """
         k = min(self.k, len(ritz.S))
         attained = float((ritz.S if ritz.latest is None else ritz.latest)[:k].sum())
         if attained == 0:
             return 0.0
         coarse = float(ritz.residuals[:k].sum()) / attained
-        if ritz.trail is None or ritz.trail[2] < k:
+        if ritz.history is None or ritz.history[2] < k:
             return coarse
-        B, C, w = ritz.trail
+        B, C, w = ritz.history
         j = len(B) - w
         corners = [B[:j, :j], B[:j, :], B, np.hstack([B, C.conj().T])]
         values = [np.linalg.svd(X, compute_uv=False) for X in corners]
-        # The values behind the k-th too: while they grow they can still pass it.
-        # Also without the largest values: one that converges fast hides that others do not.
+        # Include the values after the k-th, which can still exceed it while they grow.
+        # Also without the largest values: fast convergence of one hides slow convergence of others.
         left = max(
             _left(np.array([S[first:count].sum() for S in values]))
             for count in {k, min(k + 2, w)}
@@ -274,7 +273,7 @@ class Gap:
         return Verdict(len(ritz.S) >= self.k and self.estimate(ritz) <= self.gap, self.k)
 
     def accepts(self, residuals: HostArray) -> bool:
-        """Always: residuals are not asked for."""
+        """Return True, since residuals are not requested."""
         del residuals
         return True
 

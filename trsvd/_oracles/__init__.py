@@ -1,1 +1,1 @@
-"""Leading singular pairs and polar factors for the balls, and bounds of their gap."""
+"""Leading singular pairs and polar factors for the balls, with their gaps."""

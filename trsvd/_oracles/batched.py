@@ -1,15 +1,14 @@
-"""The leading pairs of many matrices of one shape, in one set of batched products.
+"""Leading pairs of many matrices of one shape, by batched products.
 
-On a device, or where a call costs more than the arithmetic, matrices of one shape are stacked and
-multiplied together:
+On a device, or if a call costs more than its arithmetic, matrices of one shape are stacked:
 
-- without a start, by the Gram matrices of all and one Rayleigh-Ritz step (or the batched SVD where
-  many pairs are asked for), checked by residuals from products;
-- with the subspaces of the last step, by warm steps, judged one by one as `Watch` does.
+- without a start, their Gram matrices and one Rayleigh-Ritz step are computed (or a batched SVD for
+  many pairs), with residuals from products;
+- with the subspaces of the last step, a warm step is made, and `Watch` judges each matrix.
 
-What cannot be settled in the stack (a rank below k, values too small for a Gram matrix, a subspace
-that was lost) is computed by itself. So are NumPy's matrices, but for small ones without a start:
-its batched products are a loop as well.
+Matrices that the stack cannot settle (a rank below k, values too small for a Gram matrix, a lost
+subspace) are computed alone. The same holds for NumPy arrays, except small ones without a start,
+since batched products of NumPy are loops.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ from trsvd._validate import check_tol
 def all_leading_pairs(
     matrices: Sequence[Any], k: int, starts: Sequence[Any], options: dict[str, Any]
 ) -> list[LeadingPairs]:
-    """`leading_pairs` of each matrix; those of one shape together where that pays.
+    """Compute `leading_pairs` of each matrix; those of one shape together if that is faster.
 
     Parameters
     ----------
     matrices : sequence of (m, n) arrays, sparse matrices or operators
-        Of any shapes.
+        Matrices of any shapes.
     k : int
-        At least 1; a matrix of smaller rank has fewer pairs.
+        Number of pairs, at least 1. A matrix of smaller rank has fewer pairs.
     starts : sequence of Subspace or None
-        One for each matrix.
+        Start of each matrix.
     options : dict
         The other arguments of `leading_pairs`.
     """
@@ -93,7 +92,7 @@ def _kind(G: Any, start: Any, k: int, options: dict[str, Any]) -> Any:
 
 
 class _Stack(Stack):
-    """The leading pairs of matrices of one shape."""
+    """Stack of matrices of one shape, with its leading pairs."""
 
     def __init__(self, matrices: list[Array], k: int) -> None:
         arrays = Arrays.of_array(matrices[0])
@@ -111,7 +110,7 @@ class _Stack(Stack):
     # ---- from scratch -----------------------------------------------------------------------
 
     def exact(self, tol: float | None, gap: float | None) -> dict[int, LeadingPairs]:
-        """The pairs from the whole spectra, of those matrices that have k that can be told."""
+        """Return pairs from full spectra, for matrices with at least k resolved values."""
         k, rank, norms = self.k, min(self.shape), self.norms()
         tol = check_tol(tol, self.arrays.eps)
         found: dict[int, LeadingPairs] = {}
@@ -120,7 +119,7 @@ class _Stack(Stack):
             places, S = settled.places, settled.found.S
             tracks = [looked(k, *known) for known in zip(S, norms[places], strict=True)]
             gaps = rounding_of(self.arrays) + settled.lost
-            if gap is not None:  # who computes by itself says why it is no less
+            if gap is not None:  # a single computation warns with the reason
                 gaps = np.where(gaps <= gap, gaps, np.nan)
             found |= self._handed_out(settled.found, gaps, "exact", tracks, rank, 1, places)
         return found
@@ -128,7 +127,7 @@ class _Stack(Stack):
     # ---- from the last step -----------------------------------------------------------------
 
     def warm(self, starts: list[Subspace], options: dict[str, Any]) -> dict[int, LeadingPairs]:
-        """A warm step of each matrix, of those whose subspace could be followed."""
+        """Make a warm step; return the pairs of matrices whose subspace was not lost."""
         k = self.k
         memories = [start.track for start in starts if start.track is not None]
         norms = self.norms()
@@ -176,7 +175,7 @@ class _Stack(Stack):
         return kept_values(inner[0], S, inner[1])
 
     def _blocks(self, starts: list[Subspace], left: bool, rng: np.random.Generator) -> Array:
-        """The newer sides, the last column of each blended with a random one, orthonormal."""
+        """Return the newer sides, orthonormal, with a random vector added to the last column."""
         arrays, k = self.arrays, self.k
         width = k + GUARDS
         sides = [
@@ -190,7 +189,7 @@ class _Stack(Stack):
         X = arrays.xp.concat([X[:, :, :-1], blended(X[:, :, -1:], fresh)], axis=2)
         return arrays.xp.linalg.qr(X)[0]
 
-    # ---- out ----------------------------------------------------------------------------------
+    # ---- results ---------
 
     def _handed_out(
         self,
@@ -202,7 +201,7 @@ class _Stack(Stack):
         passes: int,
         places: HostArray,
     ) -> dict[int, LeadingPairs]:
-        """Pairs of those matrices whose gap is known, by their place in the stack."""
+        """Return the pairs of matrices with a known gap, by their index in the stack."""
         arrays, k = self.arrays, self.k
         rounding, Vh = rounding_of(arrays), self.adjoint(found.V)
         out = {}
@@ -213,7 +212,7 @@ class _Stack(Stack):
                 continue
             with np.errstate(over="ignore"):
                 S = S * self.units[place]
-            # Copies: to keep one of them is not to keep the whole stack.
+            # Copies, so that keeping one does not keep the whole stack in memory.
             U, W = (arrays.xp.asarray(X[row, :, :], copy=True) for X in (found.U, Vh))
             subspace = Subspace(U, W, tracks[row])
             out[int(place)] = LeadingPairs(

@@ -1,17 +1,17 @@
-"""An upper bound of the Ky Fan norm that holds but with a stated probability.
+"""Upper bound of the Ky Fan norm that holds except with a stated probability.
 
 In bases that begin with orthonormal U and V (k columns each) a matrix is
 
     [[H, E_l^H],      H = U^H A V,               E_r = (I - U U^H) A V,
      [E_r, M  ]]      E_l = (I - V V^H) A^H U,   M   = (I - U U^H) A (I - V V^H).
 
-Where ``rho >= ||M||`` is less than the k-th singular value of H, the k leading ones of A exceed
+If ``rho >= ||M||`` is less than the k-th singular value of H, the k leading values of A exceed
 those of H by at most
 
     2 e^2 / (d_i + sqrt(d_i^2 + 4 e^2)),    d_i = s_i(H) - rho,    e = max(||E_l||, ||E_r||)
 
-(Li and Li on the Hermitian dilation), which is quadratic in the residuals. They are known by
-products; the norm of M is bounded by a random block that M and its adjoint are applied to.
+(Li and Li on the Hermitian dilation), which is quadratic in the residuals. Residuals are computed
+by products. The norm of M is bounded by products of M and its adjoint with a random block.
 
 References
 ----------
@@ -33,14 +33,14 @@ FAILURE = 1e-6
 """Probability that the bound does not hold."""
 
 _COLUMNS = 6
-# Products with M or M^H; the bound of its norm is too large by a factor 25^(1 / products) or so.
+# Products with M or M^H; the bound of its norm is too large by about 25^(1 / products).
 _MOST_PRODUCTS = 15
 
 
 def probable_bound(
     op: Metered, U: Array, V: Array, enough: float, rng: np.random.Generator
 ) -> float | None:
-    """An upper bound of the sum of the k leading singular values, or None where there is none.
+    """Return an upper bound of the sum of the k leading singular values; None if there is none.
 
     Parameters
     ----------
@@ -49,14 +49,14 @@ def probable_bound(
     U, V : arrays of shape (m, k) and (n, k)
         Orthonormal columns.
     enough : float
-        A bound as small as this is not improved further.
+        Bound that is sufficient; the computation ends there.
     rng : numpy.random.Generator
-        Where the random block comes from; it must not have made U or V.
+        Generator of the random block. U and V must not depend on its numbers.
 
     Returns
     -------
     float or None
-        It holds but with probability `FAILURE`.
+        The bound, which holds except with probability `FAILURE`.
     """
     arrays = op.arrays
     right, left = op.matmat(V), op.rmatmat(U)
@@ -82,7 +82,7 @@ def probable_bound(
             logs += np.log(sizes)
             rho = math.exp((math.log(factor) + float(logs.max())) / product) + rounding
             X = X / arrays.like(arrays.put(sizes)[None, :])
-        # These vectors have unit length: the norm is at least what the product made of them.
+        # For vectors of unit length, the norm of a product is a lower bound of ||M||.
         if product > 1 and float(sizes.max()) * factor ** (1 / _MOST_PRODUCTS) >= s[-1]:
             break
         if product % 2 and rho < s[-1]:
@@ -99,12 +99,12 @@ def _raised(s: HostArray, rho: float, coupling: float) -> float:
 
 
 def _without(arrays: Arrays, Q: Array, X: Array) -> Array:
-    """X minus its part in the orthonormal Q, twice."""
+    """Subtract the part of X in the orthonormal Q, twice."""
     for _ in range(2):
         X = X - arrays.product(Q, arrays.adjoint_product(Q, X))
     return X
 
 
 def _norm(X: HostArray) -> float:
-    """Spectral norm of a tall block."""
+    """Return the spectral norm of a tall block."""
     return float(np.linalg.norm(X.astype(np.result_type(X, np.float64)), 2))

@@ -1,4 +1,4 @@
-"""The k leading singular pairs, as good as an oracle needs them, and how good they are."""
+"""The k leading singular pairs to the gap of an oracle, with the gap that was reached."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LeadingPairs:
     Attributes
     ----------
     U, S, Vh : arrays of shape (m, q), (q,), (q, n)
-        q <= k: pairs with a singular value that is zero to rounding are left out.
+        Pairs with nonzero singular values, q <= k; values at the rounding level count as zero.
     attained : float
         ``Re <G, U Vh>``.
     gap : float
@@ -36,15 +36,15 @@ class LeadingPairs:
     gap_kind : str
         ``"exact"``, ``"bound"``, ``"probable"`` or ``"estimate"``.
     matvecs, passes : int
-        Products with G or G^H, in vectors and in blocks, those of checks included.
+        Products with G or G^H, counted in vectors and in blocks, including checks.
     status : Status
-        How the computation ended.
+        Reason for the end of the computation.
     arrays : Arrays
-        What G lives in.
+        Array library of G.
     subspace : Subspace
-        To start from next time.
+        Start of the next call.
     failure_probability : float
-        Of a probable gap.
+        Probability that a probable gap does not hold.
     """
 
     U: Array
@@ -63,10 +63,10 @@ class LeadingPairs:
 
 # Without gap=, missed values above (1 + _ETA) s_k are found, except with probability 1e-3.
 _ETA = 1e-2
-# Columns beyond k of a block from scratch: they meet what a warm start does not contain.
+# Additional random columns of a block: they find directions that a warm start does not contain.
 _OVERSAMPLING = 4
 EXACT_UP_TO = 64
-# Above, residuals say enough of a gap; below, that it goes down as their squares is worth more.
+# Above this gap residuals are used; below, the gap is estimated as quadratic in the residuals.
 _LOOSE = 1e-4
 _TIGHT = 1e-2
 _SHARE = 0.3
@@ -83,10 +83,10 @@ def leading_pairs(
     rng: Any,
     certify: bool | str,
 ) -> LeadingPairs:
-    """The k leading pairs of G, to a residual ``tol`` or to a relative ``gap``.
+    """Return the k leading pairs of G, to a residual ``tol`` or to a relative ``gap``.
 
-    With ``certify`` the gap is a bound, or exact where the bound is not good enough; with
-    ``"probable"`` it may also be a bound that holds but with a stated probability.
+    With ``certify`` the gap is a bound, or exact if the bound is not sufficient. With
+    ``"probable"`` it may also be a bound that holds except with a stated probability.
     """
     problem = Problem(G, rng, None, in_compute_dtype=True)
     k = check_k(k, problem.rank)
@@ -94,13 +94,13 @@ def leading_pairs(
     if gap is None:
         stop: Gap | Residual = Residual(k, check_tol(tol, problem.eps))
         chosen = problem.method_for(method, k, stop.tol, None)
-        # With verify=True the gap would be about a tenth: the check leaves that much open.
+        # With verify=True the gap would be about 0.1, since the check allows that.
         verify: bool | float = _ETA if k > 1 else True
         result = solve(problem, chosen, stop, Request(start, None, None, "return", verify), k, k)
     elif method is not None:
         chosen, stop = named_method(method), Gap(k, gap, warm=start is not None)
         request = Request(start, None, None, "return", isinstance(chosen, ThickRestartLanczos))
-        # Random columns beside the start: it may be converged and not leading.
+        # Random columns in addition to the start, which can be converged without being leading.
         aim = k if start is None else min(max(k, _width(start)) + GUARDS, problem.rank)
         result = solve(problem, chosen, stop, request, aim, k)
     else:
@@ -115,7 +115,7 @@ def leading_pairs(
             return _certified(problem, pairs, step.S, k, gap, certify)
         result, stop, flat = _anew(problem, start, step, k, gap, flat)
     pairs = _described(problem, result, stop, flat)
-    if gap is not None and result.state.run.lost > 0.5 * gap:  # too much for a sum of values
+    if gap is not None and result.state.run.lost > 0.5 * gap:  # too large for a sum of values
         pairs = _after(pairs, _exact(problem, k))
     ritz = result.state.run.report(now=True) if certify else None
     values = None if ritz is None else ritz.latest
@@ -125,7 +125,8 @@ def leading_pairs(
 def _waits(flat: int) -> bool:
     """True if a dense factorization is made at once, without trying a warm step.
 
-    A spectrum that was flat is likely to be so in the next step: tried again after 1, 3, 7, ...
+    A flat spectrum usually stays flat in the next step. Warm steps are tried again after 1, 3, 7,
+    ... steps.
     """
     return flat == 1 or flat & (flat - 1) != 0
 
@@ -133,7 +134,7 @@ def _waits(flat: int) -> bool:
 def _anew(
     problem: Problem, start: Any, step: Step | None, k: int, gap: float, flat: int
 ) -> tuple[SVDResult, Gap, int]:
-    """The pairs without a warm step, or after one that failed; and what becomes of ``flat``."""
+    """Return the pairs without a warm step, and the next value of ``flat``."""
     share, ceiling, tried = _SHARE, math.inf, step is not None or flat > 0
     if step is not None:
         start = _subspace(problem, step.U, step.V, None)
@@ -142,17 +143,17 @@ def _anew(
     stop = Gap(k, gap, warm=start is not None, ceiling=ceiling)
     single = isinstance(chosen, ThickRestartLanczos)
     if single:
-        # From one vector, values of a plateau come up one after the other: what has not come
-        # up while the aim is loose leaves no trace. (And rounding in squares takes its share.)
+        # From a single vector, equal values appear one after the other. A loose gap would end the
+        # run before all of them have appeared.
         stop = Gap(k, 0.5 * min(gap, _TIGHT), warm=False)
     aim = min(k + GUARDS, problem.rank)
-    # A Krylov space that has not got there for three tenths of the products of a dense
-    # factorization gives way to it.
+    # A Krylov space that has not converged after a fixed fraction of the products of a dense
+    # factorization is replaced by one.
     limited, most = suits_direct(problem.user_op), None
     if limited and isinstance(chosen, BlockKrylov):
         least = 4 * (max(aim, _width(start)) + chosen.oversampling)
         most = problem.op.matvecs + max(int(_SHARE * problem.rank), least)
-    # A block as wide as the pairs meets all copies of a multiple value; Lanczos may not.
+    # A block with at least k columns finds all copies of a multiple value; Lanczos may not.
     request = Request(start, most, None, "return", single, gives_way=limited)
     try:
         result = solve(problem, chosen, stop, request, aim, k)
@@ -170,9 +171,9 @@ def _certified(
     gap: float | None,
     certify: bool | str,
 ) -> LeadingPairs:
-    """The pairs with a gap that is proven: by an upper bound of the norm, or by the spectrum.
+    """Return the pairs with a proven gap, from an upper bound of the norm or from the spectrum.
 
-    ``values`` are those of a projection that has the pairs, where one is known.
+    ``values``: singular values of a projection that contains the pairs, if known.
     """
     if not certify or pairs.gap_kind == "exact":
         return pairs
@@ -205,7 +206,7 @@ def _after(first: LeadingPairs, then: LeadingPairs) -> LeadingPairs:
 
 
 def _gap_below(pairs: LeadingPairs, bound: float | None) -> float:
-    """The relative gap where the norm is at most ``bound``; inf without one."""
+    """Return the relative gap if the norm is at most ``bound``; inf without a bound."""
     if bound is None:
         return math.inf
     return 1 - pairs.attained / bound if bound else 0.0
@@ -217,7 +218,7 @@ def _method_for_gap(problem: Problem, k: int, gap: float, start: Any, share: flo
         compiled = compiled_lanczos(problem.user_op, k, gap, 0.25)
         if compiled is not None:
             return compiled
-    # Two expansions by a block are the least that an estimate can be made of.
+    # An estimate needs at least two expansions by a block.
     too_wide = 4 * (k + _OVERSAMPLING) > share * rank and suits_direct(problem.user_op)
     if rank <= EXACT_UP_TO or 4 * k >= rank or too_wide:
         return Direct()
@@ -225,7 +226,7 @@ def _method_for_gap(problem: Problem, k: int, gap: float, start: Any, share: flo
 
 
 def _width(start: Any) -> int:
-    """Number of columns of a start, whatever it is."""
+    """Return the number of columns of a start of any type."""
     block = start.U if isinstance(start, (Subspace, SVDResult)) else start
     shape: tuple[int, ...] = tuple(getattr(block, "shape", ()))
     return int(shape[1]) if len(shape) == 2 else 1
@@ -241,11 +242,11 @@ def _exact(given: Problem, k: int) -> LeadingPairs:
 def _described(
     problem: Problem, result: SVDResult, stop: Gap | Residual, flat: int = 0
 ) -> LeadingPairs:
-    """The pairs of a result, without those of zero singular values, and their gap."""
-    S = np.asarray(result.S, dtype=np.float64)  # as the operator is scaled
+    """Return the pairs of a result with nonzero singular values, and their gap."""
+    S = np.asarray(result.S, dtype=np.float64)  # as scaled by the operator
     q = _numerical_rank(problem, S)
     attained = float(S[:q].sum())
-    # Values that count as zero are left out of the pairs, and not of the gap.
+    # Values that count as zero are not among the pairs, but belong to the gap.
     dropped = float(S[q:].sum()) / float(S.sum()) if S[0] > 0 else 0.0
     rounding = _rounding(problem, attained, q) + dropped
     run, subspace = result.state.run, Subspace(result.U, result.Vh)
@@ -266,11 +267,11 @@ def _described(
     if isinstance(stop, Gap):
         norm, k = problem.op.frobenius_norm(), stop.k
         U, values, V = run.extract(problem.op, min(k + GUARDS, run.available))
-        # Without the norm nothing would tell whether the next matrix is near.
-        trail = None
+        # Without the norm, a warm step cannot detect whether the next matrix is near.
+        track = None
         if norm is not None:
-            trail = looked(k, values, norm, flat)
-        subspace = _subspace(problem, U, V, trail)
+            track = looked(k, values, norm, flat)
+        subspace = _subspace(problem, U, V, track)
     S = _in_units(S, problem.unit)
     return LeadingPairs(
         result.U[:, :q],
@@ -288,7 +289,7 @@ def _described(
 
 
 def _stepped(problem: Problem, step: Step, k: int) -> LeadingPairs:
-    """The pairs of a warm step."""
+    """Return the pairs of a warm step."""
     assert step.gap is not None
     S = step.S[:k]
     q = _numerical_rank(problem, S)
@@ -310,11 +311,11 @@ def _stepped(problem: Problem, step: Step, k: int) -> LeadingPairs:
     )
 
 
-def _subspace(problem: Problem, U: Array, V: Array, trail: Track | None) -> Subspace:
-    """Vectors of the problem's operator as those of the user's matrix."""
+def _subspace(problem: Problem, U: Array, V: Array, track: Track | None) -> Subspace:
+    """Return vectors of the problem's operator as vectors of the user's matrix."""
     if problem.flipped:
         U, V = V, U
-    return Subspace(U, problem.arrays.adjoint(V), trail)
+    return Subspace(U, problem.arrays.adjoint(V), track)
 
 
 def _numerical_rank(problem: Problem, S: HostArray) -> int:
@@ -327,18 +328,18 @@ def _all_products(problem: Problem) -> int:
 
 
 def _in_units(S: HostArray, unit: float) -> HostArray:
-    """Values of G itself; inf where float64 has no room for them."""
+    """Return values of G itself; inf if they overflow in float64."""
     with np.errstate(over="ignore"):
         return S * unit
 
 
 def rounding_of(arrays: Arrays) -> float:
-    """About what rounding alone moves an attained value by, relative.
+    """Return the approximate relative rounding error of an attained value.
 
     Parameters
     ----------
     arrays : Arrays
-        What the value was computed in.
+        Array library and dtype of the computation.
 
     Returns
     -------
@@ -348,9 +349,9 @@ def rounding_of(arrays: Arrays) -> float:
 
 
 def _rounding(problem: Problem, attained: float, k: int) -> float:
-    """Return the part of a relative gap that rounding leaves open, that of products included.
+    """Return the uncertainty of a relative gap by rounding errors, including those of products.
 
-    Each of the k singular values, and what each pair attains, is known to the noise of products.
+    The errors of products enter each of the k singular values, and the attained value of each pair.
     """
     noise = 2 * k * problem.op.noise / attained if attained else 0.0
     return rounding_of(problem.arrays) + noise

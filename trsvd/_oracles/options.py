@@ -12,7 +12,7 @@ from trsvd._validate import check_number, check_rng, check_tol, is_seed
 from trsvd.methods import Method
 from trsvd.polar.methods import NewtonSchulz, PolarExpress, PolarIteration
 
-# Names that the method= of an oracle takes besides those of trsvd.methods.
+# Names for method= of an oracle, in addition to those of trsvd.methods.
 ITERATIONS: dict[str, PolarIteration] = {
     "newton-schulz": NewtonSchulz(),
     "polar-express": PolarExpress(),
@@ -21,7 +21,7 @@ ITERATIONS: dict[str, PolarIteration] = {
 
 @dataclass(frozen=True)
 class Options:
-    """The options of `Ball.lmo`, together."""
+    """Options of `Ball.lmo`, checked."""
 
     gap: float | None
     tol: float | None
@@ -34,9 +34,7 @@ class Options:
         if isinstance(self.method, str) and self.method in ITERATIONS:
             object.__setattr__(self, "method", ITERATIONS[self.method])
         if self.gap is not None and self.tol is not None:
-            raise ValueError(
-                f"gap={self.gap} and tol={self.tol} are both given; ask for one of them"
-            )
+            raise ValueError(f"gap={self.gap} and tol={self.tol} are both given; pass one of them")
         if self.gap is not None and not 0 < check_number("gap", self.gap) < 1:
             raise ValueError(f"gap={self.gap}; a relative gap is a number between 0 and 1")
         if self.certify not in (True, False, "probable"):
@@ -48,5 +46,5 @@ class Options:
             check_start(self.start, None)
 
     def as_arguments(self) -> dict[str, Any]:
-        """As keyword arguments."""
+        """Return the options as keyword arguments."""
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}

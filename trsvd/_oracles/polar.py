@@ -1,8 +1,8 @@
-"""The oracle of the spectral ball: minus the polar factor, by an SVD, a Gram matrix, iterations.
+"""Oracle of the spectral ball: minus the polar factor, by SVD, Gram matrix or iterations.
 
-An iteration is not exact, and its result need not lie in the ball. It is divided by a bound of its
-largest singular value, and what it attains is compared with a bound of the nuclear norm; both come
-from what the polynomials do to singular values (`_polar_bounds`).
+The result of an iteration is not exact, and may lie outside of the ball. It is divided by a bound
+of its largest singular value. The gap follows from a bound of the nuclear norm. Both bounds come
+from the images of singular values under the polynomials (`trsvd.polar.bounds`).
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from trsvd.polar.bounds import scalar_map
 from trsvd.polar.methods import FAR, HALF, UNITS, PolarIteration, rounding_unit
 from trsvd.polar.polynomials import polynomial_step
 
-# Entries of a panel of rows that inner products are summed over.
+# Number of entries of a panel of rows in inner products.
 _PANEL = 1 << 21
 
 
 def polar_minimizer(
     G: Any, options: Options, radius: float, by_svd: Callable[[Options], LMOResult]
 ) -> LMOResult:
-    """``-radius U V^H`` for ``G = U S V^H``, or near it, by the method of the options.
+    """Return ``-radius U V^H`` for ``G = U S V^H``, or an approximation, by the given method.
 
     Parameters
     ----------
     G : array, sparse matrix or operator of shape (m, n)
         The matrix.
     options : Options
-        Of the oracle.
+        Options of the oracle.
     radius : float
-        What the spectral ball is multiplied by.
+        Factor of the spectral ball.
     by_svd : callable
-        The minimizer by all singular pairs, for options with another method.
+        Function that computes the minimizer from all singular pairs, for other methods.
 
     Returns
     -------
@@ -66,24 +66,24 @@ def polar_minimizer(
 
 
 class _Dense:
-    """A matrix at least as tall as wide, scaled, and the minimizer that is made from it."""
+    """Tall or square scaled array, and results made from it."""
 
     def __init__(self, G: Any, options: Options, radius: float) -> None:
         self.problem = problem = Problem(G, options.rng, None, in_compute_dtype=True)
         self.arrays, self.radius = problem.arrays, radius
         self.A = problem.op.scaled_dense()
-        # What is known by its products only took min(m, n) of them to write down.
+        # An operator without entries was formed by min(m, n) products.
         formed = not (is_array(G) or is_sparse(G))
         self.matvecs = problem.op.matvecs_verify + (problem.rank if formed else 0)
         self.passes = int(formed)
 
     def count(self, matvecs: int, passes: int) -> None:
-        """Add products to the books."""
+        """Add products to the counters."""
         self.matvecs += matvecs
         self.passes += passes
 
     def result(self, X: Array, upper: float | None) -> LMOResult:
-        """``-radius X``, and its gap to an upper bound of ``||G||_*``; exact where that is None."""
+        """Return ``-radius X`` with its gap to a bound of ``||G||_*``; None means exact."""
         problem, arrays = self.problem, self.arrays
         D = problem.user_op.arrays.hand_out(X)
         attained = _inner(arrays, self.A, D)
@@ -104,7 +104,7 @@ class _Dense:
         )
 
     def instead(self, other: LMOResult) -> LMOResult:
-        """Another result, with the products that were made in vain on its bill."""
+        """Return another result, with the products made here added."""
         return replace(
             other, matvecs=self.matvecs + other.matvecs, passes=self.passes + other.passes
         )
@@ -120,11 +120,11 @@ def _by_iteration(
     radius: float,
     by_svd: Callable[[Options], LMOResult],
 ) -> LMOResult:
-    """The last iterate, divided by a bound of its largest singular value."""
+    """Return the last iterate, divided by a bound of its largest singular value."""
     if options.tol is not None:
         raise ValueError(
             f"tol={options.tol} is a residual of singular triplets, which {method} does not "
-            "compute; ask for a gap, or take another method"
+            "compute; pass gap=, or another method"
         )
     dense = _Dense(G, options, radius)
     precision = method.dtype or _precision_of(dense.arrays)
@@ -159,7 +159,7 @@ def _iterated(dense: _Dense, method: PolarIteration, precision: str) -> tuple[Ar
     norm = arrays.frobenius_norm(A)
     if norm == 0:
         return A, 0.0
-    norm *= 1 + eps  # rounded to the dtype, the largest singular value is still at most 1
+    norm *= 1 + eps  # after rounding to the dtype, the largest singular value is at most 1
     polynomials = method.polynomials(precision, shape)
     with np.errstate(over="ignore", invalid="ignore"):  # looked at next
         X = _normalized(arrays, A, norm, dtype, narrower=eps > arrays.eps)
@@ -176,14 +176,14 @@ def _iterated(dense: _Dense, method: PolarIteration, precision: str) -> tuple[Ar
                 f"{method} left the range of its dtype: rounding made it diverge; leave safety and "
                 "cushion to their defaults, or compute in 'float32'"
             )
-        # No polynomial tells of rounding that makes an iteration diverge.
+        # The polynomials do not show a divergence by rounding errors.
         largest = max(largest * (1 + 2 * eps), estimate * (1 + eps))
     elif not (estimate <= largest * (1 + rounding_unit(_single(arrays.dtype_name), shape)) <= FAR):
         return None
     attained = _inner(arrays, A, X) / norm
     upper = norm * (1 + slack) * known.sum_at_most(attained, dense.problem.rank)
-    # Divided in the wider of both dtypes. The last roundings are those of that and of what is
-    # handed out.
+    # Divided in the wider of both dtypes. The last rounding errors are those of the division and
+    # of the conversion to the dtype of the result.
     largest *= (1 + unit) * (1 + UNITS[_precision_of(dense.problem.user_op.arrays)])
     X = arrays.like(X) if eps > arrays.eps else X
     return arrays.like(X * (1 / largest) if largest > 1 else X), upper
@@ -196,24 +196,24 @@ def _is_sound(result: LMOResult) -> bool:
 
 
 def _normalized(arrays: Arrays, A: Array, norm: float, dtype: Any, *, narrower: bool) -> Array:
-    """``A / norm`` in a dtype, rounded to that once and to nothing narrower."""
+    """Return ``A / norm`` in a dtype, rounded once."""
     if narrower:
         return arrays.xp.astype(A * (1 / norm), dtype)
     return arrays.xp.astype(A, dtype, copy=False) * (1 / norm)
 
 
 def _precision_of(arrays: Arrays) -> str:
-    """The precision of what is returned."""
+    """Return the precision of results."""
     return _single(dtype_name(arrays.out_dtype))
 
 
 def _single(name: str) -> str:
-    """The dtype of a real part."""
+    """Return the dtype of the real part."""
     return {"complex64": "float32", "complex128": "float64"}.get(name, name)
 
 
 def product_dtype(arrays: Arrays, precision: str, method: PolarIteration) -> Any:
-    """The dtype of the products as the library spells it."""
+    """Return the dtype of the products, as an object of the library."""
     name = precision
     if arrays.is_complex:
         if precision in HALF:
@@ -226,9 +226,9 @@ def product_dtype(arrays: Arrays, precision: str, method: PolarIteration) -> Any
 
 
 def _norm_estimate(arrays: Arrays, X: Array) -> float:
-    """The largest singular value by a few power iterations, from below; NaN or inf show up in it.
+    """Return a lower bound of the largest singular value by power iterations; NaN or inf if X has.
 
-    It is for what no polynomial tells of: products with more rounding than was allowed for.
+    It detects products with larger rounding errors than expected.
     """
     X = arrays.like(X)
     size = arrays.max_abs(X)
@@ -250,12 +250,12 @@ def _norm_estimate(arrays: Arrays, X: Array) -> float:
 def _by_gram(
     G: Any, options: Options, radius: float, by_svd: Callable[[Options], LMOResult]
 ) -> LMOResult:
-    """``A (A^H A)^(-1/2)`` in double precision, where the squares of the singular values survive.
+    """Compute ``A (A^H A)^(-1/2)`` in double precision; a full SVD if it is not accurate.
 
-    The squares are known to about ``eps s_1^2`` of double precision. How far the columns of the
-    result are from orthonormal, which is about as far as it is from the polar factor, is measured,
-    and may be no more than the root of the rounding unit of G's dtype; a Newton-Schulz step then
-    squares it. What ``<G, D>`` loses is of second order as well.
+    Eigenvalues of the Gram matrix have an error of about ``eps s_1^2`` in double precision. The
+    distance of the columns from orthonormality, which is about the distance from the polar factor,
+    is measured. It must be at most the square root of the rounding unit of G's dtype. A
+    Newton-Schulz step then squares it. The error of ``<G, D>`` is of second order too.
     """
     dense = _Dense(G, options, radius)
     arrays, n = dense.arrays.in_double, dense.problem.rank
@@ -263,7 +263,7 @@ def _by_gram(
     squares, V = arrays.eigh(arrays.adjoint_product(A, A))
     dense.count(n, 1)
     values = arrays.get(squares).astype(np.float64)
-    # Singular values that count as zero are left out of the minimizer: that takes pairs.
+    # The minimizer leaves out singular values that count as zero, which needs pairs.
     zero = max(dense.problem.shape) * dense.arrays.eps
     if values[-1] > zero**2 * values[0]:
         X = A @ ((V * arrays.put(values**-0.5)) @ arrays.adjoint(V))
@@ -285,7 +285,7 @@ def _itself(D: Array) -> Array:
 
 
 def _inner(arrays: Arrays, X: Array, Y: Array) -> float:
-    """``Re <X, Y>`` of two arrays of any precision, in double precision, by panels of rows."""
+    """Return ``Re <X, Y>`` of two arrays of any precision, in double precision."""
     wide, (m, n) = arrays.in_double, X.shape
     rows = max(1, _PANEL // n)
     total = 0.0
@@ -296,30 +296,29 @@ def _inner(arrays: Arrays, X: Array, Y: Array) -> float:
 
 
 def whole_method(method: Any) -> Any:
-    """Return the method for all singular values: a full factorization, unless one is named."""
+    """Return the method for all singular values: the given one, or a full factorization."""
     return Direct() if method is None else method
 
 
 def spectral_function(
     G: Any, f: Callable[[HostArray], Any], *, method: str | Method | None = None
 ) -> Array:
-    """``U f(S) V^H`` of ``G = U S V^H``: a function of the singular values, the vectors kept.
+    """Return ``U f(S) V^H`` for ``G = U S V^H``, a function of the singular values.
 
-    The hook for updates that are not here: ``f = lambda s: s**0.5`` is a half power, ``np.sign``
-    the polar factor.
+    For example, ``f = lambda s: s**0.5`` is a half power, and ``f = np.sign`` gives the polar
+    factor.
 
     Parameters
     ----------
     G : array, sparse matrix or operator of shape (m, n)
         The matrix.
     f : callable
-        Takes the singular values of G, descending, a float64 NumPy array of shape (q,), and returns
-        q finite real numbers. Singular values that are zero to rounding
-        (``s_i <= max(m, n) eps s_1``) are left out, since their vectors are not unique: the result
-        is zero where G is. f is not called for G = 0.
+        Function of the singular values of G, a descending float64 NumPy array of shape (q,). It
+        returns q finite real numbers. Singular values ``s_i <= max(m, n) eps s_1`` count as zero
+        and are left out, since their vectors are not unique. f is not called for G = 0.
     method : str or Method, optional
-        ``"exact"`` or ``"svd"``: the full SVD, the default. ``"gram"``: the Gram matrix in double
-        precision where it is accurate enough. Or a method of `trsvd.svds`, to find all triplets.
+        ``"exact"`` or ``"svd"`` (default): the full SVD. ``"gram"``: the Gram matrix in double
+        precision if it is accurate enough. Or a method of `trsvd.svds`, for all triplets.
 
     Returns
     -------
@@ -329,14 +328,14 @@ def spectral_function(
     Raises
     ------
     TypeError
-        If G is not a matrix, f not callable, or what it returns not real numbers.
+        If G is not a matrix, f is not callable, or its values are not real numbers.
     ValueError
         If G is not finite or empty, if f returns another shape, NaN or inf, or if the result is out
         of the range of G's dtype.
 
     Notes
     -----
-    Cost: min(m, n) products and a factorization. Memory: about four matrices like G.
+    Cost: min(m, n) products and a factorization. Memory: about four matrices of the size of G.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Result of an oracle: an update that stays factored until it is needed as an array."""
+"""Result of an oracle, with an update that is factored until it is needed as an array."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from trsvd._solve.result import Subspace
 
 @dataclass(frozen=True, eq=False)
 class LowRankTerm:
-    """``scale * U @ Vh``, the factors in the dtype that G is computed in.
+    """Term ``scale * U @ Vh``, with factors in the compute dtype.
 
-    Entries of ``U @ Vh`` are of order 1 at most.
+    Entries of ``U @ Vh`` are at most of order 1.
     """
 
     scale: float
@@ -34,7 +34,7 @@ class LowRankTerm:
         )
 
     def times(self, factor: float) -> LowRankTerm:
-        """The same, multiplied by a number."""
+        """Return the term times a number."""
         return replace(self, scale=self.scale * factor)
 
     def unscaled(self) -> tuple[Array, Arrays]:
@@ -43,19 +43,19 @@ class LowRankTerm:
             return self.arrays.wide_product(self.U, self.Vh), self.arrays
 
     def scaled(self) -> tuple[Array, Arrays]:
-        """As `unscaled`, with the scale: in a factor, which is smaller than the product."""
+        """Return the term with its scale, which multiplies a factor, and its `Arrays`."""
         return replace(self, U=self.U * self.scale).unscaled()
 
     def dense(self) -> Array:
-        """As an array."""
+        """Return the term as an array."""
         return _sum_of((self,))
 
 
 @dataclass(frozen=True, eq=False)
 class DenseTerm:
-    """``scale * form()``: an update that is as large as G, formed when asked for.
+    """Term ``scale * form()`` of the size of G, formed when it is needed.
 
-    Entries of ``form()`` are of order 1 at most, in the dtype of G or in that of ``arrays``.
+    Entries of ``form()`` are at most of order 1, in the dtype of G or of ``arrays``.
     """
 
     scale: float
@@ -66,7 +66,7 @@ class DenseTerm:
         return f"{self.scale:.3g} * DenseTerm()"
 
     def times(self, factor: float) -> DenseTerm:
-        """The same, multiplied by a number."""
+        """Return the term times a number."""
         return replace(self, scale=self.scale * factor)
 
     def unscaled(self) -> tuple[Array, Arrays]:
@@ -76,18 +76,18 @@ class DenseTerm:
         return arrays.like(X), arrays
 
     def scaled(self) -> tuple[Array, Arrays]:
-        """As `unscaled`, with the scale."""
+        """Return the term with its scale, and its `Arrays`."""
         X, arrays = self.unscaled()
         return X * self.scale, arrays
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Whatever makes the array, the array itself can be pickled.
+        # The array can be pickled, if not the function that forms it.
         return DenseTerm, (self.scale, _Formed(self.form()), self.arrays)
 
 
 @dataclass(frozen=True, eq=False)
 class _Formed:
-    """An array that is there."""
+    """Function that returns a given array."""
 
     X: Array
 
@@ -97,31 +97,31 @@ class _Formed:
 
 @dataclass(frozen=True, eq=False)
 class LMOResult:
-    """A minimizer D of ``<G, X>`` over a ball, and how far from the minimum it is.
+    """Minimizer D of ``<G, X>`` over a ball, with its gap to the minimum.
 
     Attributes
     ----------
     terms : tuple of LowRankTerm or DenseTerm
-        D is their sum. A rank-k term is k (m + n) numbers.
+        D is their sum. A term of rank k has k (m + n) numbers.
     support : float
-        ``-<G, D>``: what D attains of the support function, which lies between ``support`` and
+        Attained value ``-<G, D>``. The support function lies between ``support`` and
         ``support / (1 - gap)``.
     gap : float
-        ``(support(G) + <G, D>) / support(G)``, relative. (Of a regularized update: what its
-        objective loses; see `regularized_update`.)
+        Relative gap ``(support(G) + <G, D>) / support(G)``. For a regularized update, the relative
+        distance of its objective from the minimum; see `regularized_update`.
     gap_kind : str
-        ``"exact"``: the spectrum that it needs was computed in full (and the gap is what rounding
-        leaves). ``"bound"``: an inequality that always holds. ``"probable"``: one that holds but
-        with ``failure_probability``. ``"estimate"``: from Ritz values and their trend, or from
-        residuals.
+        ``"exact"``: the full spectrum was computed, and the gap is the rounding error.
+        ``"bound"``: an inequality that always holds.
+        ``"probable"``: an inequality that holds except with `failure_probability`.
+        ``"estimate"``: an estimate from Ritz values, their growth, or residuals.
     subspace : Subspace or None
-        To hand back as ``start=`` for the next matrix.
+        Start for the next matrix, for ``start=``.
     matvecs, passes : int
         Products with G or G^H, counted in vectors and in blocks.
     status : Status
-        How the computation ended.
+        Reason for the end of the computation.
     failure_probability : float
-        Probability, over the random numbers drawn, that a probable gap does not hold; else 0.
+        Probability over the random numbers that a probable gap does not hold; otherwise 0.
     """
 
     terms: tuple[LowRankTerm | DenseTerm, ...]
@@ -143,32 +143,32 @@ class LMOResult:
 
     @cached_property
     def update(self) -> Array:
-        """D as an array of shape (m, n), in G's dtype, namespace and device."""
+        """Return D as an array of shape (m, n), in the dtype, namespace and device of G."""
         return _sum_of(self.terms)
 
     @property
     def factors(self) -> tuple[Array, Array] | None:
-        """``(U, Vh)`` with ``D = U @ Vh`` where D has low rank; None where it has not."""
+        """Return ``(U, Vh)`` with ``D = U @ Vh`` if D has low rank; None otherwise."""
         if len(self.terms) != 1 or not isinstance(self.terms[0], LowRankTerm):
             return None
         term: Any = self.terms[0]
         _, exponent = math.frexp(term.scale)
         if abs(exponent) < _ORDINARY:
             return term.U * term.scale, term.Vh
-        # Neither factor alone has to hold a scale that their product can.
+        # The scale is divided between both factors, so that neither overflows.
         if exponent > 2 * math.frexp(float(term.arrays.xp.finfo(term.arrays.dtype).max))[1] - 4:
             raise ValueError(_out_of_range(abs(term.scale), term.arrays.dtype_name))
         left, right = split_power(exponent)
         return term.U * (term.scale / left / right) * left, term.Vh * right
 
     def times(self, factor: float) -> LMOResult:
-        """The result for the ball ``factor`` times as large."""
+        """Return the result for ``factor`` times the ball."""
         terms = tuple(term.times(factor) for term in self.terms)
         return replace(self, terms=terms, support=self.support * factor)
 
     @staticmethod
     def stacked(results: list[LMOResult]) -> Array:
-        """The updates of many matrices of one shape, in one array of shape (b, m, n)."""
+        """Return the updates of matrices of one shape as one array of shape (b, m, n)."""
         rows = [result.terms for result in results]
         first = rows[0][0]
         if not isinstance(first, LowRankTerm) or any(_may_overflow(terms) for terms in rows):
@@ -178,7 +178,7 @@ class LMOResult:
 
     @staticmethod
     def total(parts: list[LMOResult]) -> LMOResult:
-        """The result for the Minkowski sum of the balls."""
+        """Return the result for the Minkowski sum of the balls."""
         if len(parts) == 1:
             return parts[0]
         support = sum(part.support for part in parts)
@@ -199,12 +199,12 @@ class LMOResult:
 
 
 def as_start(start: Any) -> Any:
-    """A warm start as the solvers take it: of an oracle's result, its subspace."""
+    """Convert a warm start for the solvers: an oracle's result becomes its subspace."""
     return start.subspace if isinstance(start, LMOResult) else start
 
 
 def _gap_of_sum(parts: list[LMOResult]) -> float:
-    """The mean of the gaps, weighted by what the support functions of the parts can be at most."""
+    """Return the mean of the gaps, weighted by upper bounds of the support functions."""
     gaps = [part.gap for part in parts]
     if max(gaps) >= 1:
         return max(gaps)
@@ -212,7 +212,7 @@ def _gap_of_sum(parts: list[LMOResult]) -> float:
     total = sum(uppers)
     if not math.isfinite(total):
         return max(gaps)
-    # (A mean is no more than the largest; rounding may say otherwise.)
+    # (A mean is at most the largest value; rounding errors can exceed it.)
     return min(1 - sum(part.support for part in parts) / total, max(gaps)) if total else 0.0
 
 
@@ -229,7 +229,7 @@ def _may_overflow(terms: Sequence[LowRankTerm | DenseTerm]) -> bool:
 
 
 def _exponent(terms: Sequence[LowRankTerm | DenseTerm]) -> int:
-    """The power of two that a sum of terms with entries of at most about 1 stays below."""
+    """Return the exponent of a power of two that bounds the sum of the terms."""
     largest = max(abs(term.scale) for term in terms)
     if not math.isfinite(largest):
         raise ValueError(_out_of_range(largest, "float64"))
@@ -237,14 +237,14 @@ def _exponent(terms: Sequence[LowRankTerm | DenseTerm]) -> int:
 
 
 def _sum_of(terms: Sequence[LowRankTerm | DenseTerm]) -> Array:
-    """The sum of terms in the dtype of G; ValueError if it leaves the range of that."""
+    """Return the sum of terms in the dtype of G; ValueError if it is out of range."""
     total: Array = None
     if not _may_overflow(terms):
         for term in terms:
             X, arrays = term.scaled()
             total = X if total is None else total + X
         return arrays.hand_out(total)
-    # In double precision, and halved often enough for the sum of the terms not to overflow.
+    # In double precision, scaled so that the sum of the terms does not overflow.
     halvings = len(terms).bit_length()
     for term in terms:
         X, arrays = term.unscaled()
@@ -266,7 +266,7 @@ def _out_of_range(size: float, dtype: str) -> str:
 
 
 def _stacked(terms: list[LowRankTerm | DenseTerm]) -> Array:
-    """Terms in the same place of many results, in one array; by one batched product if they may."""
+    """Return corresponding terms of many results as one array, by a batched product if possible."""
     low = [term for term in terms if isinstance(term, LowRankTerm)]
     if len(low) < len(terms) or len({tuple(term.U.shape) for term in low}) > 1:
         return _stack([term.scaled()[0] for term in terms])

@@ -1,34 +1,35 @@
-"""Warm steps: the leading pairs of a matrix near an earlier one, by one or two products with it.
+"""Warm steps: leading pairs of a matrix near an earlier one, by one or two block products.
 
-Subspace iteration from the last subspace, half a step (one block product) at a time. With
+The algorithm is subspace iteration from the last subspace, half a step (one block product) at a
+time. With
 
     A V = U S   after a product with A,      A^H U = V S   after one with A^H,
 
-``S`` sums to what ``U V^H`` attains, a lower bound of the Ky Fan norm that grows with each product.
-How far it still has to go is estimated from three signs:
+the sum of ``S`` is the value that ``U V^H`` attains. It is a lower bound of the Ky Fan norm, and
+grows with each product. The remaining gap is estimated from three quantities:
 
-- the *gain* of a second product. In a subspace with two more columns than pairs a product leaves
-  less behind than it gained;
-- after one product alone, what that product gained over the old pairs, and the gain that a second
-  one brought a step or two ago, whichever is more;
-- the *energy* outside of the subspace, ``||A||_F^2 - sum s_i^2``, which needs no product. A
-  direction that is new, and strong enough to matter, adds its square to it, even where it is
-  orthogonal to everything that was followed. A tail that vanishes takes its square away and leaves
-  room for a new direction. So the energy must be that of the last time that random columns were
-  used, up to the scale of the matrix, and every old pair must still be there. Otherwise nothing
-  is trusted: a block Krylov space with random columns beside the subspace starts again.
+- the *gain* of a second product. In a subspace with two more columns than pairs, the remaining gap
+  after a product is less than its gain;
+- after one product, the larger of its gain over the old pairs and the gain of the last second
+  product, a step or two ago;
+- the *energy* outside of the subspace, ``||A||_F^2 - sum s_i^2``, which needs no product. A new
+  strong direction adds its square to it, even if it is orthogonal to the subspace. Vanishing small
+  singular values reduce it, and could hide a new direction. Therefore the energy must be that of
+  the last use of random columns, up to the scale of the matrix, and every old pair must still
+  exist. Otherwise the estimate is rejected, and a block Krylov space with additional random columns
+  starts from the subspace.
 
-Rounding hides energy of about ``100 eps ||A||_F^2``. No estimate is less than what the Ky Fan norm
-can rise by with so much more energy (`water_filling`).
+Rounding errors hide an energy of about ``100 eps ||A||_F^2``. The estimate is at least the increase
+of the Ky Fan norm by this energy (`water_filling`).
 
-A direction that takes over exactly the energy that the rest of the matrix loses in the same step
-remains hidden if all old pairs are still there. No estimate from few products can exclude it.
+A new direction with exactly the energy that the rest of the matrix loses in the same step is not
+detected if all old pairs still exist. No estimate from few products can exclude this.
 
-On a flat spectrum none of these tells much: errors do not go down, and a product gains nothing
-even where much is missed. It shows in the energy outside, and gains are not trusted then. But
-where the k values are nearly one, a plateau, ``k ||A||_2`` is hardly more than the Ky Fan norm, and
-a few Lanczos steps from a random vector, which knows nothing of what was followed, find the
-spectral norm (J. Kuczynski, H. Wozniakowski, doi:10.1137/0613066).
+On a flat spectrum errors do not decrease, and a product gains nothing even if much is missed. The
+energy outside of the subspace shows this, and gains are not used then. If the k values are nearly
+equal, ``k ||A||_2`` is only slightly more than the Ky Fan norm. Then a few Lanczos steps from a
+random vector, independent of the subspace, give the spectral norm (J. Kuczynski, H. Wozniakowski,
+doi:10.1137/0613066).
 """
 
 from __future__ import annotations
@@ -47,18 +48,18 @@ from trsvd._solve.result import Subspace, Track
 from trsvd.operators.counting import Metered
 
 GUARDS = 2
-"""Columns of a subspace beyond the k pairs; the last is blended with a random one."""
+"""Number of columns beyond the k pairs; a random vector is added to the last."""
 
-# Sine of the angle at which it is.
+# Sine of the angle between this column and its sum with the random vector.
 _BLEND = 0.3
-# Products that a step makes before a Krylov space, which uses all of them, is the better way.
+# Largest number of products of a step; after them a Krylov space is more efficient.
 _MOST_PRODUCTS = 4
-# Rounding of the energy outside of the subspace, in units of eps ||A||_F^2.
+# Rounding error of the energy outside of the subspace, in units of eps ||A||_F^2.
 _ROUNDING = 100
-# Lanczos steps to the spectral norm, by the gap asked for: errors go down as their square. Of few
-# pairs a single one that was missed matters more.
+# Lanczos steps for the spectral norm, by the requested gap: errors decrease with the square of the
+# number of steps. For few pairs, a single missed one matters more.
 _LANCZOS_STEPS = 3.2
-# Tighter gaps would ask for more of them than a factorization costs.
+# Smaller gaps would need more steps than a factorization costs.
 _MOST_LANCZOS_STEPS = 104
 
 
@@ -69,15 +70,15 @@ class Step:
     Attributes
     ----------
     U, V : arrays of shape (m, p) and (n, p)
-        Orthonormal columns: k pairs and a few more.
+        Orthonormal columns for k pairs and a few more.
     S : array of shape (p,)
         ``U^H A V = diag(S)``.
     gap : float or None
-        Estimate of the relative gap of the k leading ones; None where the subspace was lost.
+        Estimate of the relative gap of the k leading pairs; None if the subspace was lost.
     track : Track
-        For the next step.
+        Record for the next step.
     ceiling : float
-        Of the Ky Fan norm, an estimate; inf where none was made.
+        Estimated upper bound of the Ky Fan norm; inf without an estimate.
     """
 
     U: Array
@@ -89,39 +90,39 @@ class Step:
 
 
 def outside_of(norm: float, S: HostArray) -> float:
-    """Root of the energy outside of pairs with values S of a matrix of this norm."""
+    """Return the square root of the energy outside of pairs with values S."""
     return math.sqrt(max(norm**2 - float(np.sum(S**2)), 0.0))
 
 
 def looked(k: int, values: HostArray, norm: float, flat: int = 0) -> Track:
-    """The first track of a subspace with these values, of a matrix of this norm."""
+    """Return the first track of a subspace with these values, for a matrix of this norm."""
     track = Track(k, False, math.inf, 0, values, 0.0, flat)
     return remembered(track, values, outside_of(norm, values))
 
 
 def remembered(track: Track, values: HostArray, outside: float) -> Track:
-    """The track with other values and another root of the energy outside, over the first value."""
+    """Return the track with other values and another norm outside of the subspace."""
     largest = float(values[0]) or 1.0
     return replace(track, values=values / largest, outside=outside / largest)
 
 
 def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
-    """One warm step from the subspace that an oracle left; None if it cannot be made.
+    """Make a warm step from the subspace of an oracle; return None if that is not possible.
 
     Parameters
     ----------
     problem : Problem
         The matrix.
     start : Subspace
-        With the track of an oracle for k pairs of a matrix of the same shape.
+        Subspace with a track of an oracle for k pairs of a matrix of the same shape.
     k : int
         Number of pairs.
     gap : float
-        Relative gap asked for.
+        Requested relative gap.
     """
     memory, op, arrays = start.track, problem.op, problem.arrays
     width = min(k + GUARDS, problem.rank)
-    # Where two products with so wide a block cost as much as all of A, that is the better way.
+    # If two products with such a wide block cost as much as a factorization, that is better.
     if memory is None or memory.k != k or 2 * width > problem.rank:
         return None
     if (start.U.shape[0], start.Vh.shape[1]) != problem.shape or start.U.shape[1] < k:
@@ -156,29 +157,29 @@ def track(problem: Problem, start: Subspace, k: int, gap: float) -> Step | None:
 
 
 def kept_values(left: HostArray, S: HostArray, right: HostArray) -> HostArray:
-    """``|p_i^H A q_i|`` of old pairs, from ``U^H p_i`` and ``V^H q_i`` where ``A ~ U S V^H``.
+    """Return ``|p_i^H A q_i|`` of old pairs, from ``U^H p_i``, ``V^H q_i`` and ``A ~ U S V^H``.
 
-    By how much the old pairs are still those of A: unlike a norm it does not grow by what is new.
+    This measures how much of the old pairs remains. Unlike a norm, it does not grow by new pairs.
     """
     return np.asarray(np.abs(np.sum(np.conj(left) * S[..., :, None] * right, axis=-2)))
 
 
 def blended(columns: Array, fresh: Array) -> Array:
-    """Columns to spare, turned towards random ones of the same length."""
+    """Add random vectors of the same length to the guard columns."""
     return math.sqrt(1 - _BLEND**2) * columns + _BLEND * fresh
 
 
 class Watch:
-    """Looks at the values after each product, and says when to stop and what the gap is.
+    """Estimates of the gap after each product, and the decision to stop.
 
     Attributes
     ----------
     over : bool
-        Whether no further product is due.
+        True if no further product is needed.
     gap : float or None
-        Estimate of the gap; None while (and where) the subspace is not to be trusted.
+        Estimate of the gap; None if the subspace is not reliable (yet).
     memory : Track
-        What the next step is to know.
+        Record for the next step.
     ceiling : float
         See `Step`.
     """
@@ -200,12 +201,12 @@ class Watch:
         self.kept: HostArray = np.zeros(0)
 
     def look(self, S: HostArray) -> None:
-        """Take in the Ritz values after another product."""
+        """Process the Ritz values after another product."""
         k, memory = self.k, self.memory
         self.products += 1
         if self.products == 1:
             steady = self._compare(S)
-            # An earlier gain, which varies less over many pairs, and what this product gained.
+            # An earlier gain, which varies less over many pairs, and the gain of this product.
             estimate = (4 + 16 / k) * memory.gain * (memory.age + 1) ** 2 if steady else math.inf
             estimate = max(estimate, 1 - float(self.kept[:k].sum()) / float(S[:k].sum()))
             self.memory = replace(memory, age=memory.age + 1)
@@ -234,41 +235,41 @@ class Watch:
     def on_plateau(self) -> bool:
         """True if ``k ||A||_2`` may be close enough to the attained value to prove the gap.
 
-        Asked once: after the first product, or of a few pairs, which are near to each other
-        anywhere, after the last.
+        This is tested once: after the first product, or for few pairs after the last one.
         """
         k, S = self.k, self.before
         due = self.products == 1 and not self.over if k >= 4 else self.over and self.gap is None
         return due and bool(float(S[:k].sum()) >= (1 - 4 * self.asked) * k * S[0])
 
     def settle(self, found: HostArray) -> None:
-        """Take in `lanczos_values`: the Ky Fan norm is at most k times the spectral norm.
+        """Process `lanczos_values`: the Ky Fan norm is at most k times the spectral norm.
 
-        Those that the subspace does not have are outside of it, and its last value may be as large.
+        Values that the subspace does not have are outside of it, and may be as large as its last
+        value.
         """
         k, S = self.k, self.before
         self.top = max(float(found[0]), float(S[0]))
         self.ceiling = k * self.top
         if 1 - float(S[:k].sum()) / self.ceiling <= self.asked:
-            # So many steps resolve the gap that was asked for, and nothing smaller.
+            # The number of steps resolves the requested gap, and no smaller one.
             self.gap, self.over = self.asked, True
             last, seen = float(S[-1]), min(len(S), len(found))
             beside, inside = found[1:seen], S[1:seen]
-            # The column that is blended with a random one falls short by so much.
+            # Loss by the random vector that was added to the last column.
             if (beside * (1 - _BLEND**2) > inside).any():
                 last = max(last, float(beside[beside > inside].max()))
             values = np.append(S[:-1], last)
             self.memory = remembered(self.memory, values, outside_of(self.norm, S))
 
     def _compare(self, S: HostArray) -> bool:
-        """Derive the energy to expect outside from the change of the values; True if all alike.
+        """Compare the energy outside with the expected one; True if nothing unexpected is found.
 
-        A matrix that moved by a factor keeps its pairs by that factor. Of many values the median
-        tells it, which a few new directions do not change; of a few the least of what became of the
-        old pairs. A direction that would matter to the gap is larger than ``s_k`` by the gap, and
-        it was outside of the subspace before, at most as large as the last value. The alarm is a
-        change of the energy outside by the difference of their squares, or by half of the former.
-        So is an old pair of which less than half is left.
+        If the matrix changed by a factor, the pairs change by that factor. For many values, the
+        factor is the median of their ratios, which a few new directions do not change. For few
+        values, it is the smallest ratio of the old pairs. A new direction matters for the gap if it
+        exceeds ``s_k`` by the gap. Before, it was outside of the subspace, and at most as large as
+        the last value. The step is rejected if the energy outside changes by the difference of
+        their squares, or by half of the former, or if less than half of an old pair remains.
         """
         k, old = self.k, self.memory.values
         ratios = (S if k > 4 else self.kept)[:k] / np.where(old[:k] > 0, old[:k], np.inf)
@@ -283,10 +284,10 @@ class Watch:
 
 
 def lanczos_values(op: Metered, steps: int, rng: np.random.Generator) -> HostArray:
-    """Ritz values of Golub-Kahan steps from a random vector; the first estimates ``||A||_2``.
+    """Return Ritz values of Golub-Kahan steps from a random vector, the first increased.
 
-    That is the largest Ritz value, which needs no reorthogonalization, and once more what the last
-    quarter of the steps added to it.
+    The largest Ritz value needs no reorthogonalization. The increase by the last quarter of the
+    steps is added to it once more, to estimate ``||A||_2``.
     """
     arrays, xp = op.arrays, op.arrays.xp
     u, v = arrays.zeros(op.shape[0], 1), arrays.gaussian(rng, op.shape[1], 1)
@@ -308,12 +309,12 @@ def lanczos_values(op: Metered, steps: int, rng: np.random.Generator) -> HostArr
 
 
 def _over(arrays: Arrays, x: Array, length: Array) -> Array:
-    """A vector of length 1; 0 where it is 0."""
+    """Scale a vector to length 1; 0 stays 0."""
     return x / arrays.like(arrays.xp.where(length > 0, length, arrays.xp.ones_like(length)))
 
 
 def _block(problem: Problem, start: Subspace, width: int) -> Array:
-    """The newer side of the subspace, with a random column blended into the last."""
+    """Return the newer side of the subspace, with a random vector added to the last column."""
     arrays, track = problem.arrays, start.track
     assert track is not None
     X = arrays.take(start.U) if track.left_is_newer else arrays.adjoint(arrays.take(start.Vh))
@@ -325,15 +326,15 @@ def _block(problem: Problem, start: Subspace, width: int) -> Array:
 
 
 def _still_to_come(before: HostArray, S: HostArray, k: int) -> float:
-    """Extrapolate the relative gain still to come from the growth by the last product.
+    """Extrapolate the remaining relative gain from the growth by the last product.
 
-    An error that goes down by ``rho = (q / s_i)^2`` a product, where the first value outside is q,
-    leaves ``rho / (1 - rho)`` times what the last product gained. The first of the columns to spare
-    stands for q, which overrates it; or the second, which may not, and no less than the gain. A
-    flat spectrum, where a gain tells little, has rho near 1.
+    If the error decreases by ``rho = (q / s_i)^2`` for each product, where q is the first value
+    outside, ``rho / (1 - rho)`` times the gain of the last product remains. The value of the first
+    guard column is used for q, which is an upper bound; or that of the second, which may be too
+    small, with at least the gain itself. A flat spectrum has rho near 1.
     """
     gains = np.maximum(S[:k] - before[:k], 0.0)
-    if float(gains.sum()) > 0.1 * float(S[:k].sum()):  # far from where errors go down by a factor
+    if float(gains.sum()) > 0.1 * float(S[:k].sum()):  # no constant factor yet
         return math.inf
     spare = S[k : k + 2] if len(S) > k else S[k - 1 :]
     left = []
@@ -341,29 +342,29 @@ def _still_to_come(before: HostArray, S: HostArray, k: int) -> float:
         rho = np.minimum((q / S[:k]) ** 2, 0.999)
         left.append(float(np.sum(gains * rho / (1 - rho))))
     total = min(left[0], max(left[1], float(gains.sum())))
-    # A value behind the k-th that grows on as it did may pass it.
+    # A value after the k-th may exceed it if it continues to grow.
     total += float(np.maximum(2 * S[k:] - before[k:] - S[k - 1], 0.0).sum())
     return total / float(S[:k].sum())
 
 
 def below(S: HostArray, rest: float) -> float:
-    """The relative gap of the values S if this energy outside of the subspace joins them."""
+    """Return the relative gap of the values S if the energy ``rest`` is added to them."""
     return 1 - float(S.sum()) / water_filling(S, rest)
 
 
 def water_filling(S: HostArray, rest: float) -> float:
-    """``max sum_i sqrt(s_i^2 + q_i)`` over ``q >= 0`` with ``sum q = rest``.
+    """Return ``max sum_i sqrt(s_i^2 + q_i)`` over ``q >= 0`` with ``sum q = rest``.
 
-    What the k leading singular values can add up to, when a projection of the matrix has the
-    values S and the square of the Frobenius norm of what it leaves is ``rest``. The maximum raises
-    the smallest values to a common level.
+    This bounds the sum of the k leading singular values, if a projection of the matrix has the
+    values S and the squared Frobenius norm of the remainder is ``rest``. The maximum raises the
+    smallest values to a common level.
 
     Parameters
     ----------
     S : array of shape (k,)
-        Descending.
+        Values, descending.
     rest : float
-        At least 0.
+        Squared norm, at least 0.
 
     Returns
     -------

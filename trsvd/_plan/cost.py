@@ -1,7 +1,7 @@
-"""Estimates of the spectrum from a few Lanczos steps, and the steps after which to make them.
+"""Estimates of the cost from a few Lanczos steps, and the steps after which to make them.
 
-Where all singular values are about as large, a Krylov space needs many products to tell the k-th
-from those behind, and a dense factorization is done before.
+If all singular values are of similar size, a Krylov space needs many products to separate the k-th
+from the following ones, and a dense factorization is faster.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 from trsvd._arrays.dtypes import SINGLE
 from trsvd.operators.gram import InMemory
 
-# Columns from random vectors that show roughly how the singular values are spread, at least; and
-# whether hardly at all.
-_IMPRESSION, _GLANCE = 24, 8
-# Lanczos steps for each triplet where the spectrum is flat, about.
+# Number of columns for an estimate of the spectrum; and for an early estimate, which recognizes
+# only a flat spectrum.
+_ESTIMATE, _EARLY = 24, 8
+# Approximate number of Lanczos steps for each triplet of a flat spectrum.
 _STEPS_EACH = 12
-# Rows of a Gram matrix for each triplet, up to which Lanczos steps with it take longer then.
+# Rows of a Gram matrix for each triplet, up to which its Lanczos steps are slower then.
 _FORMED_EACH = 40
-# Such matrices are long, and the longer, the flatter are random numbers: of two to one the mean
-# square is 0.38 s_k^2 or more. Less flat ones are worth the steps: up to 0.3 s_k^2.
+# These matrices are long. The mean square of the remaining values of random numbers is at least
+# 0.38 s_k^2 for an aspect ratio of two, and more for longer ones. Up to 0.3 s_k^2 steps pay.
 _FLATTER = 1.17
 
 
-def planned_impressions(
+def planned_estimates(
     view: InMemory, k: int, tol: float, width: int, first_look: int, *, formed: bool = False
 ) -> tuple[int, ...]:
-    """Columns of the basis at which to look at the spectrum; none where it does not matter.
+    """Return the basis sizes at which to estimate the spectrum; empty if that is not needed.
 
     Parameters
     ----------
@@ -33,27 +33,32 @@ def planned_impressions(
     k : int
         Number of triplets.
     tol : float
-        Relative residual that they are to meet.
+        Requested relative residual.
     width : int
-        Columns in a block.
+        Number of columns of a block.
     first_look : int
-        Columns at the first look at the triplets: one may do for both.
+        Basis size at the first test of the triplets, which may serve for both.
     formed : bool, default False
-        Whether the Gram matrix is formed at once.
+        True if the Gram matrix is formed at once.
     """
     dear = _would_cost_more(view, k, tol, formed=formed)
-    columns = max(_IMPRESSION, k // 2)
-    if not dear and k + k // 4 < _IMPRESSION:
+    columns = max(_ESTIMATE, k // 2)
+    if not dear and k + k // 4 < _ESTIMATE:
         return ()
     if abs(first_look - columns) <= 2 * width:
         columns = first_look
-    return (_GLANCE, columns) if dear and not view.stays_in_cache else (columns,)
+    return (_EARLY, columns) if dear and not view.stays_in_cache else (columns,)
 
 
 def is_hopeless(
-    view: InMemory, k: int, tol: float, impression: tuple[float, float, float], *, glance: bool
+    view: InMemory,
+    k: int,
+    tol: float,
+    estimate: tuple[float, float, float],
+    *,
+    early: bool,
 ) -> bool:
-    """True if Lanczos would take longer than the Gram matrix, by an estimate of the spectrum.
+    """True if Lanczos would be slower than the Gram matrix, by an estimate of the spectrum.
 
     Parameters
     ----------
@@ -61,24 +66,25 @@ def is_hopeless(
         The matrix.
     k, tol
         As above.
-    impression : tuple
-        Of `GramLanczos.impression`.
-    glance : bool
-        Whether it is of so few columns that s_k is not known: enough where even s_1, which is a
-        little above what they show, is no larger than those behind.
+    estimate : tuple
+        Result of `GramLanczos.spectrum_estimate`.
+    early : bool
+        True if there are too few columns for an estimate of s_k. The test then compares s_1 with
+        the remaining values.
     """
-    top, value, rest = impression
+    top, value, rest = estimate
     formed = view.gram is not None
-    level = 1.2 * top if glance else value * (_FLATTER if formed else 1)
+    level = 1.2 * top if early else value * (_FLATTER if formed else 1)
     return is_flat(rest, level) and _would_cost_more(view, k, tol, formed=formed)
 
 
 def _would_cost_more(view: InMemory, k: int, tol: float, *, formed: bool) -> bool:
-    """True if Lanczos would take longer than the Gram matrix for a flat spectrum.
+    """True if Lanczos would be slower than the Gram matrix for a flat spectrum.
 
-    By operations: those of Lanczos steps are made at a third of the rate of the others. (Where
-    squares in float32 do not suit the tolerance, doubles take twice as long.) With a Gram matrix
-    that is there, than its eigenvectors by LAPACK: by measurements of Gaussians, n = 256 to 1024.
+    Operations are compared; those of Lanczos steps have a third of the rate. (If a float32 Gram
+    matrix is too coarse for the tolerance, double precision takes twice as long.) With a formed
+    Gram matrix, Lanczos is compared with its eigenvectors by LAPACK, as measured for Gaussian
+    matrices with n from 256 to 1024.
     """
     n, m = sorted(view.shape)
     if formed:
@@ -92,8 +98,7 @@ def _would_cost_more(view: InMemory, k: int, tol: float, *, formed: bool) -> boo
 def is_flat(rest: float, value: float) -> bool:
     """True if the mean square of s_{k+1}, ..., s_n exceeds 0.22 s_k^2: Lanczos converges slowly.
 
-    By ``value``, s_k, and ``rest``, the mean square of the singular values behind it. Random
-    numbers have 0.25 s_k^2 there or more, values that go down as 1 / i or as its root less than
-    a tenth.
+    ``value`` is s_k, and ``rest`` the mean square of the following singular values. For random
+    numbers it is at least 0.25 s_k^2, and for values 1 / i or 1 / sqrt(i) less than 0.1 s_k^2.
     """
     return rest > 0.22 * value**2

@@ -1,7 +1,7 @@
-"""Accuracy of singular values from Gram matrices, by the precision that these are formed in.
+"""Accuracy of singular values from Gram matrices in single and double precision.
 
-Invariant: a spectrum that is said to be resolved has a k-th value that squares in that precision
-tell from those behind it, to the tolerance.
+Invariant: in a resolved spectrum, the Gram matrix in this precision separates the k-th value from
+the following ones, to the tolerance.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from trsvd._arrays.dtypes import SINGLE
 
 _DOUBLE = float(np.finfo(np.float64).eps)
 _LOOSE = 100 * SINGLE
-# LAPACK's vectors of so few rows are less skew, and to mend that takes as long as all the rest.
+# LAPACK's vectors of so few rows are more accurate, and a correction would double the time.
 FEW = 128
 
 
 def are_moderate(norms: Any, entries: int) -> Any:
     """True if a Frobenius norm shows that all entries are finite and their squares in range.
 
-    The largest of so many entries is at most the norm, and at least its root mean square.
+    The largest entry is at most the norm, and at least the root mean square.
     """
     return (norms > 1e-6 * entries**0.5) & (norms < 1e6)
 
@@ -30,7 +30,7 @@ def are_moderate(norms: Any, entries: int) -> Any:
 def in_single(eps: float, tol: float) -> bool:
     """True if a float32 Gram matrix may suffice, for data of rounding unit ``eps``.
 
-    They are tried then; `resolved` tells afterwards whether they did.
+    It is tried then, and `resolved` tests the result.
     """
     return tol >= (8 * SINGLE if eps >= SINGLE else _LOOSE)
 
@@ -38,8 +38,8 @@ def in_single(eps: float, tol: float) -> bool:
 def resolved(S: HostArray, norms: Any, tol: float, eps: float, *, double: bool) -> Any:
     """True if the Gram matrix separates the k-th value from the following ones.
 
-    Eigenvalues of a Gram matrix are known to about ``eps s_1^2`` of its precision, s_k then to
-    ``eps s_1^2 / s_k``.
+    Eigenvalues of a Gram matrix have errors of about ``eps s_1^2`` in its precision, and s_k has an
+    error of ``eps s_1^2 / s_k``.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ def resolved(S: HostArray, norms: Any, tol: float, eps: float, *, double: bool) 
     norms : float or array of shape (...)
         Frobenius norms of the matrices.
     tol, eps : float
-        Relative residual asked for; rounding unit of the data.
+        Requested relative residual; rounding unit of the data.
     double : bool
-        Whether the Gram matrix was formed in double precision.
+        True if the Gram matrix was formed in double precision.
 
     Returns
     -------
@@ -59,9 +59,9 @@ def resolved(S: HostArray, norms: Any, tol: float, eps: float, *, double: bool) 
     first, last = S[..., 0], S[..., -1]
     if double:
         return last > 10 * max(_DOUBLE**0.5, _DOUBLE / max(tol, eps)) * first
-    # An empirical rule for what is misjudged of s_k, relative to s_1: some units, and
-    # ``eps s_1 / s_k`` more, by a factor that grows with the number of values about as large as
-    # s_1. Residuals see the rest.
+    # An empirical rule for the error of s_k relative to s_1: some rounding units, and
+    # ``eps s_1 / s_k`` times a factor that grows with the number of values near s_1. Residuals
+    # detect larger errors.
     with np.errstate(divide="ignore", invalid="ignore"):
         many = np.maximum((norms / first) ** 2, 1.0)
         misjudged = (5 + 0.2 * many ** (1 / 3) * (first / last)) * SINGLE
@@ -69,6 +69,6 @@ def resolved(S: HostArray, norms: Any, tol: float, eps: float, *, double: bool) 
 
 
 def lost_to_squares(S: HostArray, *, double: bool) -> Any:
-    """About how much the sum of the values misses, relative, since squares misjudge them."""
+    """Estimate the relative error of the sum of the values, by the Gram matrix."""
     eps = _DOUBLE if double else SINGLE
     return 4 * eps * S[..., 0] ** 2 / (S[..., -1] * S.mean(axis=-1))

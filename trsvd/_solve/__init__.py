@@ -1,1 +1,1 @@
-"""One truncated SVD, from the arguments to the result: `svds`, method choice, driver, checks."""
+"""Truncated SVD from arguments to result: `svds`, choice of the method, driver, checks."""

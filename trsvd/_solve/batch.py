@@ -1,4 +1,4 @@
-"""Truncated SVDs of a batch of matrices: one call, and one result."""
+"""Truncated SVDs of a batch of matrices, with one result."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from trsvd._validate import check_cap, check_k, check_rng, check_tol
 from trsvd.methods import Direct, Method
 
 Single = Callable[[Array, Any, np.random.Generator], SVDResult]
-"""Computes one matrix, with its start and where random numbers come from; raises `NotConverged`."""
+"""Function of a matrix, its start and a generator; may raise `NotConverged`."""
 
-# So much of a batch of the host is worked on at a time that it stays in a cache.
+# Size of the parts of a host batch, so that a part stays in cache.
 _CHUNK_BYTES = 1 << 21
-# From the weakest to the strongest.
+# Kinds of certificates, from the weakest to the strongest.
 _KINDS = ("unchecked", "probable", "random start", "norm", "exact")
 
 
@@ -36,7 +36,7 @@ def is_batch(A: Any) -> bool:
 
 @dataclass(frozen=True)
 class _Part:
-    """Triplets of some matrices of the batch, in the user's dtype."""
+    """Triplets of a part of the batch, in the user's dtype."""
 
     places: HostArray
     U: Array
@@ -56,7 +56,7 @@ def svds_of_batch(
     request: Request,
     single: Single,
 ) -> SVDResult:
-    """`svds` of each matrix of a batch; small ones together, in batched products.
+    """Compute `svds` of each matrix of a batch; small matrices together, in batched products.
 
     Parameters
     ----------
@@ -65,9 +65,9 @@ def svds_of_batch(
     k, method, tol, state, rng
         As for `svds`.
     request : Request
-        Its other arguments.
+        The other arguments of `svds`.
     single : callable
-        Computes what is not settled together.
+        Function for the matrices that are not computed together.
     """
     arrays = Arrays.of_array(A)
     ahead, shape = tuple(A.shape[:-2]), (int(A.shape[-2]), int(A.shape[-1]))
@@ -118,14 +118,14 @@ def svds_of_batch(
 
 
 class _Work:
-    """Products, status and certificate of the answers."""
+    """Sums of the products, and the weakest certificate, of all parts."""
 
     def __init__(self, method: Method, completeness: Completeness) -> None:
         self.counts, self.most = [0, 0, 0, 0], -1
         self.method, self.completeness = method, completeness
 
     def add(self, method: Method, completeness: Completeness, counts: Sequence[int]) -> None:
-        """Some more: products, those of checks, passes and iterations."""
+        """Add a part with its numbers of products, products of checks, passes and iterations."""
         self.counts = [old + new for old, new in zip(self.counts, counts, strict=True)]
         if counts[0] > self.most:
             self.method, self.most = method, counts[0]
@@ -140,9 +140,9 @@ class _Work:
 
 
 def _together(flat: Array, k: int, tol: float, method: Method | None, request: Request) -> bool:
-    """True if the batch is factorized together: each matrix by itself would be factorized.
+    """True if the batch is factorized together, as each matrix alone would be factorized.
 
-    What counts or stops single products has single runs.
+    With a limit of products or a callback, each matrix is computed alone.
     """
     if request.max_matvecs is not None or request.callback is not None:
         return False
@@ -155,7 +155,7 @@ def _together(flat: Array, k: int, tol: float, method: Method | None, request: R
 
 
 def _stacks(arrays: Arrays, flat: Array) -> Iterator[tuple[int, Stack, HostArray]]:
-    """The batch in parts, each with the place of its first matrix, and rough norms."""
+    """Yield parts of the batch: the index of the first matrix, the part, and rough norms."""
     count, m, n = flat.shape
     step = count
     if arrays.reads_are_cheap:
@@ -171,13 +171,13 @@ def _stacks(arrays: Arrays, flat: Array) -> Iterator[tuple[int, Stack, HostArray
         if np.isfinite(largest).all():
             stack = Stack(arrays, A, largest)
             yield first, stack, stack.norms()
-        # (Otherwise one of them is refused by itself, by name.)
+        # (Otherwise the matrix is computed alone, and named in the error.)
 
 
 def _handed_out(stack: Stack, settled: Settled, first: int) -> _Part:
     arrays, found = stack.arrays, settled.found
     U, V = arrays.fix_phases(found.U, found.V)
-    with np.errstate(over="ignore"):  # what is too large is refused by itself, by name
+    with np.errstate(over="ignore"):  # computed alone, and named in the error
         S = found.S * stack.units[settled.places][:, None]
     fits = np.flatnonzero(S[:, 0] <= arrays.largest_value)
     return _Part(
@@ -197,7 +197,7 @@ def _joined(
     ahead: tuple[int, ...],
     sizes: tuple[int, int, int],
 ) -> SVDResult:
-    """One result of all parts, in the order of the batch."""
+    """Return one result of all parts, in the order of the batch."""
     xp, (m, n, k) = arrays.xp, sizes
     status = next(iter(failures.values())).status if failures else Status.CONVERGED
     places = np.concatenate([part.places for part in parts]) if parts else np.zeros(0, int)
@@ -261,7 +261,7 @@ def _named(place: int, ahead: tuple[int, ...]) -> str:
 def _starts(
     start: Any, arrays: Arrays, ahead: tuple[int, ...], shape: tuple[int, int]
 ) -> Callable[[int], Any]:
-    """The start of each matrix, by its place."""
+    """Return the start of each matrix, as a function of its index."""
     if start is None:
         return lambda place: None
     check_start(start, arrays)

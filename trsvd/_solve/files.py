@@ -1,4 +1,4 @@
-"""Arrays and facts in one .npz file, written in one step and read without pickle."""
+"""Arrays and a JSON string in one .npz file, written atomically and read without pickle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from trsvd._arrays.arrays import HostArray
 from trsvd._version import __version__
 
-# What a file says that it is, and the version of its layout.
+# Identifier of the files, and version of their layout.
 _FORMAT = "trsvd.SVDResult"
 _LAYOUT = 1
 _FACTS = "facts"
@@ -22,12 +22,12 @@ Path = str | os.PathLike[str]
 
 
 def write(path: Path, arrays: Mapping[str, HostArray], facts: Mapping[str, Any]) -> None:
-    """Write arrays and facts, which JSON can hold, to an .npz file.
+    """Write arrays, and facts that JSON can represent, to an .npz file.
 
-    A temporary file beside it takes its place when it is complete: another process sees the old
-    file or the new one.
+    The data is written to a temporary file in the same folder, which then replaces the target.
+    Another process sees either the old file or the new one.
     """
-    target = os.path.realpath(path)  # a symbolic link stays one
+    target = os.path.realpath(path)  # keep symbolic links
     temporary = os.path.join(os.path.dirname(target), f".trsvd-{secrets.token_hex(8)}.tmp")
     text = json.dumps({"format": _FORMAT, "layout": _LAYOUT, "version": __version__, **facts})
     members: dict[str, Any] = {**arrays, _FACTS: np.array(text)}
@@ -44,7 +44,7 @@ def write(path: Path, arrays: Mapping[str, HostArray], facts: Mapping[str, Any])
 
 
 def read(path: Path, names: tuple[str, ...]) -> tuple[dict[str, HostArray], dict[str, Any]]:
-    """Arrays and facts of a file that `write` made; ValueError for any other file."""
+    """Read a file of `write`; ValueError for any other file."""
     with open(path, "rb") as file:
         try:
             with np.load(file, allow_pickle=False) as members:
@@ -54,7 +54,7 @@ def read(path: Path, names: tuple[str, ...]) -> tuple[dict[str, HostArray], dict
             layout = facts["layout"]
         except (OSError, MemoryError):
             raise
-        except Exception as error:  # zipfile, NumPy and JSON have a dozen for what they cannot read
+        except Exception as error:  # zipfile, NumPy and JSON raise a dozen kinds
             raise ValueError(refused(path, f"{type(error).__name__}: {error}")) from error
     if not ours:
         raise ValueError(refused(path, f"its format is {facts['format']!r}"))
@@ -67,7 +67,7 @@ def read(path: Path, names: tuple[str, ...]) -> tuple[dict[str, HostArray], dict
 
 
 def refused(path: Path, why: str) -> str:
-    """The message for a file that is not one of ours."""
+    """Return the message for a file that `write` did not write."""
     return (
         f"{os.fspath(path)} is not a file that SVDResult.save wrote, or it is damaged ({why}); "
         "pass the path of such a file"

@@ -1,4 +1,4 @@
-"""A user's matrix as the methods see it, and what comes back in the user's terms."""
+"""Conversion of a user's matrix for the methods, and of their triplets for the user."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class State:
 
 
 def check_start(start: Any, arrays: Arrays | None) -> None:
-    """TypeError unless a start is vectors, real ones for a real matrix.
+    """Raise TypeError unless a start is an array of vectors, real if the matrix is real.
 
     Parameters
     ----------
     start : Subspace, SVDResult or array
-        Right vectors, or what has them.
+        Right vectors, or an object with right vectors.
     arrays : Arrays, optional
-        What the matrix lives in; where it is None, only the kind of the start is looked at.
+        Array library and dtype of the matrix. None: only the type of the start is checked.
     """
     vectors = start.Vh if isinstance(start, (SVDResult, Subspace)) else start
     masked = isinstance(vectors, np.ma.MaskedArray)
@@ -63,7 +63,7 @@ def check_start(start: Any, arrays: Arrays | None) -> None:
 
 
 def size_of_start(arrays: Arrays, block: Array) -> float:
-    """The largest entry of start vectors, in modulus; ValueError unless all are finite."""
+    """Return the largest modulus of an entry; ValueError unless all entries are finite."""
     size = arrays.max_abs(block)
     if not math.isfinite(size):
         raise ValueError("start contains NaN or inf; pass finite vectors, or start=None")
@@ -71,9 +71,9 @@ def size_of_start(arrays: Arrays, block: Array) -> float:
 
 
 def _probed(op: MatrixOperator, rng: np.random.Generator) -> Probed:
-    """Probe an operator; where products with unit vectors are denormal, by longer vectors too.
+    """Probe an operator; with longer vectors too if products with unit vectors are denormal.
 
-    Denormal numbers have few digits: a product with a unit vector may round to zero.
+    Denormal numbers have few digits, and a product with a unit vector can round to zero.
     """
     probed = probe(op, rng)
     finfo = np.finfo(op.arrays.host_dtype)
@@ -85,7 +85,7 @@ def _probed(op: MatrixOperator, rng: np.random.Generator) -> Probed:
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             again = probe(raised, rng)
-    except ValueError:  # parts that are not small cancel
+    except ValueError:  # large parts cancel
         return probed
     return Probed(
         size=math.ldexp(again.size, -exponent),
@@ -96,7 +96,7 @@ def _probed(op: MatrixOperator, rng: np.random.Generator) -> Probed:
 
 
 class Problem:
-    """A user's matrix as the methods work on it: at least as tall as wide, scaled, counted."""
+    """A user's matrix for the methods: tall or square, scaled, and with counted products."""
 
     def __init__(self, A: Any, rng: Any, state: Any, *, in_compute_dtype: bool = False) -> None:
         self.user_op = as_operator(A)
@@ -106,7 +106,7 @@ class Problem:
             self.rng = check_rng(rng)
         self.arrays = self.user_op.arrays
         self.in_compute_dtype = in_compute_dtype
-        if in_compute_dtype:  # nothing is rounded to half precision on the way out
+        if in_compute_dtype:  # results are not rounded to half precision
             self.arrays = self.arrays.keeping
         self.eps = self.arrays.eps
         self.shape = self.user_op.shape
@@ -161,18 +161,18 @@ class Problem:
 
     @property
     def unit(self) -> float:
-        """Factor that takes singular values of the scaled operator to those of A."""
+        """Factor from singular values of the scaled operator to those of A."""
         return math.ldexp(1.0, -self.op.scale_exponent)
 
     def method_for(
         self, method: str | Method | None, k: int, tol: float, max_matvecs: int | None
     ) -> Method:
-        """Return the method of the state, the one that is named, or else a chosen one."""
+        """Return the method of the state, the given method, or else a chosen one."""
         if self.state is not None:
             if method is not None and named_method(method) != self.state.method:
                 raise ValueError(
-                    f"state was made by {self.state.method}; it cannot continue as "
-                    f"{named_method(method)}: leave method out, or start anew with start=result"
+                    f"state was made by {self.state.method}; it cannot continue with "
+                    f"{named_method(method)}: leave method out, or begin a run with start=result"
                 )
             return self.state.method
         if method is None:
@@ -180,10 +180,10 @@ class Problem:
         return named_method(method)
 
     def hand_out(self, triplets: tuple[Array, HostArray, Array]) -> tuple[Array, Array, Array]:
-        """U, S and Vh of A itself, in the user's dtype, with the phases fixed.
+        """Return U, S and Vh of A in the user's dtype, with fixed phases.
 
-        Where vectors stay in the compute dtype, S stays on the host in double precision, and as the
-        operator is scaled: times `unit` large ones may be inf, and small ones denormal, or zero.
+        If vectors stay in the compute dtype, S stays in double precision on the host, as scaled by
+        the operator. Multiplied by `unit`, large values may overflow, and small ones underflow.
         """
         arrays = self.arrays
         U, S, V = triplets
@@ -194,15 +194,15 @@ class Problem:
         values: Array = S
         if not self.in_compute_dtype:
             if self.op.scale_exponent:
-                with np.errstate(over="ignore"):  # looked at next
+                with np.errstate(over="ignore"):  # checked next
                     S = np.ldexp(S, -self.op.scale_exponent)
             values = arrays.hand_out_values(S)
         return arrays.hand_out(U), values, arrays.hand_out(arrays.adjoint(V))
 
     def start_block(self, start: Any, cap: int) -> Array | None:
-        """The user's start as right vectors of the operator that the methods see.
+        """Convert the user's start to right vectors of the operator of the methods.
 
-        For a wide A right vectors become left ones by a product, which has to stay under the cap.
+        For a wide A, a product turns right vectors into left ones; it counts for the limit.
         """
         if start is None:
             return None

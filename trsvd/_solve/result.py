@@ -1,4 +1,4 @@
-"""Result of a truncated SVD, and the information that a callback receives."""
+"""Result of a truncated SVD, and the information for callbacks."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from trsvd._solve import files
 class Completeness:
     """Certificate about singular values that a run may have missed.
 
-    Small residuals say that the triplets belong to the matrix, not that they are the top ones: a
-    Krylov space from one vector contains one copy of a multiple singular value.
+    Small residuals show that the triplets belong to the matrix, but not that they are the leading
+    ones. For example, a Krylov space from one vector contains one copy of a multiple value.
 
     Attributes
     ----------
     kind : str
-        ``"exact"``: the full spectrum was computed, by the method or for the check. ``"norm"``:
-        what is left of ``||A||_F`` is less than the last singular value. ``"random start"``: the
-        method iterated a random block at least k wide to a tolerance that no overlooked component
-        of it would allow. ``"probable"``: a random vector in the complement of the triplets was
-        iterated and met nothing larger. ``"unchecked"``: nothing was checked.
+        ``"exact"``: the full spectrum was computed, by the method or by the check.
+        ``"norm"``: the Frobenius norm of the remainder is less than the last singular value.
+        ``"random start"``: the method iterated a random block of at least k columns, to a tolerance
+        that excludes a missed component.
+        ``"probable"``: a random vector in the complement of the triplets was iterated, and no
+        larger singular value was found.
+        ``"unchecked"``: no check was made.
     eta : float
-        With ``"probable"``: a missed singular value of at least ``(1 + eta) (s_k + slack s_1)``
-        would have been found...
+        For ``"probable"``: except with probability `failure_probability`, no missed singular value
+        exceeds ``(1 + eta) (s_k + slack s_1)``.
     failure_probability : float
-        ... but with this probability, over the random vector.
+        Probability over the random vector, see `eta`.
     slack : float
-        What a missed singular value may exceed ``s_k`` by, relative to ``s_1``: the tolerance that
-        was asked for, where it decides what counts as missed; 0 where nothing is granted. Where
-        ``s_k`` is smaller than ``slack s_1`` itself, little is known about it: ask for a smaller
-        ``tol``.
+        Largest allowed excess of a missed singular value over ``s_k``, relative to ``s_1``. This is
+        the tolerance if it decides which values count as missed, and 0 otherwise. If ``s_k`` is
+        smaller than ``slack s_1``, the certificate says little about ``s_k``; decrease ``tol``.
 
     Notes
     -----
-    For a result of `svds_above` the threshold takes the place of ``s_k``.
+    In results of `svds_above`, ``s_k`` stands for the threshold.
     """
 
     kind: str
@@ -62,27 +63,27 @@ class Completeness:
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """Record of the last oracle's subspace, by which a warm step judges the next matrix.
+    """Record of an oracle about its subspace, which the next warm step uses.
 
     Attributes
     ----------
     k : int
-        The pairs that were asked for; the subspace has a few more.
+        Number of requested pairs; the subspace has a few more.
     left_is_newer : bool
-        Whether the last product was one with the matrix, and gave the left vectors.
+        True if the last product was with the matrix, and gave the left vectors.
     gain : float
-        What a second product last added to the attained value, relative, or was expected to leave
-        behind, whichever is more; inf where unknown.
+        Relative increase of the attained value by the last second product, or the increase that
+        was expected to remain, whichever is larger; inf if unknown.
     age : int
-        Steps since then, of one product each.
+        Number of steps since then, with one product each.
     values : numpy.ndarray of shape (p,)
-        Singular values of the subspace, as far as they are known, over the first of them.
+        Estimated singular values of the subspace, divided by the first.
     outside : float
-        Root of the energy outside of the subspace, over the first value: as it was when random
-        columns were last used, and as it is expected to remain.
+        Frobenius norm outside of the subspace, divided by the first value. It is measured when
+        random columns are used, and expected not to change.
     flat : int
-        Steps in a row for which a dense factorization had to be made, the spectrum being too flat
-        for anything less to tell the gap.
+        Number of successive steps that needed a dense factorization, because the spectrum was too
+        flat to estimate the gap otherwise.
     """
 
     k: int
@@ -96,18 +97,17 @@ class Track:
 
 @dataclass(frozen=True, eq=False)
 class Subspace:
-    """Leading singular vectors of one m x n matrix, to start from with the next.
+    """Leading singular vectors of one m x n matrix, as a start for the next.
 
     Attributes
     ----------
     U : array of shape (m, p)
         Left vectors.
     Vh : array of shape (p, n)
-        Right vectors, conjugate transposed. An oracle leaves a few more than the k it was asked
-        for: they meet what moves into the first k.
+        Right vectors, conjugate transposed. Oracles keep a few more than k, since the order of the
+        singular values may change.
     track : Track or None
-        Where an oracle left it: what it knew of the matrix, by which a warm step sees whether the
-        next one is near enough.
+        Record of an oracle, by which a warm step detects whether the next matrix is near enough.
     """
 
     U: Array
@@ -122,9 +122,9 @@ class Subspace:
 class SVDResult:
     """The k leading singular triplets of an m x n matrix; unpacks as ``U, S, Vh``.
 
-    Of a batch: its dimensions stand before those of the arrays, products, passes and iterations
-    are sums, ``converged`` and ``completeness`` are those of its worst matrix, ``status`` is that
-    of the first which did not converge, ``method`` the one that made most products, ``state`` None.
+    For a batch, the batch dimensions come before those of the arrays. Products, passes and
+    iterations are sums. ``converged`` and ``completeness`` belong to the worst matrix, ``status``
+    to the first that did not converge, ``method`` to most of the products. ``state`` is None.
 
     Attributes
     ----------
@@ -137,26 +137,27 @@ class SVDResult:
         Right singular vectors, conjugate transposed: orthonormal rows.
     residuals : numpy.ndarray of shape (k,)
         ``max(||A v_i - s_i u_i||, ||A^H u_i - s_i v_i||) / s_1``, in the compute dtype's
-        precision. A backward error: each triplet is one of a matrix that is this far from A.
+        precision. This is a backward error: each triplet is exact for a matrix at this relative
+        distance from A.
     converged : bool
-        Whether every residual is at most ``tol``, and no check found that more was missed.
+        True if every residual is at most ``tol``, and no check found a missed singular value.
     status : Status
-        Why the run ended; ``status.value`` is the message to read.
+        Reason for the end of the run; ``status.value`` is a message.
     matvecs : int
         Products with A or A^H that the method made, counted in vectors.
     matvecs_verify : int
         Products made to check its answer, counted in vectors.
     passes : int
-        Products with a block, whatever its width: how often A was read by the method.
+        Products with blocks of any width: the number of times the method read A.
     iterations : int
         Steps of the method.
     method : Method
         The method used, with its options.
     state : object or None
-        State to resume with the same matrix: ``svds(A, k, state=result.state, tol=...)``. It holds
-        the whole basis: drop the result (or keep only U, S, Vh) to free that memory.
+        State to resume with the same matrix: ``svds(A, k, state=result.state, tol=...)``. It
+        contains the whole basis; to free the memory, keep only U, S and Vh.
     completeness : Completeness
-        What is known about missed singular values.
+        Certificate about missed singular values.
     """
 
     U: Array
@@ -195,7 +196,7 @@ class SVDResult:
         )
 
     def _leading_values(self) -> str:
-        """The first singular values, of the first matrix of a batch, in words."""
+        """Return a phrase with the first singular values, of the first matrix of a batch."""
         S = _on_host(self.S)
         if S.size == 0:
             return "none"
@@ -205,16 +206,16 @@ class SVDResult:
         return f"{text} (first matrix)" if S.ndim > 1 else text
 
     def reconstruct(self) -> Array:
-        """``U @ diag(S) @ Vh``: the best approximation of rank k to the matrix, as an array.
+        """Return ``U @ diag(S) @ Vh``, the best approximation of rank k, as an array.
 
         Returns
         -------
         array of shape (m, n)
-            In the dtype, namespace and device of U; for a batch with its dimensions before these.
+            In the dtype, namespace and device of U. For a batch, the batch dimensions come first.
 
         Notes
         -----
-        Half precision is multiplied in float32. Memory: m n numbers.
+        Half precision is multiplied in float32. The memory is that of m n numbers.
 
         Examples
         --------
@@ -239,15 +240,15 @@ class SVDResult:
         Parameters
         ----------
         path : str or path-like
-            Where to write; used as it is, no suffix is appended. A file that exists is replaced
-            when the new one is complete.
+            Path of the file; no suffix is appended. An existing file is replaced when the new one
+            is complete.
 
         Notes
         -----
-        The file holds U, S, Vh and residuals as arrays, and the other attributes as a string of
-        JSON, ``facts``. ``method`` is saved as its repr, ``state`` is not saved. Nothing is
-        pickled. Arrays are copied to the host; bfloat16 is saved as float32, which holds the same
-        numbers, as .npz files have no bfloat16.
+        The file contains U, S, Vh and residuals as arrays, and the other attributes as a JSON
+        string, ``facts``. ``method`` is saved as its repr, and ``state`` is not saved. Nothing is
+        pickled. Arrays are copied to the host. bfloat16 is saved as float32, without loss, since
+        .npz files have no bfloat16.
         """
         arrays = {name: _on_host(getattr(self, name)) for name in ("U", "S", "Vh")}
         facts = {
@@ -262,13 +263,13 @@ class SVDResult:
         files.write(path, {**arrays, "residuals": self.residuals}, facts)
 
 
-# Singular values that a repr shows.
+# Number of singular values in a repr.
 _SHOWN = 5
 _COUNTS = ("matvecs", "matvecs_verify", "passes", "iterations")
 
 
 def _on_host(x: Array) -> HostArray:
-    """A NumPy array of the same numbers: in the same dtype, or float32 for bfloat16."""
+    """Convert to a NumPy array of the same dtype, or of float32 for bfloat16."""
     arrays = Arrays.of_array(x)
     return arrays.get(arrays.like(x) if dtype_name(x.dtype) == "bfloat16" else x)
 
@@ -279,18 +280,18 @@ def load(path: files.Path) -> SVDResult:
     Parameters
     ----------
     path : str or path-like
-        The file.
+        Path of the file.
 
     Returns
     -------
     SVDResult
-        With NumPy arrays, whatever library made them; bfloat16 comes back as float32. ``method``
-        is a string, ``state`` is None. The result can be passed as ``start=``.
+        The result with NumPy arrays; bfloat16 is returned as float32. ``method`` is a string, and
+        ``state`` is None. The result can be passed as ``start=``.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
         If the file was not written by `SVDResult.save`, is damaged, or was written by a newer
         version of trsvd in another layout. Nothing is unpickled.
@@ -330,7 +331,7 @@ def load(path: files.Path) -> SVDResult:
 
 
 def _fit(result: SVDResult) -> bool:
-    """True if the arrays are numbers, with shapes that belong to one result."""
+    """True if the arrays are numeric, with the shapes of one result."""
     U, S, Vh = result
     *ahead, _, k = U.shape
     return (
@@ -344,7 +345,7 @@ def _fit(result: SVDResult) -> bool:
 
 @dataclass(frozen=True)
 class Info:
-    """Information that a callback receives after each step.
+    """Information for a callback, after each step.
 
     Attributes
     ----------
@@ -357,7 +358,7 @@ class Info:
 
     Notes
     -----
-    ``triplets()`` gives the U, S, Vh that the run would return now; ask while the callback runs.
+    ``triplets()`` returns the current U, S and Vh. Call it inside of the callback only.
     """
 
     iteration: int
@@ -366,7 +367,7 @@ class Info:
     _triplets: Callable[[], tuple[Array, Array, Array]] = field(repr=False)
 
     def triplets(self) -> tuple[Array, Array, Array]:
-        """The triplets that the run would return now: U, S, Vh. No product, but some work."""
+        """Return the current U, S and Vh. This takes no product, but computes the vectors."""
         return self._triplets()
 
 

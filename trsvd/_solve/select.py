@@ -1,4 +1,4 @@
-"""The choice of a method, which can be asked why."""
+"""Choice of a method, with a reason."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from trsvd.operators.products import as_operator
 # Up to this min(m, n) a dense factorization takes about as long as a few dozen Lanczos steps.
 SMALL = 500
 _DENSE_BYTES = 1 << 31
-# Up to this min(m, n) compiled steps were measured against the Gram matrix and its eigenvectors.
+# Up to this min(m, n), compiled steps were measured against the Gram matrix with eigenvectors.
 _GRAM_UP_TO = 4096
-# Largest k, as a share of min(m, n)^2 / max(m, n), that Lanczos is faster for; and where float32
-# does not stay in cache, to a loose tolerance (a run that will not do gives way early).
+# Largest k for which Lanczos is faster, as a fraction of min(m, n)^2 / max(m, n); and the same if
+# float32 does not stay in cache and the tolerance is loose (an unsuitable run stops early).
 _SHARE, _SHARE_LOOSE = 0.2, 0.35
-# And, as a share of min(m, n), where it has a Gram matrix that is worth forming.
+# The same as a fraction of min(m, n), if forming a Gram matrix pays.
 _SHARE_FORMED = 0.11
 _TIGHT, _LOOSE = 1e-6, 1e-3  # tolerances
 _COMPILED_SPARSE = "; compiled Lanczos steps on the Gram operator keep no basis on the longer side"
@@ -32,14 +32,14 @@ _COMPILED_SPARSE = "; compiled Lanczos steps on the Gram operator keep no basis 
 
 @dataclass(frozen=True)
 class Selection:
-    """A method, and why it was chosen.
+    """A method, and the reason for its choice.
 
     Attributes
     ----------
     method : Method
-        With its options.
+        The method with its options.
     reason : str
-        One sentence.
+        The reason, one sentence.
     """
 
     method: Method
@@ -52,23 +52,23 @@ class Selection:
 def select_method(
     A: Any, k: int, tol: float | None = None, *, max_matvecs: int | None = None
 ) -> Selection:
-    """The method that `svds` uses when it is given none, and why.
+    """Return the method that `svds` uses by default, and the reason.
 
     Parameters
     ----------
     A : array, sparse matrix or operator of shape (m, n)
-        As for `svds`; not looked into, only its kind, shape and dtype count.
+        As for `svds`. The choice depends on type, shape and dtype; entries are not read.
     k : int
         Number of triplets.
     tol : float, optional
-        Relative residual asked for.
+        Requested relative residual.
     max_matvecs : int, optional
-        Cap on the products; a direct method counts min(m, n).
+        Largest number of products; a direct method counts min(m, n).
 
     Returns
     -------
     Selection
-        ``method`` and ``reason``.
+        The method and the reason.
 
     Examples
     --------
@@ -145,14 +145,14 @@ def select_method(
 
 
 def suits_direct(op: MatrixOperator) -> bool:
-    """True if the matrix is an array whose size suits a dense factorization."""
+    """True if the matrix is an array of suitable size for a dense factorization."""
     return is_array(getattr(op, "_A", None)) and min(op.shape) <= _GRAM_UP_TO
 
 
 def compiled_lanczos(
     op: MatrixOperator, k: int, tol: float, share: float | None = None
 ) -> ThickRestartLanczos | None:
-    """Lanczos on the Gram operator, where compiled steps on a dense matrix cost least.
+    """Return Lanczos on the Gram operator if compiled steps on a dense matrix are fastest.
 
     Parameters
     ----------
@@ -161,9 +161,9 @@ def compiled_lanczos(
     k : int
         Number of triplets.
     tol : float
-        Relative accuracy asked for.
+        Requested relative accuracy.
     share : float, optional
-        Largest k, as a share of ``min(m, n)^2 / max(m, n)``, that it pays for, if it is known.
+        Largest k for which it pays, as a fraction of ``min(m, n)^2 / max(m, n)``, if known.
     """
     if not _compiled_pays(op, k, tol, share):
         return None
@@ -173,9 +173,9 @@ def compiled_lanczos(
 def _compiled_pays(op: MatrixOperator, k: int, tol: float, share: float | None = None) -> bool:
     """True if compiled Gram-operator Lanczos costs less than forming the Gram matrix.
 
-    By measurements (one thread; 64 to 4096 rows and columns; s_i = 1/i, gradients and weights): the
-    Gram matrix costs ``m n^2`` whatever k is, Lanczos about ``k m n``; where a spectrum turns out
-    to be flat it gives way. Squares keep half of the digits.
+    The Gram matrix costs ``m n^2`` for every k, and Lanczos about ``k m n``. If the spectrum turns
+    out to be flat, Lanczos stops for a factorization. A Gram matrix keeps half of the digits.
+    Measured with one thread, 64 to 4096 rows and columns, s_i = 1/i, gradients and weights.
     """
     rows = op.rows_in_memory()
     if rows is None or not _has_compiled_steps(op, tol):
@@ -192,17 +192,16 @@ def _compiled_pays(op: MatrixOperator, k: int, tol: float, share: float | None =
 
 
 def _block_size(op: MatrixOperator, k: int, tol: float) -> int:
-    """Vectors to multiply at a time: more, the longer a pass waits for the memory.
+    """Return the number of vectors to multiply at a time, larger if memory limits a product.
 
-    Beyond the second level of a cache four cost twice as much as one, eight three times; they take
-    half of the passes, or a third (of 3 to 64 MiB, with k of 8 to 64, all is done in 0.5 to 0.85 of
-    the time of one by one with four, and with eight where k = 128). In it one at a time its
-    eigenproblem stays tridiagonal, which counts where a pass takes less than that.
+    Beyond the second-level cache, products with four vectors cost twice as much as with one, and
+    with eight three times as much. They need a half and a third of the passes. (For 3 to 64 MiB and
+    k from 8 to 64, four vectors take 0.5 to 0.85 of the time of one; for k = 128, eight do.) In
+    cache a single vector is faster, since its projected eigenproblem is tridiagonal.
 
-    Sparse rows take as long to be found as to be multiplied by several vectors: sixteen cost 3.5
-    times as much as one. They make 1.2 to 2 times as many products, the more the tighter the
-    tolerance, and pay where many triplets are wanted of single precision, and a product takes
-    longer than to make it orthogonal to k vectors.
+    For sparse matrices, sixteen vectors cost 3.5 times as much as one, and need 1.2 to 2 times as
+    many products, more for a tighter tolerance. They pay for many triplets in single precision if
+    a product takes longer than its orthogonalization against k vectors.
     """
     rows = op.rows_in_memory()
     if rows is None or k < 3 or not _has_compiled_steps(op, tol):

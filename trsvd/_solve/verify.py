@@ -1,7 +1,8 @@
-"""The check for missed singular values.
+"""Checks for missed singular values.
 
-Converged residuals say that the triplets belong to A; that nothing larger was missed is shown by
-what is left of ``||A||_F``, or by iterating a random vector in the complement of the triplets.
+Small residuals show that the triplets belong to A. The check for missed larger values uses the
+Frobenius norm of the remainder, or Lanczos steps from a random vector in the complement of the
+triplets.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from trsvd._arrays.arrays import Array, HostArray
 from trsvd._arrays.dtypes import SINGLE
-from trsvd._krylov.basis import SpareVectors, level_of, orthonormalize
+from trsvd._krylov.basis import RandomVectors, level_of, orthonormalize
 from trsvd._krylov.golub_kahan import GolubKahan
 from trsvd._krylov.rayleigh_ritz import rayleigh_ritz, residual_blocks, residual_norms, small_eigh
 from trsvd._krylov.stopping import FAILURE_PROBABILITY, Residual, Stop
@@ -23,23 +24,23 @@ from trsvd.operators.counting import Metered
 from trsvd.operators.gram import InMemory, coarsest_precision, for_one_vector
 
 _ETA = 0.1
-# Where only a number is returned, which has no certificate.
+# For functions that return numbers without a certificate.
 FINE_ETA = 1e-3
 _LEAST_STEPS = 8
 
 
 def certified_eta(n: int, steps: int, delta: float) -> float:
-    """Return the relative excess that ``steps`` Lanczos steps from a random n-vector certify.
+    """Return the eta that ``steps`` Lanczos steps from a random n-vector certify.
 
-    A singular value of at least ``(1 + eta) s`` shows up as a Ritz value of at least ``s`` but
-    with probability ``delta``: Kuczynski and Wozniakowski, doi:10.1137/0613066, theorem 4.1.
+    Except with probability ``delta``, a singular value of at least ``(1 + eta) s`` gives a Ritz
+    value of at least ``s``: Kuczynski and Wozniakowski, doi:10.1137/0613066, theorem 4.1.
     """
     root = math.log(1.648 * math.sqrt(n) / delta) / (2 * steps - 1)
     return 1 / math.sqrt(1 - root**2) - 1 if root < 1 else math.inf
 
 
 def steps_for(n: int, eta: float, delta: float) -> int:
-    """Steps that certify ``eta``; the inverse of `certified_eta`."""
+    """Return the number of steps that certify ``eta``; the inverse of `certified_eta`."""
     root = math.sqrt(1 - 1 / (1 + eta) ** 2)
     return math.ceil((math.log(1.648 * math.sqrt(n) / delta) / root + 1) / 2)
 
@@ -54,34 +55,34 @@ def check_completeness(
     width: int,
     asked: float | None = None,
 ) -> tuple[Completeness, Array | None]:
-    """Look for missed values; return the certificate, and right vectors towards those found.
+    """Search for missed values; return the certificate, and right vectors near those found.
 
     Parameters
     ----------
     op : Metered
         The operator, m x n with m >= n; products are counted as verification.
     run : Run
-        What computed the triplets.
+        The run that computed the triplets.
     triplets : tuple
-        U, S (host, as op scales it) and V.
+        U, S (on the host, as scaled by op) and V.
     stop : Stop
-        Decides what counts as missed, in units of A.
+        Criterion for missed values, in units of A.
     unit : float
-        What S is to be multiplied by to be in units of A.
+        Factor from S to units of A.
     source : callable
-        Gives the generator of the random vectors; asked only where some are drawn, since to make
-        one takes as long as many a small problem.
+        Function that returns the generator of the random vectors. It is called only if they are
+        needed, since creating a generator takes as long as a small problem.
     width : int
-        How many of them are iterated together.
+        Number of vectors that are iterated together.
     asked : float, optional
-        The eta to certify, whatever that costs; by default `_ETA`, or what a tenth of the products
-        so far allows.
+        The eta to certify, at any cost. The default is `_ETA`, or the eta that a tenth of the
+        products so far can certify.
     """
     U, S, V = triplets
     k, n = len(S), op.shape[1]
     if run.exact or k == n:
         return Completeness("exact"), None
-    leading = isinstance(stop, Residual)  # the claim is about k values, not about a threshold
+    leading = isinstance(stop, Residual)  # the certificate is about k values, not about a threshold
 
     def is_settled(s: float) -> bool:
         return s < S[-1] if leading else not stop.missed(S * unit, k, s * unit)
@@ -92,12 +93,12 @@ def check_completeness(
     # residual than that can be met before the leading one has grown.
     if leading and run.meets_all_copies and stop.tol <= FAILURE_PROBABILITY / math.sqrt(n):
         return Completeness("random start", slack=stop.slack), None
-    # The theorem on the largest value is one on the run itself, where it is all that is wanted.
+    # For k = 1, the theorem on the largest value applies to the run itself.
     if leading and k == 1 and run.random_steps >= _LEAST_STEPS:
         eta = certified_eta(n, run.random_steps, FAILURE_PROBABILITY)
         if asked is None or eta <= asked:
             return Completeness("probable", eta, FAILURE_PROBABILITY), None
-    # A stream of its own: with the seed of an earlier call the run may have met these vectors.
+    # Independent numbers: with the seed of an earlier call the run may have used these vectors.
     rng = np.random.default_rng([int(source().integers(1 << 62)), k])
     width = min(width, n - k)
     steps = steps_for(n, asked or _ETA, FAILURE_PROBABILITY)
@@ -131,34 +132,34 @@ def check_completeness(
 def _compiled_complement(
     view: InMemory, known: Array, S: HostArray, rng: np.random.Generator, steps: int
 ) -> tuple[HostArray, HostArray]:
-    """The leading Ritz value and vector of steps in the complement of ``known`` vectors.
+    """Return the leading Ritz value and vector of steps in the complement of ``known`` vectors.
 
-    Where nothing is left of a product, the random vector has no more to show: fewer steps do.
+    If a product vanishes, the Krylov space of the random vector is complete, and steps end.
     """
     arrays, k, n = view.arrays, len(S), view.shape[1]
     V = np.empty((k + steps + 1, n), arrays.host_dtype)
     V[:k] = known.T
     x = arrays.gaussian(rng, n, 1)
-    spare, floor = SpareVectors(arrays, rng, n, 1), level_of(arrays, x)
-    V[k] = orthonormalize(arrays, x, V[:k].T, floor=floor, spare=spare)[0][:, 0]
+    replacements, floor = RandomVectors(arrays, rng, n, 1), level_of(arrays, x)
+    V[k] = orthonormalize(arrays, x, V[:k].T, floor=floor, replacements=replacements)[0][:, 0]
     H, C = np.zeros((steps, len(V))), np.zeros((2, steps))
     made = view.lanczos(V, k, 1, H, C, 4 * arrays.eps, float(S[0]) ** 2)
-    if made < steps:  # one more was begun, and has its coefficients
+    if made < steps:  # the last step has coefficients too
         made += 1
         view.op.count(2, 2)
-    # The lower triangle counts.
+    # The lower triangle is read.
     values, Q = small_eigh(H[:made, k : k + made], tridiagonal=True)
     return np.sqrt(np.maximum(values[:1], 0)), V[k : k + made].T @ Q[:, :1].astype(V.dtype)
 
 
 def _rest_is_small(op: Metered, S: HostArray, is_settled: Callable[[float], bool]) -> bool:
-    """True if no singular value that what is left of the norm has room for would be missed."""
+    """True if the Frobenius norm of the remainder excludes a missed singular value."""
     found, hint = float(np.sum(S**2)), op.norm_hint
 
     def settles(energy: float) -> bool:
         return is_settled(math.sqrt(max(energy - found, 0.0)))
 
-    if hint is not None:  # to four digits, which is mostly enough, and costs nothing
+    if hint is not None:  # to four digits, which is usually sufficient, and already known
         if not settles(0.9998 * hint**2):
             return False
         if settles(1.0002 * hint**2):
@@ -168,9 +169,9 @@ def _rest_is_small(op: Metered, S: HostArray, is_settled: Callable[[float], bool
 
 
 def _compiled_view(op: Metered, S: HostArray, tol: float) -> InMemory | None:
-    """For compiled steps, in the lowest precision in which s_k is far above lost digits.
+    """Return the matrix for compiled steps, in the lowest precision that resolves s_k.
 
-    Values squared and back are known to ``sqrt(eps) s_1``.
+    Values from a Gram matrix are accurate to ``sqrt(eps) s_1``.
     """
     coarsest = coarsest_precision(op, len(S), tol)
     if not len(S) or coarsest is None:
@@ -181,7 +182,7 @@ def _compiled_view(op: Metered, S: HostArray, tol: float) -> InMemory | None:
     return None
 
 
-# Units of rounding that long sums may lose; and what short ones, of so few numbers, may.
+# Rounding units that long sums may lose; and the same for short sums, and their length.
 _UNITS, _SHORT, _UNITS_OF_SHORT = 256, 512, 20
 
 Triplets = tuple[Array, HostArray, Array]
@@ -197,11 +198,11 @@ def second_look(
     *,
     last: bool = False,
 ) -> tuple[Triplets, HostArray] | None:
-    """Triplets and the norms of their residuals from products in double precision.
+    """Return triplets, and norms of their residuals, from products in double precision.
 
-    None where those given are right, or where nothing tells. Takes one product with A and one with
-    its adjoint, and 3 k more where they are not right; or where they miss the tolerance and nothing
-    else is going to make them better.
+    None if the given ones are right, or if double precision is not available. The check takes one
+    product with A and one with its adjoint. It takes 3 k more if residuals are wrong, or if they
+    miss the tolerance and the run has ended.
 
     Parameters
     ----------
@@ -210,13 +211,13 @@ def second_look(
     triplets : tuple
         U, S and V.
     blocks : tuple
-        Of `residual_blocks`, as single precision has them.
+        Result of `residual_blocks` in single precision.
     residuals : array of shape (k,)
-        Their norms.
+        Norms of the residuals.
     tol : float
-        What the norms are to be, relative to s_1.
+        Largest requested norm, relative to s_1.
     last : bool
-        Whether residuals that are too large now stay so.
+        True if the run has ended, so that large residuals do not decrease any more.
     """
     S = triplets[1]
     if op.arrays.eps < SINGLE or tol > _UNITS * SINGLE or not len(S) or S[0] == 0:
@@ -241,7 +242,7 @@ def second_look(
 
 
 def _error(wide: Metered, triplets: Triplets, blocks: Blocks) -> float:
-    """By how much the residual of ``sum +-v_i``, of one side or the other, is another one."""
+    """Return the error of the residual of ``sum +-v_i``, the larger one of both sides."""
     arrays = wide.arrays
     U, S, V = triplets
     signs = np.where(np.arange(len(S)) % 2, -1.0, 1.0)[:, None]
@@ -262,7 +263,7 @@ _LARGEST = 1 << 13
 
 
 def check_fits(shape: tuple[int, int]) -> None:
-    """ValueError if a matrix of this shape is too large for its spectrum to be computed.
+    """Raise ValueError if a matrix of this shape is too large for its full spectrum.
 
     Parameters
     ----------
@@ -283,30 +284,30 @@ def check_spectrum(
     stop: Stop,
     unit: float,
 ) -> tuple[Completeness, Array | None]:
-    """Look for missed values in the full spectrum; return right vectors towards those found.
+    """Search for missed values in the full spectrum; return right vectors near those found.
 
-    Of ``(I - U U^H) A (I - V V^H)`` all singular values are computed. Together with S they are
-    those of A, to the norm of the residual blocks, ``sqrt(||A V - U S||^2 + ||A^H U - V S||^2)``.
+    All singular values of ``(I - U U^H) A (I - V V^H)`` are computed. Together with S they are
+    those of A, with an error of at most ``sqrt(||A V - U S||^2 + ||A^H U - V S||^2)``.
 
     Parameters
     ----------
     op : Metered
         The operator; it is formed, which counts min(m, n) products.
     run : Run
-        What computed the triplets.
+        The run that computed the triplets.
     triplets : tuple
-        U, S (host, as op scales it) and V.
+        U, S (on the host, as scaled by op) and V.
     stop : Stop
-        Decides what counts as missed, in units of A.
+        Criterion for missed values, in units of A.
     unit : float
-        What S is to be multiplied by to be in units of A.
+        Factor from S to units of A.
     """
     U, S, V = triplets
     if run.exact or len(S) == op.shape[1]:
         return Completeness("exact"), None
     arrays = op.arrays
     rest = op.scaled_dense()
-    for _ in range(2 if len(S) else 0):  # what is left may be small beside S
+    for _ in range(2 if len(S) else 0):  # the remainder may be small relative to S
         rest = rest - arrays.product(U, arrays.adjoint_product(U, rest))
         rest = rest - arrays.product(arrays.product(rest, V), arrays.adjoint(V))
     _, values, Vh = arrays.svd(rest)

@@ -28,15 +28,15 @@ from trsvd.polar.methods import PolarIteration
 
 
 class Ball(ABC):
-    """The unit ball of a norm on m x n matrices."""
+    """Unit ball of a norm on m x n matrices."""
 
     @abstractmethod
     def support(self, G: Any) -> float:
-        """The support function: ``max <G, X>`` over the ball; the dual norm of G."""
+        """Return the support function, ``max <G, X>`` over the ball: the dual norm of G."""
 
     @abstractmethod
     def gauge(self, X: Any) -> float:
-        """The gauge: the norm of X of which this is the unit ball."""
+        """Return the gauge of X: the norm that has this unit ball."""
 
     def lmo(
         self,
@@ -49,15 +49,15 @@ class Ball(ABC):
         rng: int | np.random.Generator | None = None,
         certify: bool | Literal["probable"] = False,
     ) -> LMOResult:
-        """A minimizer of ``<G, X>`` over the ball: the update direction, already negative.
+        """Return a minimizer of ``<G, X>`` over the ball: the update direction, already negative.
 
         Parameters
         ----------
         G : array, sparse matrix or operator of shape (m, n)
             Entrywise balls (Frobenius, max, column, row) need an array.
         gap : float, optional
-            Relative gap to stop at, between 0 and 1: ``<G, D>`` need only come so near to the
-            minimum. Where it is None, ``tol`` counts.
+            Largest relative gap, between 0 and 1, of ``<G, D>`` to the minimum. None: the
+            computation stops at ``tol``.
         tol : float, optional
             Relative residual of the singular triplets, as for `trsvd.svds`.
         start : LMOResult, Subspace, SVDResult or array of shape (n, p), optional
@@ -65,21 +65,21 @@ class Ball(ABC):
         method : str, Method, NewtonSchulz or PolarExpress, optional
             As for `trsvd.svds`; the iterations are for the spectral ball.
         rng : int or numpy.random.Generator, optional
-            Where random numbers come from.
+            Seed or generator of the random numbers.
         certify : bool or "probable", default False
-            Whether the gap reported must be a bound or exact, rather than an estimate; or at least
-            one that holds but with a stated probability, which takes fewer products where the
-            spectrum has a gap behind the k-th value.
+            True: the reported gap must be exact or a bound. False: it may be an estimate.
+            ``"probable"``: it must hold except with a stated probability, which takes fewer
+            products than True if there is a gap after the k-th singular value.
 
         Returns
         -------
         LMOResult
-            The update (factored where it has low rank), its gap, and what to start from next time.
+            The update (factored if it has low rank), its gap, and the start of the next call.
 
         Raises
         ------
         TypeError, ValueError
-            As `trsvd.svds`; a G with NaN or inf is an error, G = 0 gives 0.
+            As `trsvd.svds`. NaN or inf in G is an error; G = 0 gives 0.
         """
         G = admitted(G)
         start = _start_for(G, start)
@@ -96,16 +96,16 @@ class Ball(ABC):
         rng: int | np.random.Generator | None = None,
         certify: bool | Literal["probable"] = False,
     ) -> list[LMOResult]:
-        """`lmo` of many matrices; those of one shape together where the library gains by it.
+        """Return the result of `lmo` for each of many matrices.
 
         Parameters
         ----------
         Gs : sequence of (m, n) arrays, or array of shape (..., m, n)
             Matrices of any shapes; the leading dimensions of an array are taken in order.
         gap, tol, method, rng, certify
-            As for `lmo`, for every matrix. (A seed is one for each of them.)
+            As for `lmo`, for every matrix. (A seed is used for each of them.)
         start : sequence, optional
-            A warm start for each matrix (or None): the results of matrices near them, as a list.
+            A warm start (or None) for each matrix, such as the results of the previous step.
 
         Returns
         -------
@@ -119,10 +119,10 @@ class Ball(ABC):
 
         Notes
         -----
-        Matrices of one shape are multiplied in batches: by their Gram matrices, or with warm
-        starts and ``gap`` by a warm step of all of them. What needs more than the others is gone
-        on with by itself. NumPy's are taken in a loop, but for cold ones with no more than 64 rows
-        or columns.
+        Matrices of one shape are computed together: by their Gram matrices, or by one warm step
+        with starts and ``gap``. A matrix that needs more products is then computed alone. NumPy
+        arrays are computed one after the other, except small ones (min(m, n) <= 64) without a
+        start.
         """
         matrices = _matrices_of(Gs)
         options = Options(gap, tol, None, method, rng, certify)
@@ -140,16 +140,19 @@ class Ball(ABC):
                 f"matrix {bad} of the batch contains NaN or inf; find where it comes from before "
                 "making a step along it"
             ) from None
-        return [_judged(G, result, gap) for G, result in zip(matrices, found, strict=True)]
+        return [
+            _judged(G, result, gap, f"matrix {place} of the batch: ")
+            for place, (G, result) in enumerate(zip(matrices, found, strict=True))
+        ]
 
     @abstractmethod
     def _minimize(self, G: Any, options: Options) -> LMOResult:
-        """`lmo`, with its options together."""
+        """Compute `lmo` with an `Options` object."""
 
     def _minimize_all(
         self, matrices: list[Any], starts: list[Any], options: Options
     ) -> list[LMOResult]:
-        """`_minimize` of each matrix."""
+        """Compute `_minimize` of each matrix."""
         return [
             self._minimize(G, replace(options, start=start))
             for G, start in zip(matrices, starts, strict=True)
@@ -163,7 +166,7 @@ class Ball(ABC):
         X : array, sparse matrix or operator of shape (m, n)
             Any matrix.
         rtol : float, optional
-            By how much the gauge may exceed 1; ``sqrt(eps)`` of X's dtype by default.
+            Largest excess of the gauge over 1. The default is ``sqrt(eps)`` of the dtype of X.
 
         Returns
         -------
@@ -185,20 +188,21 @@ class Ball(ABC):
         return SumBall((*_parts(self), *_parts(other)))
 
 
-def _judged(G: Any, result: LMOResult, gap: float | None) -> LMOResult:
-    """The result, with a status and a warning where its gap is larger than the one asked for."""
+def _judged(G: Any, result: LMOResult, gap: float | None, which: str = "") -> LMOResult:
+    """Return the result, with a status and a warning if its gap exceeds the requested one."""
     if gap is None or result.gap <= gap or not result.status.converged:
         return result
     msg = (
-        f"the gap is {result.gap:.2e}, {result.gap_kind}, and {gap:.2e} was asked for: rounding in "
-        f"{as_operator(G).arrays.dtype_name} and values that count as zero do not allow less"
+        f"{which}the gap is {result.gap:.2e}, {result.gap_kind}, above the requested {gap:.2e}: "
+        f"rounding errors in {as_operator(G).arrays.dtype_name} and values that count as zero do not "
+        "allow less"
     )
     warn_caller(msg)
     return replace(result, status=Status.ROUNDING_FLOOR)
 
 
 def _matrices_of(Gs: Any) -> list[Any]:
-    """The matrices of a sequence, or of an array with leading dimensions."""
+    """Return the matrices of a sequence, or of an array with leading dimensions."""
     if isinstance(Gs, (list, tuple)):
         return [admitted(G) for G in Gs]
     Gs = admitted(Gs)
@@ -217,7 +221,7 @@ def _matrices_of(Gs: Any) -> list[Any]:
 
 
 def _starts_of(start: Any, count: int) -> list[Any]:
-    """The warm starts of a batch."""
+    """Return the warm starts of a batch as a list."""
     if start is None:
         return [None] * count
     single = isinstance(start, (str, bytes, LMOResult, Subspace, SVDResult))
@@ -233,18 +237,18 @@ def _starts_of(start: Any, count: int) -> list[Any]:
 
 
 def _start_for(G: Any, start: Any) -> Any:
-    """A warm start as the solvers take it; TypeError if it cannot be one of G."""
+    """Convert a warm start for the solvers; TypeError if it does not fit G."""
     start = as_start(start)
     if start is not None:
         vectors = start.Vh if isinstance(start, (Subspace, SVDResult)) else start
-        # What G lives in is only looked up where it matters.
+        # The array library of G is looked up only if necessary.
         is_complex = dtype_name(getattr(vectors, "dtype", "bool")).startswith("complex")
         check_start(start, as_operator(G).arrays if is_complex else None)
     return start
 
 
 def _first_not_finite(matrices: list[Any]) -> int | None:
-    """Index of the first matrix with NaN or inf, of those whose entries are at hand."""
+    """Return the index of the first array with NaN or inf; None if there is none."""
     for index, G in enumerate(matrices):
         with suppress(TypeError, ValueError):
             size = as_operator(G).max_abs()
@@ -258,7 +262,7 @@ def _parts(ball: Ball) -> tuple[tuple[float, Ball], ...]:
 
 
 def _merged(parts: Iterable[tuple[float, Ball]]) -> list[tuple[float, Ball]]:
-    """The same sum with each ball once: ``a B + b B = (a + b) B``."""
+    """Return the sum with each ball once: ``a B + b B = (a + b) B``."""
     merged: list[tuple[float, Ball]] = []
     for radius, ball in parts:
         place = next((i for i, (_, other) in enumerate(merged) if other == ball), len(merged))
@@ -276,12 +280,12 @@ def _positive(factor: float) -> float:
 
 @dataclass(frozen=True)
 class SumBall(Ball):
-    """The Minkowski sum ``a_1 B_1 + a_2 B_2 + ...``; made by ``*`` and ``+``.
+    """Minkowski sum ``a_1 B_1 + a_2 B_2 + ...``, the result of ``*`` and ``+``.
 
     Parameters
     ----------
     parts : tuple of (float, Ball)
-        Radii, of at least 0, and balls.
+        Radii (at least 0) and balls.
     """
 
     parts: tuple[tuple[float, Ball], ...]
@@ -293,26 +297,26 @@ class SumBall(Ball):
     __mul__ = __rmul__
 
     def support(self, G: Any) -> float:
-        """Sum of the parts' support functions."""
+        """Return the sum of the support functions of the parts."""
         return sum(radius * ball.support(G) for radius, ball in self._present)
 
     @property
     def _present(self) -> tuple[tuple[float, Ball], ...]:
-        """The parts that are more than the point 0; the first of all where none is."""
+        """Return the parts with positive radius; the first part if there is none."""
         return tuple(part for part in self.parts if part[0] > 0) or self.parts[:1]
 
     def gauge(self, X: Any) -> float:
         """``min { max_i gauge_i(X_i) / a_i : sum_i X_i = X }``.
 
-        Equal balls are added up. What remains must be Ky Fan balls, their duals, nuclear, spectral
-        and RMS balls (and the Schatten balls that are one of these), any number of them, or one of
-        them and the Frobenius ball: that is a problem on the singular values of X. With balls of
-        entries, rows or columns there is no such reduction.
+        The gauge is computed for sums of Ky Fan balls, their duals, nuclear, spectral and RMS balls
+        (and of Schatten balls that equal one of these), and for the sum of one of them and the
+        Frobenius ball. These are problems in the singular values of X. Sums with balls of entries,
+        rows or columns are not.
 
         Raises
         ------
         NotImplementedError
-            Where it cannot be computed.
+            For all other sums.
         """
         parts = _merged(part for part in self.parts if part[0] > 0)
         if not parts:  # the point 0
@@ -322,7 +326,7 @@ class SumBall(Ball):
         return sum_gauge(parts, as_operator(X).shape, singular_values(X))
 
     def _minimize(self, G: Any, options: Options) -> LMOResult:
-        """Sum of the parts' minimizers; see `Ball.lmo`."""
+        """Return the sum of the minimizers of the parts; see `Ball.lmo`."""
         return LMOResult.total(
             [ball._minimize(G, options).times(radius) for radius, ball in self._present]
         )
@@ -330,7 +334,7 @@ class SumBall(Ball):
     def _minimize_all(
         self, matrices: list[Any], starts: list[Any], options: Options
     ) -> list[LMOResult]:
-        """As `_minimize`, part by part."""
+        """Compute `_minimize` of each matrix, part by part."""
         parts = [
             [result.times(radius) for result in ball._minimize_all(matrices, starts, options)]
             for radius, ball in self._present

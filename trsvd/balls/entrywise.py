@@ -1,4 +1,4 @@
-"""Balls of entries, rows and columns: exact formulas, without products."""
+"""Balls of the Frobenius, max, column and row norms, with oracles in closed form."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from trsvd._solve.select import named_method
 from trsvd.balls.base import Ball
 from trsvd.polar.methods import PolarIteration
 
-# Powers of two that the largest entry may be, up and down, and squares stay in range of float32.
+# Exponents of the largest entry for which squares are in the range of float32.
 _MODERATE = 20
 
 
 class _EntrywiseBall(Ball):
-    """A ball whose oracle is a formula on the entries: exact, without products."""
+    """Ball with an oracle in closed form: exact, without products."""
 
     def _minimize(self, G: Any, options: Options) -> LMOResult:
-        """The minimizer, by its formula; see `Ball.lmo`. The options change nothing here."""
+        """Return the minimizer; see `Ball.lmo`. The options have no effect."""
         if options.method is not None and not isinstance(options.method, PolarIteration):
             named_method(whole_method(options.method))
         entries = _Entries(G)
@@ -45,20 +45,20 @@ class _EntrywiseBall(Ball):
         )
 
     def support(self, G: Any) -> float:
-        """The dual norm of G, by its formula."""
+        """Return the dual norm of G."""
         return self._support(_Entries(G))
 
     @abstractmethod
     def _support(self, entries: _Entries) -> float:
-        """The support function."""
+        """Return the support function."""
 
     @abstractmethod
     def _direction(self, entries: _Entries) -> Array:
-        """Minus the minimizer."""
+        """Return minus the minimizer."""
 
 
 class _Entries:
-    """A finite array, and scaled by a power of two so that squares of entries stay in range."""
+    """Finite array, with a power of two that scales squares of entries into the range."""
 
     def __init__(self, G: Any) -> None:
         G = admitted(G)
@@ -82,39 +82,39 @@ class _Entries:
         exponent = exponent if abs(exponent) > _MODERATE else 0
         self._powers = split_power(-exponent)
         self.unit = math.ldexp(1.0, exponent)
-        # A copy: an update formed later is that of G as it is now. As it is given, since scaling
-        # it down would take small entries, rows and columns to 0.
+        # A copy, since G may change before the update is formed. Not scaled, since scaling down
+        # would set small entries, rows and columns to 0.
         self.X = self.arrays.xp.asarray(X, copy=True)
 
     @cached_property
     def scaled(self) -> Array:
-        """The entries over `unit`: the largest is of moderate size."""
+        """Return the entries divided by `unit`, so that the largest is of moderate size."""
         before, after = self._powers
         return self.X if self.unit == 1 else self.X * before * after
 
     @cached_property
     def frobenius_norm(self) -> float:
-        """That of the scaled entries."""
+        """Return the Frobenius norm of the scaled entries."""
         return self.arrays.frobenius_norm(self.scaled)
 
     def largest(self, axis: int | None) -> float:
-        """The largest 2-norm along an axis, or the largest modulus, in the units of G."""
+        """Return the largest 2-norm along an axis, or the largest modulus, of G."""
         xp, norms = self.arrays.xp, self.arrays.norms(self.scaled, axis)
         return float(xp.max(norms)) * self.unit
 
     def total(self, axis: int | None) -> float:
-        """The sum of the 2-norms along an axis, or of the moduli, in the units of G."""
+        """Return the sum of the 2-norms along an axis, or of the moduli, of G."""
         norms = self.arrays.get(self.arrays.norms(self.scaled, axis))
         return float(norms.astype(np.float64).sum()) * self.unit
 
     def units(self, axis: int | None) -> Array:
-        """The entries over 2-norms along an axis, or over moduli; 0 stays 0."""
+        """Divide the entries by 2-norms along an axis, or by moduli; 0 stays 0."""
         return self.arrays.units(self.X, axis)
 
 
 @dataclass(frozen=True)
 class FrobeniusBall(_EntrywiseBall):
-    """The unit ball of the Frobenius norm: ``lmo(G) = -G / ||G||_F`` (normalized SGD)."""
+    """Unit ball of the Frobenius norm: ``lmo(G) = -G / ||G||_F`` (normalized SGD)."""
 
     def support(self, G: Any) -> float:
         """``||G||_F``."""
@@ -134,7 +134,7 @@ class FrobeniusBall(_EntrywiseBall):
 
 @dataclass(frozen=True)
 class MaxBall(_EntrywiseBall):
-    """The unit ball of the entrywise max (l-infinity) norm: ``lmo(G) = -sign(G)`` (SignSGD).
+    """Unit ball of the entrywise max (l-infinity) norm: ``lmo(G) = -sign(G)`` (SignSGD).
 
     The sign of a complex number is ``g / abs(g)``, and 0 at 0.
     """
@@ -156,7 +156,7 @@ class MaxBall(_EntrywiseBall):
 
 @dataclass(frozen=True)
 class ColumnBall(_EntrywiseBall):
-    """The unit ball of the largest column norm: each column of G over its 2-norm (SCALE)."""
+    """Unit ball of the largest column norm: minus each column of G divided by its 2-norm."""
 
     def support(self, G: Any) -> float:
         """``sum_j ||g_:j||_2``."""
@@ -175,7 +175,7 @@ class ColumnBall(_EntrywiseBall):
 
 @dataclass(frozen=True)
 class RowBall(_EntrywiseBall):
-    """The unit ball of the largest row norm: each row of G over its 2-norm."""
+    """Unit ball of the largest row norm: minus each row of G divided by its 2-norm."""
 
     def support(self, G: Any) -> float:
         """``sum_i ||g_i:||_2``."""

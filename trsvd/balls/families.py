@@ -1,4 +1,4 @@
-"""The balls of the families, as functions of the rank; and Muon's method and scale."""
+"""Balls of the F- and S-families: sums of a dual Ky Fan or spectral ball and another one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from trsvd._validate import check_number
 from trsvd.balls import Ball, FrobeniusBall, KyFanDualBall, MaxBall, SpectralBall
 
 
-def _weight(alpha: float) -> float:
+def check_weight(alpha: float) -> float:
+    """Return the weight as a float; ValueError unless it is between 0 and 1."""
     alpha = check_number("alpha", alpha)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha={alpha}; the weight of the spectral part is between 0 and 1")
@@ -28,10 +29,10 @@ class FFanionBall:
     alpha: float = 0.5
 
     def __post_init__(self) -> None:
-        _weight(self.alpha)
+        check_weight(self.alpha)
 
     def __call__(self, k: int) -> Ball:
-        """The ball of rank k."""
+        """Return the ball of rank k."""
         return self.alpha * KyFanDualBall(k) + (1 - self.alpha) * FrobeniusBall()
 
 
@@ -51,18 +52,18 @@ class SFanionBall:
     eta: float = 0.01
 
     def __post_init__(self) -> None:
-        _weight(self.alpha)
+        check_weight(self.alpha)
 
     def __call__(self, k: int) -> Ball:
-        """The ball of rank k."""
+        """Return the ball of rank k."""
         return self.alpha * KyFanDualBall(k) + ((1 - self.alpha) * self.eta) * MaxBall()
 
 
 def f_muon_ball(alpha: float = 0.5) -> Ball:
     """``alpha * SpectralBall() + (1 - alpha) * FrobeniusBall()``."""
-    return _weight(alpha) * SpectralBall() + (1 - alpha) * FrobeniusBall()
+    return check_weight(alpha) * SpectralBall() + (1 - alpha) * FrobeniusBall()
 
 
 def s_muon_ball(alpha: float = 0.5, eta: float = 0.01) -> Ball:
     """``alpha * SpectralBall() + (1 - alpha) * eta * MaxBall()``."""
-    return _weight(alpha) * SpectralBall() + ((1 - alpha) * eta) * MaxBall()
+    return check_weight(alpha) * SpectralBall() + ((1 - alpha) * eta) * MaxBall()

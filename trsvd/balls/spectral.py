@@ -1,4 +1,4 @@
-"""Balls of singular values: Ky Fan, its dual, and their special cases."""
+"""Balls of unitarily invariant norms: Ky Fan, its dual, spectral, RMS and Schatten."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trsvd.operators import as_operator
 from trsvd.operators.counting import Metered
 from trsvd.polar.methods import PolarIteration
 
-# Smaller singular values have too few digits: denormal numbers are multiples of the least one.
+# Smaller singular values have too few digits, since denormal numbers have a fixed spacing.
 _LEAST = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
 
 
@@ -40,11 +40,11 @@ def _check_k(k: int) -> None:
 
 @dataclass(frozen=True)
 class KyFanDualBall(Ball):
-    """The unit ball of the dual of the Ky Fan k-norm, on which Fanion-k is built.
+    """Unit ball of the dual of the Ky Fan k-norm, the ball of Fanion-k.
 
     ``gauge(X) = max(s_1, sum_i s_i / k)``, ``support(G) = s_1 + ... + s_k`` (the Ky Fan k-norm),
-    ``lmo(G) = -U_k V_k^H``. k = 1 is the nuclear ball (Neon), k >= min(m, n) the spectral one
-    (Muon).
+    ``lmo(G) = -U_k V_k^H``. For k = 1 it is the nuclear ball (Neon), for k >= min(m, n) the
+    spectral ball (Muon).
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ class KyFanDualBall(Ball):
 
     Notes
     -----
-    Where G has rank q < k the minimizer of least rank, ``-U_q V_q^H``, is returned: no update along
-    directions in which G is zero (``s_i <= max(m, n) eps s_1``).
+    If G has rank q < k, the minimizer of least rank, ``-U_q V_q^H``, is returned. Singular values
+    ``s_i <= max(m, n) eps s_1`` count as zero.
 
     Examples
     --------
@@ -98,7 +98,7 @@ class KyFanDualBall(Ball):
     def _minimize_all(
         self, matrices: list[Any], starts: list[Any], options: Options
     ) -> list[LMOResult]:
-        """As `_minimize`, in batches of one shape."""
+        """Compute `_minimize` of each matrix, those of one shape together."""
         if isinstance(options.method, PolarIteration):
             return super()._minimize_all(matrices, starts, options)
         for G in matrices:
@@ -111,7 +111,7 @@ class KyFanDualBall(Ball):
 
 
 def NuclearBall() -> KyFanDualBall:  # noqa: N802 - an alias that reads as the ball it makes
-    """The unit ball of the nuclear norm: `KyFanDualBall` with k = 1; Neon is built on it.
+    """Unit ball of the nuclear norm, the ball of Neon: `KyFanDualBall` with k = 1.
 
     Returns
     -------
@@ -122,15 +122,15 @@ def NuclearBall() -> KyFanDualBall:  # noqa: N802 - an alias that reads as the b
 
 @dataclass(frozen=True)
 class KyFanBall(Ball):
-    """The unit ball of the Ky Fan k-norm.
+    """Unit ball of the Ky Fan k-norm.
 
     ``gauge(X) = s_1 + ... + s_k``, ``support(G) = max(s_1, sum_i s_i / k)``; ``lmo(G)`` is
-    ``-u_1 v_1^H`` where ``s_1 >= sum_i s_i / k`` and ``-U V^H / k`` otherwise.
+    ``-u_1 v_1^H`` if ``s_1 >= sum_i s_i / k``, and ``-U V^H / k`` otherwise.
 
     Parameters
     ----------
     k : int
-        At least 1; min(m, n) and more is the nuclear ball.
+        At least 1. For k >= min(m, n) it is the nuclear ball.
     """
 
     k: int
@@ -149,7 +149,7 @@ class KyFanBall(Ball):
     def _minimize(self, G: Any, options: Options) -> LMOResult:
         """``-u_1 v_1^H`` or ``-U V^H / k``; see `Ball.lmo`.
 
-        Which of the two it is takes the sum of all singular values: the whole spectrum is computed.
+        The choice depends on the sum of all singular values; the whole spectrum is computed.
         """
         k = min(self.k, *_shape(G))
 
@@ -164,26 +164,24 @@ class KyFanBall(Ball):
 
 @dataclass(frozen=True)
 class SpectralBall(Ball):
-    """The unit ball of the spectral norm, on which Muon is built.
+    """Unit ball of the spectral norm, the ball of Muon.
 
     ``gauge(X) = s_1``, ``support(G) = sum_i s_i``, ``lmo(G) = -U V^H`` (minus the polar factor).
 
     Notes
     -----
-    ``method=`` of its oracle, besides the methods of `trsvd.svds`:
+    The oracle has these methods, in addition to those of `trsvd.svds`:
 
-    - ``"exact"`` (the default) and ``"svd"``: the full SVD.
-    - ``"gram"``: ``G (G^H G)^(-1/2)`` by the eigenvalues of the Gram matrix of the smaller side, in
-      double precision; the full SVD follows where small singular values do not survive the
-      squaring.
-    - `NewtonSchulz` or `PolarExpress`: products only, in a precision of choice. What comes out is
-      divided by a bound of its largest singular value, so that it lies in the ball. The gap is a
-      bound (it holds for every matrix of which the oracle knows as much); an estimate where the
-      products are in half precision. A ``gap`` that it does not reach leads to a
-      `ConvergenceWarning`, with ``certify=True`` to the full SVD.
+    - ``"exact"`` (the default) and ``"svd"``: full SVD.
+    - ``"gram"``: ``G (G^H G)^(-1/2)`` from the eigenvalues of the Gram matrix of the smaller side,
+      in double precision. If small singular values are lost in the Gram matrix, a full SVD follows.
+    - ``"newton-schulz"``, ``"polar-express"``, or an object `NewtonSchulz` or `PolarExpress`:
+      products only, in a selectable precision. The result is divided by a bound of its largest
+      singular value, so that it lies in the ball. The gap is a bound; if the products are in half
+      precision, it is an estimate. If a requested ``gap`` is missed, there is a
+      `ConvergenceWarning`, or with ``certify=True`` a full SVD.
 
-    With the others ``gap`` changes nothing, the whole spectrum is computed; ``start`` changes
-    nothing with any.
+    ``gap`` has an effect for iterations only, and ``start`` has none.
     """
 
     def support(self, G: Any) -> float:
@@ -201,10 +199,10 @@ class SpectralBall(Ball):
 
 @dataclass(frozen=True)
 class RMSBall(Ball):
-    """The unit ball of the RMS-to-RMS operator norm: Muon with its shape scaling.
+    """Unit ball of the RMS-to-RMS operator norm: Muon with its shape scaling.
 
     ``gauge(X) = sqrt(n / m) s_1``, ``support(G) = sqrt(m / n) sum_i s_i``,
-    ``lmo(G) = -sqrt(m / n) U V^H``. Its oracle takes the methods of `SpectralBall`.
+    ``lmo(G) = -sqrt(m / n) U V^H``. The oracle has the methods of `SpectralBall`.
     """
 
     def support(self, G: Any) -> float:
@@ -225,22 +223,23 @@ class RMSBall(Ball):
 
 @dataclass(frozen=True)
 class SchattenBall(Ball):
-    """The unit ball of the Schatten p-norm, between the nuclear and the spectral one.
+    """Unit ball of the Schatten p-norm.
 
     ``gauge(X) = (sum_i s_i^p)^(1/p)``, ``support(G) = (sum_i s_i^q)^(1/q)`` with
     ``1/p + 1/q = 1``, ``lmo(G) = -U W V^H`` with the weights ``w_i = (s_i / ||s||_q)^(q - 1)``.
-    p = 1 is the nuclear ball, p = 2 the Frobenius ball, p = inf the spectral one.
+    For p = 1 it is the nuclear ball, for p = 2 the Frobenius ball, and for p = inf the spectral
+    ball.
 
     Parameters
     ----------
     p : float
-        At least 1; ``math.inf`` too.
+        At least 1, or ``math.inf``.
 
     Notes
     -----
-    For 1 < p < inf all pairs take part: they are computed by an SVD, or by a method that is named,
-    and ``gap`` and ``start`` change nothing. For p = 1 and inf the options are those of
-    `NuclearBall` and `SpectralBall`.
+    For 1 < p < inf all singular triplets are computed, by an SVD or by the given method; ``gap``
+    and ``start`` have no effect. For p = 1 and p = inf the options are those of `NuclearBall` and
+    `SpectralBall`.
 
     Examples
     --------
@@ -283,11 +282,11 @@ class SchattenBall(Ball):
         return _in_range(G, lambda scaled: self._minimize_scaled(scaled, options))
 
     def _minimize_scaled(self, G: Any, options: Options) -> LMOResult:
-        """`_minimize` of a matrix whose singular values are in the range of its dtype."""
+        """Compute `_minimize` of a matrix with singular values in the range of its dtype."""
         pairs = _whole(G, options)
         if not len(pairs.S):
             return _result(pairs, -1.0)
-        # ||s||_q^(q - 1) is the p-norm of these powers: the weights have norm 1 as they are made.
+        # ||s||_q^(q - 1) is the p-norm of these powers; dividing by it gives weights of p-norm 1.
         powers = (pairs.S / pairs.S[0]) ** (1 / (self.p - 1))
         weights = powers / _schatten(powers, self.p)
         weighted = replace(
@@ -299,7 +298,7 @@ class SchattenBall(Ball):
 
 
 def _schatten(S: HostArray, p: float) -> float:
-    """The p-norm of non-negative numbers, whatever their size."""
+    """Return the p-norm of non-negative numbers, without overflow or underflow."""
     largest = float(S.max())
     if p == math.inf or largest == 0:
         return largest
@@ -318,7 +317,7 @@ def _shape(G: Any) -> tuple[int, int]:
 
 
 def _polar(G: Any, options: Options, radius: float) -> LMOResult:
-    """``-radius U V^H`` by the method that is asked for."""
+    """Return ``-radius U V^H`` by the requested method."""
     _shape(G)
 
     def minimize(scaled: Any) -> LMOResult:
@@ -330,10 +329,10 @@ def _polar(G: Any, options: Options, radius: float) -> LMOResult:
 
 
 def _in_range(G: Any, minimize: Callable[[Any], LMOResult]) -> LMOResult:
-    """The minimizer of G, by that of a multiple where singular values leave the range of the dtype.
+    """Return the minimizer of G, from a multiple of G if singular values are out of range.
 
-    Large ones may overflow, and denormal ones have few digits. The update is the same; the support
-    is that of G, inf where float64 does not hold it.
+    Large singular values can overflow, and denormal ones have few digits. The update is the same.
+    The support is that of G, or inf if it exceeds the range of float64.
     """
     exponent = _excess_exponent(G)
     result = minimize(_times_power(G, -exponent))
@@ -360,7 +359,7 @@ def _times_power(G: Any, exponent: int) -> Any:
 
 
 def _excess_exponent(G: Any) -> int:
-    """A power of two to divide G by, so that ``sqrt(m n) max abs(g_ij)`` is in range; or 0."""
+    """Return the exponent to divide G by, so that ``sqrt(m n) max abs(g_ij)`` is in range; or 0."""
     if not (is_array(G) or is_sparse(G)):
         return 0
     op = as_operator(G)
@@ -369,20 +368,20 @@ def _excess_exponent(G: Any) -> int:
     size = op.max_abs()
     if not size or not math.isfinite(size):
         return 0
-    # Real and imaginary parts each; and a factor of 2 for rounding.
+    # A factor for real and imaginary parts, and a factor of 2 for rounding.
     factor = 4 * math.sqrt(math.prod(op.shape))
     _, top = math.frexp(float(op.xp.finfo(op.arrays.dtype).max))
     return max(0, math.frexp(size)[1] + math.frexp(factor)[1] - top)
 
 
 def _whole(G: Any, options: Options) -> LeadingPairs:
-    """All pairs of G, by a dense factorization unless a method is named."""
+    """Return all pairs of G, by a dense factorization unless a method is given."""
     whole = replace(options, gap=None, start=None, method=whole_method(options.method))
     return leading_pairs(G, min(_shape(G)), **whole.as_arguments())
 
 
 def _first(pairs: LeadingPairs) -> LeadingPairs:
-    """The first of all pairs, if there is one."""
+    """Return the first of all pairs, if there is one."""
     q = min(1, len(pairs.S))
     return replace(
         pairs,
@@ -394,7 +393,7 @@ def _first(pairs: LeadingPairs) -> LeadingPairs:
 
 
 def _result(pairs: LeadingPairs, scale: float) -> LMOResult:
-    """The update ``scale * U Vh``."""
+    """Return the result with update ``scale * U Vh``."""
     return LMOResult(
         terms=(LowRankTerm(scale, pairs.U, pairs.Vh, pairs.arrays),),
         support=-scale * pairs.attained,

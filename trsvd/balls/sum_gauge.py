@@ -1,8 +1,8 @@
-"""The gauge of a sum of orthogonally invariant balls.
+"""Gauge of a sum of unitarily invariant balls.
 
 ``min { max(||Z||_1 / a, ||X - Z||_2 / b) : Z }`` is attained by a Z with the singular vectors of X
-(von Neumann's trace inequality), so that it is a problem on the singular values: with the Frobenius
-ball a projection, otherwise a linear program.
+(von Neumann's trace inequality). It is therefore a problem in the singular values: a projection for
+the Frobenius ball, and otherwise a linear program.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from trsvd._arrays.arrays import HostArray
 
 @dataclass(frozen=True)
 class _Faces:
-    """The ball ``s_1 <= top``, ``s_1 + ... + s_j <= total``; one of the two may be inf."""
+    """Ball ``s_1 <= top``, ``s_1 + ... + s_j <= total``; one of the bounds may be inf."""
 
     top: float
     total: float
     j: int
 
     def gauge(self, S: HostArray) -> float:
-        """The gauge at descending values."""
+        """Return the gauge at descending values."""
         return float(max(S[0] / self.top, S[: self.j].sum() / self.total))
 
 
-_FROBENIUS = _Faces(0.0, 0.0, 0)  # stands for the ball that has no faces
+_FROBENIUS = _Faces(0.0, 0.0, 0)  # stands for the Frobenius ball, which has no faces
 
 
 def sum_gauge(parts: list[tuple[float, Any]], shape: tuple[int, int], S: HostArray) -> float:
@@ -41,15 +41,15 @@ def sum_gauge(parts: list[tuple[float, Any]], shape: tuple[int, int], S: HostArr
     parts : list of (float, Ball)
         Radii and balls.
     shape : tuple of int
-        That of the matrix.
+        Shape of the matrix.
     S : array of shape (r,)
-        Descending.
+        Singular values, descending.
 
     Raises
     ------
     NotImplementedError
-        If a part is neither of Ky Fan kind nor the Frobenius ball, or if the Frobenius ball stands
-        beside two others.
+        If a part is neither of Ky Fan type nor the Frobenius ball, or if the Frobenius ball is
+        added to two others.
     """
     radii: dict[_Faces, float] = {}
     for radius, ball in parts:
@@ -85,7 +85,7 @@ def _refused(parts: list[tuple[float, Any]]) -> str:
 
 
 def _described(ball: Any, shape: tuple[int, int]) -> tuple[float, _Faces] | None:
-    """A radius, and the ball that it multiplies; None where it is neither round nor has faces."""
+    """Return radius and `_Faces` of a ball; None if it is not of Ky Fan type or Frobenius."""
     r, kind = min(shape), type(ball).__name__
     spectral, nuclear = _Faces(1.0, math.inf, r), _Faces(1.0, 1.0, r)
     if kind == "SchattenBall":
@@ -107,7 +107,7 @@ def _described(ball: Any, shape: tuple[int, int]) -> tuple[float, _Faces] | None
 
 
 def _with_frobenius(part: tuple[float, _Faces], radius: float, S: HostArray) -> float:
-    """The least t for which the distance of S to ``t a B`` is at most ``t b``."""
+    """Return the least t for which the distance of S to ``t a B`` is at most ``t b``."""
     a, faces = part
     upper = min(faces.gauge(S) / a, float(np.linalg.norm(S)) / radius)
 
@@ -120,7 +120,7 @@ def _with_frobenius(part: tuple[float, _Faces], radius: float, S: HostArray) -> 
 
 
 def _project(faces: _Faces, S: HostArray, t: float) -> HostArray:
-    """Euclidean projection of non-negative values onto ``t`` times the ball."""
+    """Project non-negative values onto ``t`` times the ball."""
     if t == 0:
         return np.zeros_like(S)
     if math.isfinite(faces.top):
@@ -129,7 +129,7 @@ def _project(faces: _Faces, S: HostArray, t: float) -> HostArray:
 
 
 def _clipped(S: HostArray, top: float, total: float) -> HostArray:
-    """Nearest point with ``0 <= z_i <= top`` and ``sum z <= total``."""
+    """Return the nearest point with ``0 <= z_i <= top`` and ``sum z <= total``."""
 
     def at(shift: float) -> HostArray:
         return np.clip(S - shift, 0.0, top)
@@ -143,10 +143,10 @@ def _clipped(S: HostArray, top: float, total: float) -> HostArray:
 
 
 def _project_kyfan(S: HostArray, total: float, j: int) -> HostArray:
-    """Nearest point whose j largest entries sum to at most ``total``.
+    """Return the nearest point whose j largest entries sum to at most ``total``.
 
-    By Moreau's decomposition it is S less its projection onto ``lam`` times the dual ball, for the
-    multiplier lam at which the constraint holds with equality.
+    By Moreau's decomposition it is S minus its projection onto ``lam`` times the dual ball, with
+    the multiplier lam for which the constraint holds with equality.
     """
     if S[:j].sum() <= total:
         return S
@@ -162,7 +162,7 @@ def _project_kyfan(S: HostArray, total: float, j: int) -> HostArray:
 
 
 def _linear_program(parts: list[tuple[float, _Faces]], S: HostArray) -> float:
-    """Minimize t over ``z_i in t a_i B_i`` with ``sum_i z_i = S``, each z descending, positive."""
+    """Minimize t for ``z_i in t a_i B_i``, ``sum_i z_i = S`` and descending non-negative z_i."""
     r, p = len(S), len(parts)
     columns = 1 + p * r
     rows = []

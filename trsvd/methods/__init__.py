@@ -1,4 +1,4 @@
-"""Methods: frozen options that start a run. One file each, or one for a family."""
+"""Methods of the truncated SVD: immutable options that start a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
     "ThickRestartLanczos",
 ]
 
-# The names that every method= takes: the canonical ones, and others that stand for a method.
+# Names for method=: the canonical names, and aliases.
 METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (ThickRestartLanczos, RandomizedSVD, BlockKrylov, PowerIteration, Direct)

@@ -1,4 +1,4 @@
-"""Protocol of a method: frozen options that start a run; a run steps, reports and extracts."""
+"""Base class of runs, which step, report and extract, and protocol of methods, which start them."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ from trsvd.operators.counting import Metered
 
 
 class Run(ABC):
-    """A computation under way, on an operator with m >= n. Only the driving loop calls it.
+    """Computation with an operator of shape m >= n. The loop of the driver calls its methods.
 
     Attributes
     ----------
     iterations : int
-        Steps made, as the method counts them.
+        Number of steps made.
     finished : bool
-        No further step is possible, or none was asked for.
+        True if no further step is possible or requested.
     meets_all_copies : bool
-        The run iterates a random block at least k wide: no copy of a multiple value is missed.
+        True if the run iterates a random block of at least k columns, so that it cannot miss a copy
+        of a multiple value.
     exact : bool
-        The full spectrum was computed.
+        True if the full spectrum was computed.
     lost : float
-        Where it was that of squares: rounding in them may cost so much of the sum of the leading
-        singular values, relative to it.
+        Bound of the relative error of the sum of the leading singular values, by rounding errors of
+        a Gram matrix.
     resolution : float
-        Singular values below this share of s_1 are not resolved before triplets are extracted.
+        Singular values below this multiple of s_1 are not resolved before triplets are extracted.
     rng : numpy.random.Generator
-        Where the run takes random numbers from when it has to.
+        Generator of random numbers, if they are needed.
     single_steps : bool
-        Somebody looks at every iteration, or counts the products: none may be made in one go.
+        True if every iteration is observed, or products are limited. Several steps must not be
+        combined then.
     hopeless : bool
-        A dense factorization is expected to take less than what is still to come.
+        True if a dense factorization is expected to be faster than the remaining steps.
     """
 
     rng: np.random.Generator
@@ -51,27 +53,27 @@ class Run(ABC):
 
     @property
     def resolution(self) -> float:
-        """See the class."""
+        """Relative resolution before extraction, see the class."""
         return 0.0
 
     @property
     @abstractmethod
     def next_cost(self) -> int:
-        """Products (in vectors) that the next step makes."""
+        """Number of products of the next step, counted in vectors."""
 
     @property
     def random_steps(self) -> int:
-        """Dimension of the Krylov space, of a random vector, that the answer comes from; or 0."""
+        """Dimension of the Krylov space if it belongs to one random vector; otherwise 0."""
         return 0
 
     @property
     def extract_cost(self) -> int:
-        """Products (in vectors) that `extract` makes."""
+        """Number of products of `extract`, counted in vectors."""
         return 0
 
     @property
     def exact_side(self) -> str | None:
-        """``"left"`` where `extract` makes U S of a product with V, ``"right"`` where V S of U."""
+        """``"left"`` if `extract` computes U S as a product with V, ``"right"`` if V S with U."""
         return None
 
     @property
@@ -81,42 +83,42 @@ class Run(ABC):
 
     @abstractmethod
     def step(self, op: Metered) -> None:
-        """One iteration."""
+        """Make one iteration."""
 
     @abstractmethod
     def report(self, *, now: bool = False) -> Ritz | None:
-        """Ritz values and residuals; None where looking would not pay yet, unless ``now``."""
+        """Return Ritz values and residuals; None if it is too early, unless ``now``."""
 
     @abstractmethod
     def extract(self, op: Metered, k: int) -> tuple[Array, HostArray, Array]:
-        """The k leading triplets: U, S on the host, V."""
+        """Return the k leading triplets: U, S on the host, V."""
 
     @abstractmethod
     def retarget(self, k: int) -> None:
-        """Aim at k triplets from now on, keeping what was computed."""
+        """Change the number of triplets to k, and keep the basis."""
 
     def aim_at(self, tol: float) -> None:  # noqa: B027 - few runs work differently
-        """Be ready to reach this relative accuracy from now on."""
+        """Prepare for another tolerance."""
 
     @abstractmethod
     def copy(self) -> Run:
-        """An independent copy."""
+        """Return an independent copy."""
 
     def shares_products(self, op: Metered) -> bool:
         """True if products with ``op`` run in threads that BLAS threads would slow down."""
         return False
 
     def release(self) -> None:  # noqa: B027 - most runs have nothing to let go of
-        """Let go of what is needed only while stepping."""
+        """Free data that only steps need."""
 
     def escalate(self) -> bool:
-        """Go over to a more accurate way, where the answer failed its check; False if none."""
+        """Switch to a more accurate variant after a failed check; False if there is none."""
         return False
 
 
 @runtime_checkable
 class Method(Protocol):
-    """Options of a method, immutable; `init` starts a run with them."""
+    """Protocol of methods: immutable options, with which `init` starts a run."""
 
     name: ClassVar[str]
 
@@ -129,14 +131,14 @@ class Method(Protocol):
         start: Array | None,
         rng: np.random.Generator,
     ) -> Run:
-        """Start a run for k triplets of ``op``, from a block of right vectors if one is given."""
+        """Start a run for k triplets of ``op``, optionally from a block of right vectors."""
         ...
 
 
 def pad_block(
     op: MatrixOperator, start: Array | None, width: int, rng: np.random.Generator
 ) -> Array:
-    """``start`` filled up with random columns to ``width``, or a random block."""
+    """Return ``start`` with random columns added up to ``width``, or a random block."""
     arrays, n = op.arrays, op.shape[1]
     arrays.check_room(3 * n * width, f"a block of {width} vectors of length {n}")
     if start is None:

@@ -1,4 +1,4 @@
-"""Direct methods: the full SVD, and the Gram matrix with one Rayleigh-Ritz step."""
+"""Direct methods: full SVD, and Gram matrix with one Rayleigh-Ritz step."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from trsvd.operators.gram import formed_gram
 
 @dataclass(frozen=True, kw_only=True)
 class Direct:
-    """Dense factorization: for small matrices, and for k near min(m, n).
+    """Dense factorization, for small matrices and for k near min(m, n).
 
     Parameters
     ----------
     route : {"auto", "svd", "gram"}, default "auto"
-        ``"svd"``: the library's full thin SVD. ``"gram"``: the k leading eigenvectors of A^H A,
-        formed in float32 where the tolerance allows it and then, where s_k turns out too small for
-        that, in double precision, and one Rayleigh-Ritz step with A; where s_k is too small to
-        survive the squaring, or residuals do not meet the tolerance, the full SVD follows.
-        ``"auto"``: the Gram route where k is at most a quarter of min(m, n).
+        ``"svd"``: the full thin SVD of the array library. ``"gram"``: the k leading eigenvectors of
+        A^H A, and one Rayleigh-Ritz step with A. The Gram matrix is formed in float32 if the
+        tolerance allows it, and in double precision if s_k turns out to be too small for that. If
+        s_k is too small for the Gram matrix, or residuals exceed the tolerance, a full SVD follows.
+        ``"auto"``: ``"gram"`` if k is at most a quarter of min(m, n).
 
     Notes
     -----
-    Counts min(m, n) products. Memory: ``"svd"`` two copies of A, ``"gram"`` min(m, n)^2 numbers
-    in double precision and k (m + n). A matrix that is known by its products only is formed first.
+    Cost: counted as min(m, n) products. Memory: two copies of A for ``"svd"``, min(m, n)^2 numbers
+    in double precision and k (m + n) numbers for ``"gram"``. An operator without entries is formed
+    first.
 
     References
     ----------
@@ -49,7 +50,7 @@ class Direct:
     def init(
         self, op: Metered, k: int, *, tol: float, start: Array | None, rng: np.random.Generator
     ) -> Run:
-        """Start a run; start blocks and random numbers are of no use to it."""
+        """Start a run; start and random numbers are not used."""
         del start, rng
         op.form()
         return _DirectRun(self.route, op, k, tol)
@@ -65,7 +66,7 @@ class _DirectRun(Run):
         if route == "auto":
             route = "gram" if 4 * k <= n else "svd"
         self.route = route
-        # (A norm of moderate size: squares stay in the range of float32.)
+        # (The norm must be moderate, so that squares are in the range of float32.)
         moderate = op.arrays.eps >= SINGLE or op.norm_hint is not None
         self.double = not (moderate and in_single(op.arrays.eps, tol))
         self._triplets: tuple[Array, HostArray, Array] | None = None
@@ -82,7 +83,7 @@ class _DirectRun(Run):
     def step(self, op: Metered) -> None:
         formed = self.route == "gram" and self._formed(op) is not None
         A = self._dense if self._dense is not None else op.scaled_dense(counted=not formed)
-        if op.norm_hint is None:  # a norm says that all entries are finite
+        if op.norm_hint is None:  # a known norm shows that all entries are finite
             check_finite(np.asarray(op.arrays.max_abs(A)))
         self._dense = A if self.route == "gram" else None
         self.iterations += 1
@@ -101,7 +102,7 @@ class _DirectRun(Run):
         self._dense = None
 
     def _by_gram(self, op: Metered, A: Array) -> bool:
-        """Triplets by the Gram matrix; whether it tells the k-th value from those behind it."""
+        """Compute triplets by the Gram matrix; False if it does not resolve the k-th value."""
         arrays = op.arrays
         G = self._formed(op)
         if G is None:
@@ -121,7 +122,7 @@ class _DirectRun(Run):
         return True
 
     def _formed(self, op: Metered) -> HostArray | None:
-        """The Gram matrix, where Lanczos steps that gave way have left it."""
+        """Return the Gram matrix if previous Lanczos steps have formed it."""
         return formed_gram(op, "float64" if self.double else "float32")
 
     @property

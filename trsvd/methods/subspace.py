@@ -1,4 +1,4 @@
-"""Randomized SVD and randomized block Krylov."""
+"""Randomized SVD, randomized block Krylov, and power iteration."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def _refuse_negative(name: str, value: int | None, least: int = 0) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomizedSVD:
-    """Randomized SVD (RSVD): a random sketch of the range, sharpened by power iterations.
+    """Randomized SVD (RSVD): random sketch of the range, with power iterations.
 
     Parameters
     ----------
     oversampling : int, default 10
         Columns of the sketch beyond k.
     power_iterations : int, optional
-        Exactly so many products with ``A A^H``, orthonormalized in between; None iterates until
+        Number of products with ``A A^H``, with orthonormalization after each product. None: until
         the tolerance is met.
 
     Notes
     -----
     Cost: ``2 (k + oversampling) (power_iterations + 1)`` products. Memory:
-    ``3 (k + oversampling) (m + n)`` numbers. The accuracy depends on how fast the singular values
-    decay: without decay a fixed small number of iterations leaves residuals of the order of s_k.
+    ``3 (k + oversampling) (m + n)`` numbers. The accuracy depends on the decay of the singular
+    values: without decay, a small fixed number of iterations leaves residuals of the order of s_k.
 
     References
     ----------
@@ -71,23 +71,22 @@ class RandomizedSVD:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockKrylov:
-    """Randomized block Krylov: Rayleigh-Ritz in everything that the power iterations computed.
+    """Randomized block Krylov: Rayleigh-Ritz in the space of all power iterations.
 
-    Block Golub-Kahan from a random block at least k wide, without restarts.
+    Block Golub-Kahan bidiagonalization from a random block of at least k columns, without restarts.
 
     Parameters
     ----------
     oversampling : int, default 10
         Columns of the block beyond k.
     iterations : int, optional
-        Exactly so many products with ``A A^H`` after the first; None iterates until the tolerance
-        is met.
+        Number of products with ``A A^H`` after the first. None: until the tolerance is met.
 
     Notes
     -----
     Cost: ``2 (k + oversampling) (iterations + 1)`` products, in few passes over A. Memory:
-    ``(k + oversampling) (iterations + 1) (m + n)`` numbers, which grows as it iterates. From a
-    start the space is expanded at least twice before it is judged.
+    ``(k + oversampling) (iterations + 1) (m + n)`` numbers, growing with the iterations. With a
+    start, the space is expanded at least twice before convergence is tested.
 
     References
     ----------
@@ -148,8 +147,8 @@ class _BlockKrylovRun(Run):
     def report(self, *, now: bool = False) -> Ritz | None:
         if now:
             return self.basis.ritz()
-        # What was given may be converged and not leading, and one expansion tells little of what
-        # the random columns beside it will come upon.
+        # A start can be converged without being leading. One expansion is not sufficient for the
+        # additional random columns to find larger values.
         early = self._given and self.iterations < 1 and not self.finished
         return None if early or self.limit is not None else self.basis.ritz()
 
@@ -180,9 +179,9 @@ class _SubspaceRun(Run):
     Parameters
     ----------
     ends_with_adjoint : bool
-        An iteration ends with the product with A^H (RSVD) or with A (power iteration).
+        True: an iteration ends with the product with A^H (RSVD). False: with A (power iteration).
     limit : int or None
-        Number of iterations to make; None to iterate until the loop stops.
+        Number of iterations. None: until the driver stops the run.
     """
 
     def __init__(
@@ -207,7 +206,7 @@ class _SubspaceRun(Run):
 
     @property
     def width(self) -> int:
-        """Vectors multiplied at a time."""
+        """Number of vectors in a product."""
         return int(self.subspace.V.shape[1])
 
     @property
@@ -261,17 +260,17 @@ class _SubspaceRun(Run):
 class PowerIteration:
     """Block power (subspace, orthogonal) iteration on ``A^H A`` with Rayleigh-Ritz.
 
-    The simplest method and the slowest; a reference for the others.
+    The simplest and slowest method, as a reference for the others.
 
     Parameters
     ----------
     iterations : int, optional
-        Exactly so many; None iterates until the tolerance is met.
+        Number of iterations. None: until the tolerance is met.
 
     Notes
     -----
-    Cost: ``k (2 iterations + 1)`` products. Memory: ``3 k (m + n)`` numbers. The error goes down by
-    ``(s_{k+1} / s_k)^2`` an iteration.
+    Cost: ``k (2 iterations + 1)`` products. Memory: ``3 k (m + n)`` numbers. Each iteration reduces
+    the error by the factor ``(s_{k+1} / s_k)^2``.
 
     References
     ----------

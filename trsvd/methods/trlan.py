@@ -14,7 +14,7 @@ from trsvd._arrays.dtypes import SINGLE
 from trsvd._krylov.golub_kahan import GolubKahan
 from trsvd._krylov.gram_lanczos import GramLanczos
 from trsvd._krylov.rayleigh_ritz import Ritz, rayleigh_ritz
-from trsvd._plan.cost import is_hopeless, planned_impressions
+from trsvd._plan.cost import is_hopeless, planned_estimates
 from trsvd.methods.base import Run, pad_block
 from trsvd.operators.counting import Metered, Turned
 from trsvd.operators.gram import (
@@ -25,10 +25,10 @@ from trsvd.operators.gram import (
     stays_in_cache,
 )
 
-# Rounding in squares leaves so many units times s_1 / s_k of a relative residual; and in those of a
-# Gram matrix that is formed. (Where it leaves more, residuals show it.)
+# Relative residual by rounding errors of Gram products, in units of eps s_1 / s_k; and with a
+# formed Gram matrix. (Larger errors show in the residuals.)
 _SQUARES, _SQUARES_FORMED = 0.35, 0.25
-# Steps with a formed Gram matrix before a run is given up, at least.
+# Smallest number of steps with a formed Gram matrix before a run may be given up.
 _PATIENCE = 100
 
 
@@ -36,33 +36,32 @@ _PATIENCE = 100
 class ThickRestartLanczos:
     """Thick-restart Lanczos (TRLan) for singular triplets.
 
-    A Krylov space is grown on both sides of A by Golub-Kahan bidiagonalization; when its basis is
-    full it is compressed to the best approximations so far and grown again. The fewest products of
-    all iterative methods here, with memory that is bounded beforehand.
+    Golub-Kahan bidiagonalization expands Krylov spaces on both sides of A. When the basis is full,
+    it is compressed to the best approximations (thick restart) and expanded again. This method
+    needs the fewest products of all iterative methods here, in a fixed amount of memory.
 
     Parameters
     ----------
     block_size : int, default 1
-        Vectors that are multiplied at a time. More vectors mean fewer passes over A and more
-        products.
+        Number of vectors in a product. Larger blocks need fewer passes over A, and more products.
     basis_size : int, optional
-        Largest number of columns of each of the two bases; ``max(2 k + 20, k + 3 block_size)`` by
-        default (a few more in compiled code), and never more than min(m, n).
+        Largest number of columns of each basis, at most min(m, n). The default is
+        ``max(2 k + 20, k + 3 block_size)``, and a few more in compiled code.
     reorthogonalize : {"auto", "one-sided", "two-sided"}, default "auto"
-        Whether the basis on the longer side is orthogonalized explicitly too. One-sided saves half
-        of the work beside the products; what orthogonality is lost is measured and repaired at each
-        restart. ``"auto"`` is one-sided where the longer side is at least twice as long, until
-        the measured loss endangers the tolerance.
+        ``"two-sided"``: both bases are orthogonalized explicitly. ``"one-sided"``: only that of the
+        shorter side, which saves half of the work besides the products. The loss of orthogonality
+        is measured, and corrected at each restart. ``"auto"``: one-sided if the longer side is at
+        least twice as long, as long as the measured loss permits the tolerance.
     gram : bool, default False
-        Lanczos on ``A^H A`` (on the smaller side) with a Rayleigh-Ritz step with A in the end, as
-        the paper has it. It stores no left basis; singular values below ``sqrt(eps) s_1`` are not
-        resolved.
+        True: Lanczos on the Gram operator ``A^H A`` of the smaller side, with a final Rayleigh-Ritz
+        step with A, as in arXiv:2512.09678. No left basis is stored. Singular values below
+        ``sqrt(eps) s_1`` are not resolved.
 
     Notes
     -----
-    Cost: ``2 block_size`` products a step; a cap on them can end a run halfway through one. Memory:
-    ``basis_size * (m + n)`` numbers. With ``gram`` and a large matrix of the host the products are
-    shared by threads of this package, while BLAS libraries of the process are held at one thread.
+    Cost: ``2 block_size`` products in each step; a limit of products can end a run within a step.
+    Memory: ``basis_size * (m + n)`` numbers. With ``gram=True`` and a large host matrix, threads of
+    this package compute the products, while BLAS libraries of the process use one thread.
 
     References
     ----------
@@ -88,7 +87,7 @@ class ThickRestartLanczos:
             )
 
     def basis_for(self, k: int, rank: int) -> int:
-        """Number of basis columns for k triplets; ValueError if the one given is too small."""
+        """Return the number of basis columns for k triplets; ValueError if it is too small."""
         least = k + self.block_size + 1
         size = self.basis_size
         if size is None:
@@ -108,10 +107,9 @@ class ThickRestartLanczos:
 
 
 def _rows_are_long(op: Metered, method: ThickRestartLanczos, k: int, precision: str | None) -> bool:
-    """True if the rows in memory are those of the adjoint and are used as they are.
+    """True if the rows in memory are those of the adjoint, and are used directly.
 
-    A compiled Gram product wants contiguous rows; the vectors are longer on that side, and the
-    basis is that of a matrix of lower rank than there are columns.
+    Compiled Gram products need contiguous rows. The vectors are then those of the longer side.
     """
     rows = op.rows_in_memory()
     m, n = op.shape
@@ -152,19 +150,19 @@ class _LanczosRun(Run):
         self.basis = self._first_basis(op, start)
 
     def _first_basis(self, op: Metered, start: Array | None) -> GolubKahan | GramLanczos:
-        """A basis to begin with, from a block of start vectors or a random one."""
+        """Return the first basis, from start vectors or a random block."""
         self._last_look, self._look_at = (0, 0.0), 0
-        self._impressions: tuple[int, ...] = ()  # columns at which to look at the spectrum
+        self._estimates: tuple[int, ...] = ()  # basis sizes at which to estimate the spectrum
         width = min(self.method.block_size, op.shape[1])
         if self._leave_gram and width < self.k:
-            width = 1  # blocks are for the sake of compiled steps
+            width = 1  # blocks are for compiled steps
         view = self._view(op) if self.method.gram and not self._leave_gram else op
         start = None if start is None else view.arrays.like(start)
         block = pad_block(view, start, width, self.rng)
         k, columns = self.k, int(block.shape[1])
         capacity = max(self._capacity(view), k + 2 * columns)
         if columns > k and self.method.basis_size is None:
-            # Copies of multiple values were missed, and others come up beside the ones found.
+            # Copies of multiple values were missed, and more may appear.
             n = view.shape[1]
             capacity = max(capacity, self.method.basis_for(min(3 * k, n), n))
         if isinstance(view, Metered) and (self._leave_gram or not self.method.gram):
@@ -174,13 +172,13 @@ class _LanczosRun(Run):
         first_look = (k + k // 4) // width + (5 if width == 1 else 3)
         self._look_at = self.iterations + first_look
         if self._from_random and isinstance(view, InMemory):
-            self._impressions = planned_impressions(
+            self._estimates = planned_estimates(
                 view, k, self.tol, width, width * first_look, formed=self.forms
             )
         return GramLanczos(view, block, capacity=capacity, rng=self.rng)
 
     def _capacity(self, view: Metered | Turned | InMemory) -> int:
-        """Columns of a basis: more where compiled steps make them cheap and a restart dear."""
+        """Return the basis size, larger if compiled steps are cheap relative to a restart."""
         n = view.shape[1]
         size = self.method.basis_for(self.k, n)
         if self.method.basis_size is None and isinstance(view, InMemory):
@@ -188,7 +186,7 @@ class _LanczosRun(Run):
         return min(size, n)
 
     def _view(self, op: Metered) -> Metered | Turned | InMemory:
-        """The operator as the Gram operator is made of it."""
+        """Return the operator for Gram products."""
         found = in_memory(op, self.turned, self.precision)
         return found or (Turned(op) if self.turned else op)
 
@@ -210,13 +208,13 @@ class _LanczosRun(Run):
         return self.basis.width
 
     def _burst(self) -> int:
-        """Expansions to make before the next look."""
+        """Number of expansions before the next test."""
         if self.single_steps:
             return 1
         size, width = self.basis.size, max(1, self.basis.width)
         most = (self.basis.capacity - size) // width
-        if self._impressions:
-            most = min(most, -((size - self._impressions[0]) // width))
+        if self._estimates:
+            most = min(most, -((size - self._estimates[0]) // width))
         return max(1, min(self._look_at - self.iterations, most))
 
     @property
@@ -240,11 +238,11 @@ class _LanczosRun(Run):
             if isinstance(view, InMemory) and basis.width == 1 and not self.single_steps:
                 view.form_if_due(math.inf if self.forms else self.iterations)
             self.iterations += basis.expand_by(view, self._burst()) - 1
-            # (No products are left to count: LAPACK would have been done.)
+            # (LAPACK would have finished within these products.)
             self.hopeless |= self.forms and self.iterations > max(_PATIENCE, basis.shape[1] // 2)
-            due = self._impressions and basis.size >= self._impressions[0] and not basis.exhausted
+            due = self._estimates and basis.size >= self._estimates[0] and not basis.exhausted
             if due and isinstance(view, InMemory):
-                self._take_impression(basis, view)
+                self._estimate_spectrum(basis, view)
         elif not basis.halfway:
             basis.forward(op)
             return
@@ -254,18 +252,18 @@ class _LanczosRun(Run):
         if basis.exhausted:
             self.finished = self.exact = True
 
-    def _take_impression(self, basis: GramLanczos, view: InMemory) -> None:
+    def _estimate_spectrum(self, basis: GramLanczos, view: InMemory) -> None:
         """Estimate the spectrum; note if a factorization is cheaper or float32 too coarse."""
-        k, self._impressions = self.k, self._impressions[1:]
-        seen, glance = basis.impression(k), bool(self._impressions)
-        self.hopeless = is_hopeless(view, k, self.tol, seen, glance=glance)
-        if not glance:
+        k, self._estimates = self.k, self._estimates[1:]
+        seen, early = basis.spectrum_estimate(k), bool(self._estimates)
+        self.hopeless = is_hopeless(view, k, self.tol, seen, early=early)
+        if not early:
             top, value, _ = seen
             level = 0.5 * self._squares * basis.arrays.eps
             self._too_coarse = bool(level * top > self.tol * value)
 
     def _refine(self, op: Metered) -> None:
-        """Begin anew with squares in double precision, or without where they were."""
+        """Start again with Gram products in double precision, or without them."""
         self._leave_gram = self.precision != "float32"
         self.precision, self._too_coarse = "float64", False
         self.basis = self._first_basis(op, None)
@@ -311,14 +309,14 @@ class _LanczosRun(Run):
         k, S = self.k, ritz.S
         if not isinstance(self.basis, GramLanczos) or len(S) <= k or k < 1:
             return False
-        # The eigenvalue that S[k]^2 stands for is no farther than S[k] times the residual.
+        # The distance of S[k]^2 from an eigenvalue is at most S[k] times the residual.
         next_at_most = math.sqrt(S[k] * (S[k] + ritz.residuals[k]))
         return bool(next_at_most > S[k - 1] + self.tol * S[0])
 
     def _is_too_coarse(self, ritz: Ritz) -> bool:
-        """True if rounding in the Gram matrix keeps a residual above the tolerance.
+        """True if rounding errors of the Gram matrix keep a residual above the tolerance.
 
-        Judged once s_k is known roughly.
+        This is tested once s_k is known approximately.
         """
         k, S, basis = self.k, ritz.S, self.basis
         if not isinstance(basis, GramLanczos) or self.precision is None or len(S) <= k:
@@ -328,10 +326,10 @@ class _LanczosRun(Run):
         return bool(self._squares * basis.arrays.eps * S[0] > self.tol * S[k - 1])
 
     def _plan_next_look(self, ritz: Ritz) -> None:
-        """Look again when the residuals, going down as they did, may have arrived.
+        """Plan the next test from the decrease of the residuals.
 
-        They go down ever faster, so that half of the way is waited, and never long: looking costs
-        a small SVD, a step too many two products.
+        They decrease faster and faster, so that the next test is after half of the expected steps,
+        within limits. A test costs a small SVD, and a superfluous step two products.
         """
         worst = float(ritz.residuals[: self.k].max(initial=0.0)) / (ritz.scale or 1.0)
         basis = self.basis
@@ -339,7 +337,7 @@ class _LanczosRun(Run):
         compiled = isinstance(basis, GramLanczos)
         if compiled:
             wait = 2
-        ahead: float = basis.capacity  # steps, where nothing is known
+        ahead: float = basis.capacity  # steps, without information
         before, worst_before = self._last_look
         self._last_look = (at, worst)
         if at > before and self.tol < worst < worst_before and self.tol > 0:
@@ -351,9 +349,9 @@ class _LanczosRun(Run):
         self._look_at = at + max(wait, min(self._steps_per_look(), math.ceil(ahead)))
 
     def _steps_per_look(self) -> int:
-        """Compiled steps to the next look, so that looks and steps too many cost about the same.
+        """Return the steps between tests that balance the costs of tests and superfluous steps.
 
-        With N steps a look costs N / wait times its price in all, and half of a wait is too much.
+        With N steps there are N / wait tests, and on average half of a wait is superfluous.
         """
         basis = self.basis
         if not isinstance(basis, GramLanczos) or self.precision is None:
@@ -378,8 +376,8 @@ class _LanczosRun(Run):
         skew, coarse = eps >= SINGLE, eps > arrays.eps
         U, S, V = rayleigh_ritz(view, arrays.like(V), self.rng, k, skew=skew, coarse=coarse)
         if isinstance(self.basis, GramLanczos) and k:
-            # A value is off by eps s_1^2 over itself; one that squares do not show is below their
-            # square root.
+            # The error of a value s is eps s_1^2 / s. Values that Gram products do not resolve are
+            # below sqrt(eps) s_1.
             level = (self.resolution * S[0]) ** 2
             least = np.maximum(S, level**0.5)
             self.lost = float((level / least).sum() / S.sum()) if S[0] > 0 else 0.0
@@ -387,7 +385,7 @@ class _LanczosRun(Run):
 
     def escalate(self) -> bool:
         if isinstance(self.basis, GramLanczos):
-            # By the residuals squares are too coarse, whatever was estimated.
+            # The residuals show that Gram products are too coarse.
             if self.precision == "float32":
                 self._too_coarse, self.finished, self.exact = True, False, False
                 return True
@@ -417,7 +415,7 @@ class _LanczosRun(Run):
         self.meets_all_copies &= k <= self.method.block_size
         basis = self.basis
         rank = basis.shape[1]
-        # A basis_size that was given for fewer triplets gives way as far as it must.
+        # A basis_size for fewer triplets is enlarged as far as necessary.
         size = self.method.basis_size
         needed = k + self.method.block_size + 1
         capacity = min(rank, max(size, needed)) if size else self.method.basis_for(k, rank)

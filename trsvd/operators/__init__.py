@@ -1,8 +1,8 @@
-"""Matrices as operators: what a truncated SVD asks of a matrix, and ways to combine them.
+"""Matrices as operators, which have products with A and A^H, and combinations of operators.
 
-An operator has ``shape``, ``dtype``, ``matmat(X) = A X`` and ``rmatmat(X) = A^H X``. Anything
-with these four (or with ``matvec`` and ``rmatvec``), every array and every sparse matrix becomes
-one through `as_operator`.
+An operator has ``shape``, ``dtype``, ``matmat(X) = A X`` and ``rmatmat(X) = A^H X``. `as_operator`
+converts arrays, sparse matrices and all objects with these four attributes (or with ``matvec`` and
+``rmatvec``).
 """
 
 from __future__ import annotations

@@ -14,11 +14,12 @@ from trsvd._arrays.dtypes import type_name
 
 @runtime_checkable
 class MatrixLike(Protocol):
-    """The least that an object needs to be handed to `trsvd.svds`.
+    """Protocol of the objects that `trsvd.svds` accepts as operators.
 
-    ``shape`` is ``(m, n)``, ``dtype`` that of the products. ``matmat`` takes an (n, p) array and
-    returns (m, p), ``rmatmat`` the adjoint's. An attribute ``xp`` (a namespace) or a torch dtype
-    says which arrays the products take; NumPy otherwise.
+    ``shape`` is ``(m, n)``, and ``dtype`` is the dtype of the products. ``matmat`` maps arrays of
+    shape (n, p) to (m, p), and ``rmatmat`` arrays of shape (m, p) to (n, p). The products take
+    arrays of the namespace ``xp`` if there is this attribute, of torch for a torch dtype, and of
+    NumPy otherwise.
     """
 
     shape: tuple[int, int]
@@ -34,19 +35,19 @@ class MatrixLike(Protocol):
 
 
 class MatrixOperator(ABC):
-    """An m x n matrix that is known through its products.
+    """An m x n matrix that is given by its products.
 
     Attributes
     ----------
     shape : tuple of int
         ``(m, n)``.
     arrays : Arrays
-        The namespace, device and dtype that the products take and give.
+        Namespace, device and dtype of the products.
     """
 
     shape: tuple[int, int]
     arrays: Arrays
-    # Bound of the rounding errors in a product with a unit vector; 0 stands for those of the dtype.
+    # Bound of the rounding errors in a product with a unit vector; 0: those of the dtype.
     rounding: float = 0.0
     # Usual size of those errors, for a random unit vector.
     noise: float = 0.0
@@ -57,17 +58,17 @@ class MatrixOperator(ABC):
         return f"{name}({m} x {n}, {self.arrays.dtype_name}{of})"
 
     def _made_of(self) -> str:
-        """What the operator is made of, for its repr; empty if that is not known."""
+        """Return the parts of the operator for its repr; empty if they are not known."""
         return ""
 
     @property
     def dtype(self) -> Any:
-        """The compute dtype, as the namespace spells it."""
+        """Compute dtype, as an object of the namespace."""
         return self.arrays.dtype
 
     @property
     def xp(self) -> Any:
-        """The array namespace of the products."""
+        """Array namespace of the products."""
         return self.arrays.xp
 
     @abstractmethod
@@ -79,53 +80,54 @@ class MatrixOperator(ABC):
         """``A^H @ X`` for X of shape (m, p)."""
 
     def max_abs(self) -> float | None:
-        """Largest entry in modulus; None where entries are not at hand."""
+        """Largest modulus of an entry; None if the entries are not available."""
         return None
 
     def frobenius_norm(self, scale: float = 1.0) -> float | None:
-        """``||scale A||_F``; None where it takes about min(m, n) products to know it."""
+        """``||scale A||_F``; None if it would take about min(m, n) products."""
         del scale
         return None
 
     def rough_norm(self) -> float | None:
-        """``||A||_F`` to four digits; None where it takes more than a pass over the entries."""
+        """``||A||_F`` to four digits; None if that takes more than one pass over the entries."""
         return None
 
     def rows_in_memory(self) -> tuple[Array, bool] | None:
-        """A real matrix of the host by rows that is this one, or (True) its transpose.
+        """Return this real matrix or its transpose, stored by rows on the host; None if it is not.
 
-        A NumPy array with contiguous rows, or a sparse matrix of scipy by compressed rows.
+        The second value is True for the transpose. The matrix is a NumPy array with contiguous
+        rows, or a sparse matrix of scipy in compressed rows.
         """
         return None
 
     def columns_in_memory(self) -> tuple[Array, bool] | None:
-        """`rows_in_memory` of the adjoint."""
+        """Return `rows_in_memory` of the adjoint."""
         rows = self.rows_in_memory()
         return None if rows is None else (rows[0], not rows[1])
 
     def in_double(self) -> MatrixOperator | None:
-        """The same with products in double precision; None where the entries are not at hand."""
+        """Return the operator with products in double precision; None if it has no entries."""
         return None
 
     def formed(self) -> MatrixOperator | None:
-        """The same as an array, where its entries are more accurate than its products."""
+        """Return the matrix as an array if its entries are more accurate than its products."""
         return None
 
     def size_of_parts(self) -> float:
-        """Sum of the Frobenius norms of the parts that a product adds up, as far as known."""
+        """Sum of the Frobenius norms of the added parts of a product, as far as known."""
         return 0.0
 
     def go(self, forward: str | None, backward: str | None) -> bool:
-        """Choose how ``matmat`` and ``rmatmat`` treat blocks; False where there is no choice.
+        """Choose how ``matmat`` and ``rmatmat`` treat blocks; False if there is no choice.
 
-        ``"columns"`` makes products one column at a time, ``"blocks"`` in blocks only, ``"both"``
-        either; None changes nothing.
+        ``"columns"``: one column at a time. ``"blocks"``: in blocks only. ``"both"``: either. None
+        changes nothing.
         """
         del forward, backward
         return False
 
     def dense(self) -> Array:
-        """The matrix as an array; costs min(m, n) products where entries are not at hand."""
+        """Return the matrix as an array; min(m, n) products if it has no entries."""
         m, n = self.shape
         arrays, side = self.arrays, min(m, n)
         arrays.check_room(2 * m * n, f"the {m} x {n} matrix as an array")
@@ -139,7 +141,7 @@ class MatrixOperator(ABC):
 
 
 def phrase(op: MatrixOperator) -> str:
-    """An operator as a part of another, in the repr of that: a private class is what it holds."""
+    """Return an operator for the repr of another; for a private class, the object it wraps."""
     name, parts = type(op).__name__, op._made_of()
     if parts and name.startswith("_"):
         return parts
@@ -147,7 +149,7 @@ def phrase(op: MatrixOperator) -> str:
 
 
 class _ArrayMatrix(MatrixOperator):
-    """A dense array."""
+    """Dense array as an operator."""
 
     def __init__(self, A: Array) -> None:
         self.arrays = Arrays.of_array(A)
@@ -188,7 +190,7 @@ class _ArrayMatrix(MatrixOperator):
 
 
 class _ArrayInDouble(MatrixOperator):
-    """A dense array, multiplied in a wider dtype than it has."""
+    """Dense array as an operator with products in a wider dtype."""
 
     def __init__(self, A: Array, arrays: Arrays) -> None:
         self.arrays, self._A = arrays, A
@@ -203,7 +205,7 @@ class _ArrayInDouble(MatrixOperator):
 
 
 class _SparseMatrix(MatrixOperator):
-    """A sparse matrix of scipy or cupyx, or a tensor of torch, held by compressed rows."""
+    """Sparse matrix of scipy or cupyx, or tensor of torch, stored in compressed rows."""
 
     def __init__(self, A: Any) -> None:
         self.arrays = Arrays.of_sparse(A if hasattr(A, "data") else A.tocsr())
@@ -236,7 +238,7 @@ class _SparseMatrix(MatrixOperator):
 
     @cached_property
     def _by_columns(self) -> Any:
-        """The transpose by compressed rows; a copy."""
+        """Return the transpose in compressed rows, a copy."""
         return self._A.T.tocsr()
 
     def max_abs(self) -> float:

@@ -37,40 +37,40 @@ class AdjointOperator(MatrixOperator):
         return self.A.matmat(X)
 
     def max_abs(self) -> float | None:
-        """That of ``A``."""
+        """Return the value of ``A``."""
         return self.A.max_abs()
 
     def frobenius_norm(self, scale: float = 1.0) -> float | None:
-        """That of ``A``."""
+        """Return the value of ``A``."""
         return self.A.frobenius_norm(scale)
 
     def size_of_parts(self) -> float:
-        """That of ``A``."""
+        """Return the value of ``A``."""
         return self.A.size_of_parts()
 
     def go(self, forward: str | None, backward: str | None) -> bool:
-        """Choose for ``A``, whose products are turned."""
+        """Choose for ``A``, with the directions exchanged."""
         return self.A.go(backward, forward)
 
     def formed(self) -> MatrixOperator | None:
-        """That of ``A``, turned."""
+        """Return the adjoint of ``A.formed()``."""
         formed = self.A.formed()
         return None if formed is None else AdjointOperator(formed)
 
     def rough_norm(self) -> float | None:
-        """That of ``A``."""
+        """Return the value of ``A``."""
         return self.A.rough_norm()
 
     def rows_in_memory(self) -> tuple[Array, bool] | None:
-        """The columns of ``A``."""
+        """Return the columns of ``A``."""
         return self.A.columns_in_memory()
 
     def columns_in_memory(self) -> tuple[Array, bool] | None:
-        """The rows of ``A``."""
+        """Return the rows of ``A``."""
         return self.A.rows_in_memory()
 
     def in_double(self) -> MatrixOperator | None:
-        """The same with products in double precision; None where that of ``A`` is not known."""
+        """Return the operator with products in double precision; None if ``A`` has none."""
         wide = self.A.in_double()
         return None if wide is None else AdjointOperator(wide)
 
@@ -80,7 +80,7 @@ class AdjointOperator(MatrixOperator):
 
 
 class CenteredOperator(MatrixOperator):
-    """``A - 1 mu^T``: the rows of A about their mean, as principal component analysis has them.
+    """``A - 1 mu^T``: the rows of A minus their mean, as in principal component analysis.
 
     A sparse A stays sparse: a product costs one product with A and a rank-one correction.
 
@@ -89,12 +89,12 @@ class CenteredOperator(MatrixOperator):
     A : array, sparse matrix or operator
         Of shape (m, n): m samples of n features.
     mean : array of shape (n,), optional
-        What to take from every row; the mean of the rows if None (one product with A^H).
+        Row that is subtracted from every row. None: the mean of the rows (one product with A^H).
 
     Attributes
     ----------
     mean : array of shape (n,)
-        What is taken from every row.
+        Row that is subtracted from every row.
     """
 
     def __init__(self, A: Any, mean: Array | None = None) -> None:
@@ -142,20 +142,20 @@ class CenteredOperator(MatrixOperator):
         return self.A.go(forward, backward)
 
     def dense(self) -> Array:
-        """``A - 1 mu^T`` as an array: the mean is taken from the entries."""
+        """Return ``A - 1 mu^T`` as an array; the mean is subtracted from the entries."""
         m, n = self.shape
         self.arrays.check_room(2 * m * n, f"the {m} x {n} matrix as an array")
         X = self.A.dense() - self._mean.T
-        if self._is_mean:  # which was rounded: what it left is a mean of small numbers
+        if self._is_mean:  # mu was rounded: its error is the mean of small numbers
             X = X - (self.xp.sum(X, axis=0) / m)[None, :]
         return X
 
     def formed(self) -> MatrixOperator | None:
-        """The centred entries, where those of ``A`` are at hand: no parts are left to cancel."""
+        """Return the centred entries if ``A`` has entries; their products do not cancel."""
         return None if self.A.max_abs() is None else as_operator(self.dense())
 
     def frobenius_norm(self, scale: float = 1.0) -> float | None:
-        """``||A - 1 mu^T||_F``; None where cancellation would leave no digits."""
+        """``||A - 1 mu^T||_F``; None if cancellation leaves too few digits."""
         base = self.A.frobenius_norm(scale)
         if base is None:
             return None
@@ -193,15 +193,15 @@ class SumOperator(MatrixOperator):
         return f"{shown} + {more} more" if more > 0 else shown
 
     def matmat(self, X: Array) -> Array:
-        """Sum of the terms' products."""
+        """Sum of the products of the terms."""
         return _total([self._part(term, term.matmat, X) for term in self.terms])
 
     def rmatmat(self, X: Array) -> Array:
-        """Sum of the terms' adjoint products."""
+        """Sum of the adjoint products of the terms."""
         return _total([self._part(term, term.rmatmat, X) for term in self.terms])
 
     def size_of_parts(self) -> float:
-        """Sum of the terms' norms."""
+        """Sum of the norms of the terms."""
         return sum(map(_size, self.terms))
 
     def go(self, forward: str | None, backward: str | None) -> bool:
@@ -209,7 +209,7 @@ class SumOperator(MatrixOperator):
         return any([term.go(forward, backward) for term in self.terms])
 
     def _part(self, term: MatrixOperator, product: Callable[[Array], Array], X: Array) -> Array:
-        """The product of one term, which may be real in a complex sum."""
+        """Return the product of one term, which may be real in a complex sum."""
         like, take, xp = term.arrays.like, self.arrays.take, self.xp
         if not term.arrays.would_lose_imaginary(X):
             return take(product(like(X)))
@@ -266,7 +266,7 @@ class LowRankUpdate(MatrixOperator):
         return self.A.go(forward, backward)
 
     def frobenius_norm(self, scale: float = 1.0) -> float | None:
-        """``||A + U V^H||_F``; None where cancellation would leave no digits."""
+        """``||A + U V^H||_F``; None if cancellation leaves too few digits."""
         base = self.A.frobenius_norm(scale)
         if base is None:
             return None
@@ -278,17 +278,17 @@ class LowRankUpdate(MatrixOperator):
         return _root_of_difference(self.arrays, [base**2, 2 * cross, square])
 
 
-# Terms of a sum that its repr names.
+# Number of terms that the repr of a sum names.
 _SHOWN = 3
 
 
 def _size(op: MatrixOperator) -> float:
-    """Frobenius norm of a part, or the sum of those of its own parts; 0 where neither is known."""
+    """Frobenius norm of a part, or the sum of the norms of its parts; 0 if neither is known."""
     return op.size_of_parts() or op.frobenius_norm() or 0.0
 
 
 def _norm(arrays: Arrays, X: Array) -> float:
-    """Frobenius norm of an array; 0 where it has no columns."""
+    """Frobenius norm of an array; 0 if it has no columns."""
     return arrays.frobenius_norm(X, 1.0) if 0 not in tuple(X.shape) else 0.0
 
 
@@ -300,7 +300,7 @@ def _total(parts: list[Array]) -> Array:
 
 
 def _root_of_difference(arrays: Arrays, terms: list[float]) -> float | None:
-    """Root of a sum with cancellation; None if fewer than three digits survive it."""
+    """Square root of a sum; None if cancellation leaves fewer than three digits."""
     value = sum(terms)
     largest = max(abs(term) for term in terms)
     return math.sqrt(value) if value > 1e3 * arrays.eps * largest else None

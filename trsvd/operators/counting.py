@@ -1,4 +1,4 @@
-"""The operator that a run works on: scaled, and every product counted."""
+"""Operator of a run: scaled, with counted products."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from trsvd.operators.base import MatrixOperator, phrase
 
 
 class Metered(MatrixOperator):
-    """The operator that a run works on: ``scale * A``, every product counted.
+    """Operator of a run: ``scale * A``, with counted products.
 
-    ``scale`` is a power of two that brings the entries near 1 where squares of them would leave
-    the range of the dtype, and 1 otherwise; half of it acts before the product and half after, so
-    that nothing in between overflows or is lost.
+    ``scale`` is 1 if the squares of the entries are in the range of the dtype. Otherwise it is a
+    power of two that makes the entries of order 1. One half of it is applied before the product and
+    the other half after it, so that no intermediate result overflows or underflows.
 
     Attributes
     ----------
     matvecs, passes : int
-        Products made by the method, in vectors and in blocks.
+        Products of the method, counted in vectors and in blocks.
     matvecs_verify : int
-        Products made to check what it found, in vectors.
+        Products of the checks, counted in vectors.
     rounding : float
-        Bound of the rounding errors in a product with a unit vector; 0 where it is that of the
-        dtype.
+        Bound of the rounding errors in a product with a unit vector; 0: that of the dtype.
     noise : float
         Usual size of those errors, for a random unit vector.
     """
@@ -36,9 +35,9 @@ class Metered(MatrixOperator):
     def __init__(self, op: MatrixOperator, size: float | None) -> None:
         self.op = op
         self.arrays, self.shape = op.arrays, op.shape
-        self.norm_hint: float | None = None  # rough norm, where it was asked for
-        self.copies: dict[Any, Any] = {}  # for compiled steps, by who made them
-        # Outside of this window sums of squares of entries come near overflow or underflow.
+        self.norm_hint: float | None = None  # rough norm, once it is computed
+        self.copies: dict[Any, Any] = {}  # matrices for compiled steps, by key
+        # Outside of this range, sums of squares of entries may overflow or underflow.
         safe = float(np.finfo(self.arrays.host_dtype).tiny) ** -0.2
         size = size or 1.0
         # (2**1023 is the largest power of two that singular values can be scaled back by.)
@@ -50,13 +49,13 @@ class Metered(MatrixOperator):
         return phrase(self.op)
 
     def form(self) -> None:
-        """Go on with the entries, where they are more accurate than products."""
+        """Replace the operator by its entries if they are more accurate than its products."""
         formed = self.op.formed()
         if formed is not None:
             self.op, self.rounding, self.noise = formed, 0.0, 0.0
 
     def set_scale(self, exponent: int) -> None:
-        """Work on ``2**exponent * A``."""
+        """Set the scale to ``2**exponent``."""
         self.scale_exponent = exponent
         self._before, self._after = split_power(exponent)
 
@@ -75,7 +74,7 @@ class Metered(MatrixOperator):
         return product(X * self._before) * self._after
 
     def count(self, matvecs: int, passes: int) -> None:
-        """Add products to the books."""
+        """Add products to the counters."""
         if self.verifying:
             self.matvecs_verify += matvecs
         else:
@@ -83,12 +82,12 @@ class Metered(MatrixOperator):
             self.passes += passes
 
     def frobenius_norm(self, scale: float = 1.0) -> float | None:
-        """``||A||_F`` as this operator scales it."""
+        """``||scale A||_F``."""
         norm = self.op.frobenius_norm(scale * self._before)
         return None if norm is None else norm * self._after
 
     def in_double(self) -> Metered | None:
-        """The same with products in double precision, and with books of its own."""
+        """Return the operator with products in double precision, and its own counters."""
         wide = self.op.in_double()
         if wide is None:
             return None
@@ -97,11 +96,11 @@ class Metered(MatrixOperator):
         return twin
 
     def rows_in_memory(self) -> tuple[Array, bool] | None:
-        """That of the operator, where it is not scaled."""
+        """Return the rows of the operator if it is not scaled."""
         return self.op.rows_in_memory() if self.scale_exponent == 0 else None
 
     def scaled_dense(self, *, counted: bool = True) -> Array:
-        """``scale * A`` as an array; counts min(m, n) products where it is to be multiplied by."""
+        """Return ``scale * A`` as an array; counts min(m, n) products if it has no entries."""
         if counted:
             self.count(min(self.shape), 1)
         dense = self.op.dense()
@@ -109,7 +108,7 @@ class Metered(MatrixOperator):
 
 
 class Turned(MatrixOperator):
-    """The adjoint of a metered operator; its products are counted there."""
+    """Adjoint of a metered operator, which counts the products."""
 
     def __init__(self, op: Metered) -> None:
         self.op, self.arrays = op, op.arrays
@@ -127,10 +126,10 @@ class Turned(MatrixOperator):
         return self.op.matmat(X)
 
     def count(self, matvecs: int, passes: int) -> None:
-        """Add products to the books."""
+        """Add products to the counters."""
         self.op.count(matvecs, passes)
 
     def rows_in_memory(self) -> tuple[Array, bool] | None:
-        """That of the operator, turned."""
+        """Return the columns of the operator as rows of its adjoint."""
         rows = self.op.rows_in_memory()
         return None if rows is None else (rows[0], not rows[1])

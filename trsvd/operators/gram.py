@@ -1,4 +1,4 @@
-"""Real matrices in the memory of the host, as compiled Lanczos steps work on them."""
+"""Real matrices in host memory, for compiled Lanczos steps."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from trsvd._compiled.threads import (
 from trsvd.operators.base import MatrixOperator
 from trsvd.operators.counting import Metered, Turned
 
-# The second level of a processor's cache, roughly. What lies beyond is read once for two products
-# where that can be had: a third level is as slow as the memory on some machines.
+# About the size of the second-level cache. Larger matrices are read once for two products where
+# possible, since the third level is as slow as the memory on some machines.
 _CACHE = 2 << 20
-_BLOCK = 128  # rows and columns that are transposed at a time
+_BLOCK = 128  # rows and columns of a transposed block
 
 
 class InMemory(MatrixOperator):
@@ -34,13 +34,13 @@ class InMemory(MatrixOperator):
     Parameters
     ----------
     op : Metered or Turned
-        What is multiplied by; products are counted there.
+        The operator; it counts the products.
     rows : array or sparse matrix
         The same matrix in memory by rows or (``across``) its transpose.
     precision : {"float32", "float64"}
-        Of the vectors. A matrix in a higher one is copied to it.
+        Precision of the vectors. A matrix of higher precision is copied.
     across : bool
-        Whether the rows are those of the adjoint: two passes make a product then.
+        True if the rows are those of the adjoint; a Gram product takes two passes then.
     """
 
     def __init__(self, op: Metered | Turned, rows: Any, precision: str, across: bool) -> None:
@@ -48,7 +48,7 @@ class InMemory(MatrixOperator):
         self.arrays = replace(op.arrays, dtype_name=precision)
         self.across, self.is_sparse = across, is_sparse(rows)
         self._given = rows
-        self.gram: HostArray | None = None  # in the precision of the vectors, once it is formed
+        self.gram: HostArray | None = None  # in the precision of the vectors, once formed
 
     @property
     def stays_in_cache(self) -> bool:
@@ -57,13 +57,13 @@ class InMemory(MatrixOperator):
 
     @cached_property
     def rows(self) -> Any:
-        """The matrix as it is multiplied by; copied where it is in a higher precision."""
+        """Matrix in the precision of the vectors; a copy if its own precision is higher."""
         rows, dtype = self._given, self.arrays.host_dtype
         return rows.astype(dtype) if rows.dtype.itemsize > dtype.itemsize else rows
 
     @cached_property
     def _sparse(self) -> tuple[HostArray, HostArray, HostArray] | None:
-        """Entries and places of a sparse matrix."""
+        """Entries, column indices and row pointers of a sparse matrix."""
         if not self.is_sparse:
             return None
         return self.rows.data, _unsigned(self._given.indices), _unsigned(self._given.indptr)
@@ -78,19 +78,19 @@ class InMemory(MatrixOperator):
 
     @property
     def most_at_once(self) -> int:
-        """Vectors in the widest block that it takes."""
+        """Largest number of vectors in a block."""
         return 1 if self.across else 16
 
     @property
     def affordable_basis(self) -> int:
-        """Vectors that can be orthogonalized against in half of the time of a product, at most.
+        """Largest basis whose orthogonalization takes at most half of the time of a product.
 
-        In no more memory than the matrix has, or 64 MiB.
+        The basis takes at most the memory of the matrix, or 64 MiB.
         """
         n, entries = self.shape[1], self._given.size
         room = max(1 << 26, entries * self._given.dtype.itemsize)
         if self.is_sparse:
-            entries *= 8  # by time: an entry of a sparse matrix takes that of several
+            entries *= 8  # an entry of a sparse matrix takes the time of several dense ones
         return int(min(entries // (2 * n), room // (n * self.arrays.host_dtype.itemsize)))
 
     @property
@@ -100,10 +100,10 @@ class InMemory(MatrixOperator):
         return sharing_threads(size, sparse=self.is_sparse, beside=False) > 1
 
     def form_if_due(self, steps: float) -> None:
-        """Form the Gram matrix after so many steps that it might have paid from the beginning.
+        """Form the Gram matrix once the steps made so far have cost as much as forming it.
 
-        By it a step takes ``2 n^2`` operations instead of ``4 m n``; it takes ``m n^2``, at about
-        twice the rate where A stays in cache, and four times where a step waits for the memory.
+        With it a step takes ``2 n^2`` operations instead of ``4 m n``. Forming it takes ``m n^2``
+        operations, at twice the rate if A stays in cache, and at four times the rate otherwise.
         """
         m, n = self.shape
         if self.is_sparse or self.gram is not None or 2 * n > m:
@@ -126,7 +126,7 @@ class InMemory(MatrixOperator):
         floor: float,
         largest: float,
     ) -> int:
-        """Lanczos steps, as `trsvd._compiled.lanczos.gram_lanczos`; counts products with A."""
+        """Run `trsvd._compiled.lanczos.gram_lanczos`, and count its products with A."""
         compiled = kernels()
         rest = (H, C, floor, largest)
         shared = self._shared_steps(width)
@@ -155,7 +155,7 @@ class InMemory(MatrixOperator):
 
 
 def coarsest_precision(op: Metered, k: int, tol: float) -> str | None:
-    """In what precision vectors should be iterated with ``A^H A`` to reach a relative residual.
+    """Return the lowest precision in which steps with ``A^H A`` reach a relative residual.
 
     Parameters
     ----------
@@ -164,12 +164,12 @@ def coarsest_precision(op: Metered, k: int, tol: float) -> str | None:
     k : int
         Number of triplets.
     tol : float
-        The residual. Rounding leaves ``eps s_1 / s_k`` of it at least; what s_k is shows later.
+        The residual. Rounding errors are at least ``eps s_1 / s_k``; s_k is not known yet.
 
     Returns
     -------
     {"float32", "float64"} or None
-        None where there are no compiled steps.
+        None if there are no compiled steps for this operator.
     """
     rows = op.rows_in_memory() if kernels() is not None else None
     if rows is None:
@@ -178,28 +178,28 @@ def coarsest_precision(op: Metered, k: int, tol: float) -> str | None:
         return "float32" if tol >= 20 * SINGLE else "float64"
     if tol < 400 * SINGLE:
         return "float64"
-    # A copy takes as long as some dozen steps, most of it for fresh pages: many steps have to come.
+    # A copy costs as much as dozens of steps, mostly for new memory pages; it pays for many steps.
     # (And a norm of moderate size: squares stay in the range of float32.)
     pays = k >= 20 or rows[0].size * 4 <= _CACHE // 2 or is_worth_forming(op, k, tol)
     return "float32" if pays and op.norm_hint is not None else "float64"
 
 
 def in_memory(op: Metered, turned: bool, precision: str | None) -> InMemory | None:
-    """``op`` (or its adjoint: ``turned``) for compiled Lanczos steps on its Gram operator.
+    """Return ``op``, or its adjoint, for compiled Lanczos steps with its Gram operator.
 
     Parameters
     ----------
     op : Metered
-        It keeps what is made here as long as it lives.
+        The operator; it caches the result.
     turned : bool
-        Whether the vectors are those of the longer side.
+        True: the adjoint, with vectors of the longer side.
     precision : {"float32", "float64"} or None
-        Of the vectors.
+        Precision of the vectors.
 
     Returns
     -------
     InMemory or None
-        None without a precision, or where the matrix is not in memory in a way that serves.
+        None without a precision, or if the matrix is not in memory in a suitable form.
     """
     rows = op.rows_in_memory() if precision is not None and kernels() is not None else None
     if rows is None or precision is None:
@@ -215,7 +215,7 @@ def in_memory(op: Metered, turned: bool, precision: str | None) -> InMemory | No
 
 
 def for_one_vector(op: Metered, precision: str) -> InMemory | None:
-    """`in_memory` as one vector at a time is multiplied fastest by: with a formed Gram matrix."""
+    """Return `in_memory` for products with one vector, with a Gram matrix if that is faster."""
     view: InMemory | None = op.copies.get((False, precision))
     if view is not None and view.gram is not None:
         return view
@@ -224,7 +224,7 @@ def for_one_vector(op: Metered, precision: str) -> InMemory | None:
 
 
 def formed_gram(op: Metered, precision: str) -> HostArray | None:
-    """The Gram matrix of ``op`` (n x n), where Lanczos steps have formed it."""
+    """Return the Gram matrix of ``op`` (n x n) if Lanczos steps have formed it."""
     view = op.copies.get((False, precision))
     return None if view is None or view.gram is None else view.gram.T
 
@@ -232,8 +232,8 @@ def formed_gram(op: Metered, precision: str) -> HostArray | None:
 def is_worth_forming(op: MatrixOperator, k: int, tol: float) -> bool:
     """True if Lanczos steps are fastest with a Gram matrix that is formed first.
 
-    By measurements: it takes ``m n^2`` operations whatever k is, steps with A itself about
-    ``k m n``, but at another rate.
+    Forming takes ``m n^2`` operations for every k, and steps with A about ``k m n`` at a lower
+    rate. The thresholds are measured.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ def is_worth_forming(op: MatrixOperator, k: int, tol: float) -> bool:
     k : int
         Number of triplets.
     tol : float
-        Relative residual that they are to meet.
+        Requested relative residual.
     """
     rows = op.rows_in_memory()
     if rows is None or is_sparse(rows[0]):
@@ -258,9 +258,9 @@ def is_worth_forming(op: MatrixOperator, k: int, tol: float) -> bool:
 
 
 def _filled(G: HostArray) -> HostArray:
-    """A symmetric matrix of which the upper triangle was there, and zeros below it: in place.
+    """Copy the upper triangle of a symmetric matrix to the lower one, in place.
 
-    By blocks: to go through a matrix by columns takes ten times as long.
+    The copy is done in blocks, since access by columns takes ten times as long.
     """
     for first in range(0, len(G), _BLOCK):
         rows, rest = slice(first, first + _BLOCK), slice(first + _BLOCK, None)
@@ -275,9 +275,9 @@ def stays_in_cache(rows: Any, precision: str | None = None) -> bool:
     Parameters
     ----------
     rows : array or sparse matrix
-        In memory.
+        Matrix in memory.
     precision : {"float32", "float64"}, optional
-        What it would be worked with in: a matrix in a higher one is copied.
+        Precision of the steps; a matrix of higher precision would be copied.
     """
     itemsize = rows.dtype.itemsize
     if precision is not None:

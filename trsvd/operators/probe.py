@@ -1,9 +1,9 @@
-"""A few products that tell whether an operator can be worked with.
+"""Checks of an operator by a few products.
 
-Products with blocks are compared with products with single vectors, and products with A with those
-with its adjoint. They may differ by rounding errors: of the dtype; of the parts of an operator that
-adds up parts, which may cancel; and of the operator itself, which may compute in a lower precision,
-or cancel inside. The last are measured, as the difference of ``A (x + y)`` and ``A x + A y``.
+Products with blocks are compared with products with single vectors, and products with A with
+products with its adjoint. They may differ by rounding errors. These come from the dtype, from parts
+of a sum that cancel, and from an operator that computes in a lower precision or cancels inside. The
+last kind is measured, as the difference of ``A (x + y)`` and ``A x + A y``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from trsvd.operators.base import MatrixOperator
 
 
-# Largest difference of two ways to compute a product that the rounding of the dtype explains, in
-# rounding units of the product, or of the parts that it adds up.
+# Largest difference of two ways to compute a product that rounding errors of the dtype explain, in
+# rounding units of the product or of its parts.
 _UNITS = 100
 # The bound of the rounding errors is 10 times the largest error measured, and sqrt(n / 10) times
 # that for vectors of n entries: errors of random vectors are smaller than those of aligned ones.
@@ -32,8 +32,8 @@ _MEASURED, _RANDOM = 10, 10
 _LINEAR = 1e-2
 # Coefficients (a, b) of the sums a x + b y for which linearity is measured.
 _PAIRS = ((0.7, 0.4), (-0.3, 0.9), (0.6, -1.1), (1.3, 0.8))
-# Steps from a vector to its neighbours. Several are tried: where A x is only rounding, some steps
-# do not change it.
+# Steps from a vector to its neighbours. Several are tried, since some do not change a product that
+# consists of rounding errors.
 _NEIGHBOURS = (1.0, -1.0, 0.5, -0.5, 0.75, -0.75, 0.625, -0.625)
 # See `trsvd.operators.products._Products.way`.
 _WAYS = ("both", "columns", "blocks")
@@ -48,12 +48,12 @@ class Probed:
     size : float
         Largest entry of ``A x`` in modulus, for two random unit vectors x.
     rounding : float
-        Bound of the rounding errors in a product with a unit vector, as far as products and known
-        parts of the operator tell.
+        Bound of the rounding errors in a product with a unit vector, from the products and the
+        known parts of the operator.
     noise : float
         Usual size of those errors, for a random unit vector.
     matvecs : int
-        Products made, in vectors.
+        Number of products, counted in vectors.
     """
 
     size: float
@@ -63,7 +63,7 @@ class Probed:
 
 
 class _Unfit(Exception):
-    """Products in one direction cannot be worked with, for the reason given."""
+    """Products in one direction are not usable; ``reason`` is the error."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(str(reason))
@@ -72,12 +72,12 @@ class _Unfit(Exception):
 
 @dataclass(frozen=True)
 class _Half:
-    """Products with two columns in one direction: those of single columns, times ``scale``.
+    """Products with two columns in one direction, computed one at a time, times ``scale``.
 
     Attributes
     ----------
     product : callable
-        What they were made with.
+        Function that computes a product.
     X, Y : arrays of two columns
         Unit vectors, and their products.
     scale : float
@@ -102,12 +102,12 @@ class _Half:
         return self.product(_sum(self.X, a, b)) * self.scale
 
     def measured(self) -> _Half:
-        """With rounding errors as differences of ``A (a x + b y)`` and ``a A x + b A y`` show them.
+        """Add the rounding errors measured as ``A (a x + b y) - (a A x + b A y)``.
 
         Raises
         ------
         _Unfit
-            If the differences are not of rounding.
+            If rounding errors do not explain the differences.
         """
         off = [self.of_sum(a, b) - _sum(self.Y, a, b) for a, b in _PAIRS]
         rounding = max(_largest_norm(self.arrays, difference) for difference in off)
@@ -121,9 +121,10 @@ class _Half:
         return replace(self, rounding=max(self.rounding, _MEASURED * rounding))
 
     def _is_continuous(self, share: float) -> bool:
-        """True if products of near vectors are near, compared with this share of a product.
+        """True if products of neighbouring vectors differ by less than this share of a product.
 
-        Rounding errors of neighbours are as far apart as those of any two vectors, or the same.
+        Rounding errors of neighbouring vectors differ as much as those of any two vectors, or not
+        at all.
         """
         step = 1e-3 * min(share, 1.0)
         pairs = [pair for j in _NEIGHBOURS for pair in ((1.0, j * step), (j * step, 1.0))]
@@ -133,7 +134,7 @@ class _Half:
 
 
 class _Prober:
-    """The products of a probe, counted."""
+    """Products of a probe, and their number."""
 
     def __init__(self, op: MatrixOperator, parts: float) -> None:
         self.op, self.arrays = op, op.arrays
@@ -174,7 +175,7 @@ class _Prober:
             try:
                 return product(X)
             except Exception as error:
-                # An error caused by the shape of X comes again: try another way. Others are raised.
+                # An error caused by the shape of X occurs again: try another way. Raise others.
                 try:
                     product(X)
                 except Exception:
@@ -186,7 +187,7 @@ class _Prober:
     def check_adjoint(self, forward: _Half, backward: _Half) -> tuple[float, float]:
         """Compare ``<x, A^H w>`` with ``<A x, w>``.
 
-        Return a bound of the rounding errors, and their usual size.
+        Returns a bound of the rounding errors, and their usual size.
         """
         if self._differ(forward, backward) is not None:
             forward, backward = forward.measured(), backward.measured()
@@ -207,7 +208,7 @@ class _Prober:
         return max(self.parts, *(half.rounding / half.scale for half in halves))
 
     def _differ(self, forward: _Half, backward: _Half) -> float | None:
-        """Relative difference of the two inner products where it is not of rounding."""
+        """Return the relative difference of two inner products if rounding does not explain it."""
         arrays, scale = self.arrays, backward.scale
         rounding = self._rounding(forward, backward) * scale
         for j in range(2):
@@ -222,11 +223,12 @@ class _Prober:
 
 
 def probe(op: MatrixOperator, rng: np.random.Generator) -> Probed:
-    """Check what an operator promises, and settle how blocks are multiplied.
+    """Check the products of an operator, and choose how blocks are multiplied.
 
-    Products with a block of two columns must be those of its columns, and ``<x, A^H w>`` must equal
-    ``<A x, w>``. If the first fails, and the second holds for one column at a time, products are
-    made one column at a time from then on; or in blocks only, if it holds for blocks alone.
+    Products with a block of two columns must equal the products with its columns, and
+    ``<x, A^H w>`` must equal ``<A x, w>``. If the first check fails, the second decides: products
+    are computed one column at a time if it holds for single columns, and in blocks only if it holds
+    only for blocks.
 
     Parameters
     ----------
@@ -244,18 +246,18 @@ def probe(op: MatrixOperator, rng: np.random.Generator) -> Probed:
     AdjointError
         If ``rmatmat`` is not the adjoint of ``matmat``.
     ValueError
-        If products of a block differ from those of its columns and neither go with the adjoint, if
-        products are not linear, or if they are not finite.
+        If products of a block differ from those of its columns and neither agree with the adjoint,
+        if products are not linear, or if they are not finite.
 
     Notes
     -----
-    Eight products, and about as many again where something is wrong. None overflows for a matrix
-    that a float can hold.
+    Eight products, and about eight more if a check fails. Products of representable matrices do
+    not overflow.
     """
     prober = _Prober(op, op.size_of_parts())
     arrays = op.arrays
     X = _unit_columns(arrays, arrays.gaussian(rng, op.shape[1], 2))
-    spare = _unit_columns(arrays, arrays.gaussian(rng, op.shape[0], 2))
+    replacement = _unit_columns(arrays, arrays.gaussian(rng, op.shape[0], 2))
     first: Exception | None = None
     for forward in (None, *_WAYS):
         if not op.go(forward, None) and forward:
@@ -265,7 +267,7 @@ def probe(op: MatrixOperator, rng: np.random.Generator) -> Probed:
         except _Unfit as unfit:
             first = first or unfit.reason
             continue
-        W = _unit_columns(arrays, ahead.Y, spare)
+        W = _unit_columns(arrays, ahead.Y, replacement)
         for backward in _WAYS if forward else (None,):
             op.go(None, backward)
             try:
@@ -274,7 +276,7 @@ def probe(op: MatrixOperator, rng: np.random.Generator) -> Probed:
                 reason = error.reason if isinstance(error, _Unfit) else error
                 first = first or reason
                 if forward is None and isinstance(error, AdjointError):
-                    raise  # blocks and columns agree: there is no other way
+                    raise  # blocks and columns agree: no other way is left
                 continue
             return Probed(ahead.size, rounding, noise, prober.matvecs)
     assert first is not None
@@ -282,14 +284,14 @@ def probe(op: MatrixOperator, rng: np.random.Generator) -> Probed:
 
 
 def settle(op: MatrixOperator, *, adjoint: bool) -> None:
-    """Check products in one direction, before the first of them; in both if that fails.
+    """Check products in one direction before the first of them; in both if that fails.
 
     Parameters
     ----------
     op : MatrixOperator
         Of shape (m, n).
     adjoint : bool
-        Direction: that of ``rmatmat``.
+        True for the direction of ``rmatmat``.
     """
     rng = np.random.default_rng(0)
     X = op.arrays.gaussian(rng, op.shape[0 if adjoint else 1], 2)
@@ -317,18 +319,18 @@ def _largest_norm(arrays: Arrays, X: Array) -> float:
     return float(arrays.get(arrays.column_norms(X)).max())
 
 
-def _unit_columns(arrays: Arrays, X: Array, spare: Array | None = None) -> Array:
-    """Columns of norm 1; those of ``spare`` in place of zeros."""
+def _unit_columns(arrays: Arrays, X: Array, replacement: Array | None = None) -> Array:
+    """Scale columns to norm 1; replace zero columns by those of ``replacement``."""
     norms = arrays.column_norms(X)
-    if spare is None:
+    if replacement is None:
         return X / norms
     xp = arrays.xp
     zero = norms == 0
-    return xp.where(zero, spare, X / xp.where(zero, xp.ones_like(norms), norms))
+    return xp.where(zero, replacement, X / xp.where(zero, xp.ones_like(norms), norms))
 
 
 def _brings_near_one(arrays: Arrays, size: float) -> float:
-    """A power of two that brings a number near 1, as far as the dtype has one."""
+    """Return a power of two that scales a number to about 1, as far as the dtype allows."""
     _, most = math.frexp(float(np.finfo(arrays.host_dtype).max))
     exponent = -math.frexp(size)[1] if size else 0
     return math.ldexp(1.0, max(2 - most, min(exponent, most - 2)))

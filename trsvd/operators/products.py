@@ -15,29 +15,29 @@ from trsvd.operators.probe import probe, settle
 
 
 class _Products:
-    """Products with somebody else's operator in one direction, checked and copied.
+    """Products with a user's operator in one direction, checked and copied.
 
-    The operator is given copies, which it may overwrite. What it returns is copied, as it may be a
-    buffer that its next product overwrites, or a view of what it was given.
+    The operator gets copies, which it may overwrite. Its results are copied too: they may be a
+    buffer that the next product overwrites, or a view of the argument.
 
     Parameters
     ----------
     A : operator
         With one or both of the methods.
     arrays : Arrays
-        What products take and give.
+        Namespace, device and dtype of the products.
     rows : int
-        Rows of a product.
+        Number of rows of a product.
     block, single : str
-        Names of the methods that take a block and a vector of one dimension.
+        Names of the methods for blocks and for one-dimensional vectors.
 
     Attributes
     ----------
     way : {"both", "columns", "blocks"}
-        "both": a single column goes to the method for vectors, several go to that for blocks.
-        "columns": one column at a time. "blocks": a single column is a block too.
+        "both": the method for vectors multiplies a single column, the method for blocks several.
+        "columns": one column at a time. "blocks": the method for blocks also for single columns.
     settled : bool
-        True if products were compared with each other, or there is nothing to compare.
+        True if products were compared with each other, or nothing can be compared.
     """
 
     def __init__(self, A: Any, arrays: Arrays, rows: int, block: str, single: str) -> None:
@@ -88,7 +88,7 @@ class _Products:
         try:
             return admitted(getattr(self.A, name)(self.arrays.take(X, copy=True)))
         except (NotImplementedError, TypeError) as error:
-            # What SciPy's LinearOperator says of a product that it was not given.
+            # Message of SciPy's LinearOperator for a missing product.
             if isinstance(error, TypeError) and "'NoneType' object is not callable" not in str(
                 error
             ):
@@ -109,7 +109,7 @@ class _Products:
 
 
 class _WrappedOperator(MatrixOperator):
-    """Somebody else's operator: its answers are checked and brought to the compute dtype."""
+    """Operator of a user; its products are checked and converted to the compute dtype."""
 
     def __init__(self, A: Any) -> None:
         self.shape = (int(A.shape[0]), int(A.shape[1]))
@@ -148,7 +148,7 @@ class _WrappedOperator(MatrixOperator):
 
 
 def as_operator(A: Any) -> MatrixOperator:
-    """``A`` as an operator.
+    """Return ``A`` as an operator.
 
     Parameters
     ----------
@@ -156,18 +156,18 @@ def as_operator(A: Any) -> MatrixOperator:
         A two-dimensional array of any array API library; a sparse matrix or array of scipy or
         cupyx, or a sparse tensor of torch; a frame of pandas or polars; an object with ``shape``,
         ``dtype``, ``matmat`` and ``rmatmat`` (or ``matvec`` and ``rmatvec``). Half precision is
-        copied to float32, integers and bool to float64; nothing else is copied but arrays whose
-        memory layout no BLAS takes, and sparse tensors.
+        copied to float32, integers and bool to float64. Arrays whose memory layout BLAS does not
+        accept, and sparse tensors, are copied too. Others are not copied.
 
     Returns
     -------
     MatrixOperator
-        With the shape of A.
+        Operator with the shape of A.
 
     Raises
     ------
     TypeError
-        If A is none of these, or of a dtype that cannot be computed with.
+        If A is not one of these, or has a dtype that trsvd does not support.
     ValueError
         If A is not two-dimensional, or has no rows or no columns.
     """
@@ -203,23 +203,23 @@ def as_operator(A: Any) -> MatrixOperator:
 
 
 def check_adjoint(A: Any, rng: Any = None) -> None:
-    """Check that ``rmatmat`` is the adjoint of ``matmat``, and how both treat blocks.
+    """Check that ``rmatmat`` is the adjoint of ``matmat``, and that both treat blocks correctly.
 
     ``<x, A^H (A x)>`` must equal ``||A x||^2`` for a random x, and products with a block of two
-    columns those of each column alone. Differences that rounding explains are allowed: that of the
-    parts of a sum, and that which shows in ``A (x + y) - A x - A y``.
+    columns must equal those of each column alone. Differences by rounding are allowed, including
+    those of the parts of a sum, and those measured as ``A (x + y) - A x - A y``.
 
     Parameters
     ----------
     A : array, sparse matrix or operator
         Of shape (m, n).
     rng : int or numpy.random.Generator, optional
-        Where the random vector comes from.
+        Seed or generator of the random vectors.
 
     Raises
     ------
     AdjointError
-        If the two products belong to different matrices.
+        If ``rmatmat`` is not the adjoint of ``matmat``.
     ValueError
         If products with blocks differ from products with vectors, and neither agree with the
         adjoint; or if products are not linear, or not finite.

@@ -1,7 +1,7 @@
-"""Approximate polar factors by iterations of odd polynomials: products of matrices only.
+"""Approximate polar factors by iterations of odd polynomials, which need only products.
 
-`newton_schulz` is the bare iteration; `trsvd.NewtonSchulz` and `trsvd.PolarExpress` are methods of
-the spectral ball's oracle, with an error that is bounded.
+`newton_schulz` is the plain iteration. `trsvd.NewtonSchulz` and `trsvd.PolarExpress` are methods
+of the oracle of the spectral ball, with a bound of the error.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ __all__ = [
 ]
 
 CUBIC = (1.5, -0.5)
-"""Coefficients of ``1.5 x - 0.5 x^3``: converges to the polar factor, in the end quadratically."""
+"""Coefficients of ``1.5 x - 0.5 x^3``, which converges quadratically to the polar factor."""
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
-"""Muon's coefficients, ``3.4445 x - 4.7750 x^3 + 2.0315 x^5``: fast at first, never converges."""
+"""Muon's coefficients, ``3.4445 x - 4.7750 x^3 + 2.0315 x^5``: fast, but not convergent."""
 
 
 def newton_schulz(G: Array, *, steps: int, coefficients: Sequence[float] = CUBIC) -> Array:
-    """Approximate polar factor ``U V^H`` of ``G = U S V^H``, without an SVD.
+    """Approximate the polar factor ``U V^H`` of ``G = U S V^H`` without an SVD.
 
     Parameters
     ----------
     G : array of shape (m, n)
-        Of any array API library, real or complex. Half precision is computed in float32, integers
-        and bool in float64.
+        Array of any array API library, real or complex. Half precision is computed in float32,
+        integers and bool in float64.
     steps : int
         Number of iterations, at least 0.
     coefficients : sequence of float, default `CUBIC`
@@ -53,26 +53,26 @@ def newton_schulz(G: Array, *, steps: int, coefficients: Sequence[float] = CUBIC
     TypeError
         If G is not an array.
     ValueError
-        If G is not two-dimensional, empty, or not finite; if ``steps`` or ``coefficients`` make
-        no iteration.
+        If G is not two-dimensional, empty, or not finite, or if ``steps`` or ``coefficients`` are
+        invalid.
 
     Notes
     -----
-    ``X <- p(X)``, from ``X = G / ||G||_F``, acts on the singular values alone: each becomes
-    ``p(p(...p(s_i / ||G||_F)))``, the vectors stay. That gives the error exactly:
+    The iteration ``X <- p(X)`` from ``X = G / ||G||_F`` changes the singular values only: each
+    becomes ``p(p(...p(s_i / ||G||_F)))``. This gives the error:
 
-    - `CUBIC` maps [0, 1] into itself. A small value grows by 1.5 a step, so that a value s needs
-      about ``log(||G||_F / s) / log(1.5)`` steps; then the error is squared (times 1.5) at each.
-      Zero stays zero: where G has rank r < min(m, n), the limit is ``U_r V_r^H``.
-    - `QUINTIC` lets values grow by up to 3.4445 a step, and then moves them about within
-      [0.68, 1.203] without end. Five steps bring those above ``2e-3 ||G||_F`` there; a smaller
-      one, s, becomes at most ``485 s / ||G||_F``. Where values are spread out, the error
-      ``||X - U V^H||_F / sqrt(min(m, n))`` stays about 0.2. Values above 1 mean that the result
+    - `CUBIC` maps [0, 1] into itself. Small values grow by a factor of 1.5 in each step, so that a
+      value s needs about ``log(||G||_F / s) / log(1.5)`` steps. Then each step squares the error
+      (times 1.5). Zero stays zero: if G has rank r < min(m, n), the limit is ``U_r V_r^H``.
+    - With `QUINTIC`, values grow by a factor of up to 3.4445 in each step, and then stay in
+      [0.68, 1.203] without converging. Values above ``2e-3 ||G||_F`` are there after five steps; a
+      smaller value s becomes at most ``485 s / ||G||_F``. If the values are spread out, the error
+      ``||X - U V^H||_F / sqrt(min(m, n))`` stays about 0.2. Since values can exceed 1, the result
       can lie outside of the spectral ball.
 
-    Cost, with ``r = min(m, n)``: `CUBIC` makes ``2 r`` products with X or X^H (in vectors) a step,
-    each further coefficient r more, with a matrix of the smaller size; see
-    `newton_schulz_matvecs`. Memory: three matrices like G.
+    Cost, with ``r = min(m, n)``: a step of `CUBIC` takes ``2 r`` products with X or X^H, counted in
+    vectors. Each further coefficient takes r products more, with a matrix of the smaller size; see
+    `newton_schulz_matvecs`. Memory: three matrices of the size of G.
 
     References
     ----------
@@ -97,7 +97,7 @@ def newton_schulz(G: Array, *, steps: int, coefficients: Sequence[float] = CUBIC
 
 
 def newton_schulz_iterates(G: Array, *, coefficients: Sequence[float] = CUBIC) -> Iterator[Array]:
-    """The iterates of `newton_schulz`, without end: ``G / ||G||_F``, then one a step.
+    """Yield the iterates of `newton_schulz`, without end, beginning with ``G / ||G||_F``.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def newton_schulz_iterates(G: Array, *, coefficients: Sequence[float] = CUBIC) -
     Raises
     ------
     TypeError, ValueError
-        As `newton_schulz`, when the first iterate is asked for.
+        As `newton_schulz`, at the first iterate.
     """
     arrays, X = _normalized(G)
     polynomial = checked_coefficients(coefficients)
@@ -126,7 +126,7 @@ def newton_schulz_iterates(G: Array, *, coefficients: Sequence[float] = CUBIC) -
 def newton_schulz_matvecs(
     shape: tuple[int, int], steps: int, coefficients: Sequence[float] = CUBIC
 ) -> int:
-    """Products with a vector that ``steps`` iterations make.
+    """Return the number of products of ``steps`` iterations, counted in vectors.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def newton_schulz_matvecs(
     Returns
     -------
     int
-        ``len(coefficients) * min(m, n) * steps``: ``2 n`` a step for `CUBIC`.
+        ``len(coefficients) * min(m, n) * steps``: ``2 min(m, n)`` in each step for `CUBIC`.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def newton_schulz_matvecs(
 
 
 def _normalized(G: Array) -> tuple[Arrays, Array]:
-    """``G / ||G||_F`` in the compute dtype; zero stays zero."""
+    """Return ``G / ||G||_F`` in the compute dtype; zero stays zero."""
     G = admitted(G)
     if not is_array(G):
         raise TypeError(f"G is {describe(G)}; pass an array of an array API library")

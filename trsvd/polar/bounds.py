@@ -1,9 +1,8 @@
 """Images of singular values under compositions of odd polynomials, and bounds from them.
 
-An iteration ``X <- p(X)`` acts on the singular values alone. So all that there is to know of its
-error is the image of intervals under real functions, of which the ends are values at end points or
-at critical points: it is computed, not sampled. In floating point the ends move by the rounding of
-every step.
+An iteration ``X <- p(X)`` changes the singular values only. Its error therefore follows from the
+images of intervals under real functions. The ends of an image are values at end points or critical
+points, so that images are computed exactly. Rounding errors of each step widen them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 from trsvd._arrays.arrays import HostArray
 from trsvd.polar.polynomials import Polynomial
 
-# Cells into which [0, 1] is cut: one below 1e-8, the others in geometric progression.
+# Cells of [0, 1]: one below 1e-8, the others in geometric progression.
 _CELLS = 2000
 _SMALLEST = 1e-8
 
@@ -30,7 +29,7 @@ def image(
     Parameters
     ----------
     polynomials : tuple of polynomials
-        One for each step.
+        Polynomial of each step.
     low, high : float
         Ends of the interval.
     eps : float, default 0
@@ -54,12 +53,12 @@ def image(
 
 @dataclass(frozen=True, eq=False)
 class ScalarMap:
-    """Map of an iteration on singular values in [0, 1], rounding included.
+    """Map of an iteration on singular values in [0, 1], with rounding errors.
 
     Attributes
     ----------
     largest : float
-        No singular value of the last iterate exceeds it.
+        Bound of the singular values of the last iterate.
     prices, tolls : arrays of shape (a,) and (b,)
         Multipliers lam and mu of `sum_at_most`.
     excess : array of shape (a, b)
@@ -72,14 +71,14 @@ class ScalarMap:
     excess: HostArray
 
     def sum_at_most(self, attained: float, rank: int) -> float:
-        """Bound the sum of ``rank`` values x_i in [0, 1] by what is known of them.
+        """Bound the sum of ``rank`` values x_i in [0, 1] from a weighted sum.
 
         Parameters
         ----------
         attained : float
-            ``sum_i x_i f(x_i)``, with f what the iteration does.
+            ``sum_i x_i f(x_i)``, where f is the map of the iteration.
         rank : int
-            How many values there are; the sum of their squares is at most 1.
+            Number of values; the sum of their squares is at most 1.
 
         Returns
         -------
@@ -91,9 +90,9 @@ class ScalarMap:
 
             sum x_i  <=  lam sum x_i f(x_i) + mu sum x_i^2 + rank max_x (x - lam x f(x) - mu x^2),
 
-        and the least of these bounds is taken. Without f (lam = 0) that is ``sqrt(rank)``; where f
-        is at least ``1 - e`` above some x_0, it is no more than the sum over ``1 - e``, and what
-        values below x_0 can add.
+        and the least of these bounds is returned. Without f (lam = 0) it is ``sqrt(rank)``. If f is
+        at least ``1 - e`` above some x_0, it is at most the attained sum divided by ``1 - e``, plus
+        the possible sum of values below x_0.
         """
         duals = self.prices[:, None] * attained + self.tolls[None, :] + rank * self.excess
         return min(float(duals.min()), math.sqrt(rank))
@@ -106,7 +105,7 @@ def scalar_map(polynomials: tuple[Polynomial, ...], eps: float) -> ScalarMap:
     Parameters
     ----------
     polynomials : tuple of polynomials
-        One for each step.
+        Polynomial of each step.
     eps : float
         Rounding unit of the products; 0 is exact arithmetic.
 
@@ -117,10 +116,10 @@ def scalar_map(polynomials: tuple[Polynomial, ...], eps: float) -> ScalarMap:
     edges = np.concatenate([[0.0], np.geomspace(_SMALLEST, 1.0, _CELLS)])
     lows, highs = _images(polynomials, edges[:-1], edges[1:], eps)
     largest = float(max(highs.max(), -lows.min()))
-    if not math.isfinite(largest):  # rounding leads out of range: nothing is known of what it does
+    if not math.isfinite(largest):  # rounding leads out of range: no bound is known
         none = np.zeros(1)
         return ScalarMap(math.inf, none, none, np.full((1, 1), math.inf))
-    # What all values above a cut are taken to at least: its inverse is the price to pay.
+    # Least image of all values above a cut; its inverse is the multiplier.
     least = np.minimum.accumulate(lows[::-1])[::-1][:: _CELLS // 80]
     prices = np.unique(np.concatenate([[0.0], 1 / least[least > 0.02]]))
     tolls = np.concatenate([[0.0], np.geomspace(0.01, 1000.0, 41)])
@@ -129,7 +128,7 @@ def scalar_map(polynomials: tuple[Polynomial, ...], eps: float) -> ScalarMap:
 
 
 def _excess(edges: HostArray, slopes: HostArray, mu: float) -> float:
-    """``max slope * x - mu x^2`` over the cells, each with its slope; at least 0."""
+    """Return ``max slope * x - mu x^2`` over the cells, at least 0."""
     top = slopes / (2 * mu) if mu else np.where(slopes > 0, np.inf, 0.0)
     x = np.clip(top, edges[:-1], edges[1:])
     return max(0.0, float(np.max(slopes * x - mu * x * x)))
@@ -138,12 +137,12 @@ def _excess(edges: HostArray, slopes: HostArray, mu: float) -> float:
 def _images(
     polynomials: tuple[Polynomial, ...], lows: HostArray, highs: HostArray, eps: float
 ) -> tuple[HostArray, HostArray]:
-    """The images of many intervals; rounding moves their ends outwards at every step.
+    """Return the images of many intervals, widened by the rounding errors of every step.
 
-    By a unit of all that is added up in the step, also where much of it cancels.
+    The error of a step is a rounding unit of the sum of the absolute values of its terms.
     """
     lows, highs = lows - eps, highs + eps
-    with np.errstate(over="ignore", invalid="ignore"):  # of polynomials that lead out of range
+    with np.errstate(over="ignore", invalid="ignore"):  # for polynomials that lead out of range
         for polynomial in polynomials:
             reach = np.max([highs.max(), -lows.min()])
             loss = eps * _values(tuple(map(abs, polynomial)), reach)
@@ -155,7 +154,7 @@ def _images(
 def _image(
     polynomial: Polynomial, lows: HostArray, highs: HostArray
 ) -> tuple[HostArray, HostArray]:
-    """The images of intervals under one polynomial."""
+    """Return the images of intervals under one polynomial."""
     ends = np.stack([_values(polynomial, lows), _values(polynomial, highs)])
     least, most = ends.min(axis=0), ends.max(axis=0)
     for point in _critical_points(polynomial):
@@ -174,9 +173,9 @@ def _values(polynomial: Polynomial, x: HostArray) -> HostArray:
 
 
 def _critical_points(polynomial: Polynomial) -> list[float]:
-    """Real zeros of the derivative."""
+    """Return the real zeros of the derivative."""
     derivative = [(2 * i + 1) * c for i, c in enumerate(polynomial)]
     squares = np.roots(derivative[::-1])
-    # A double zero comes out with a small imaginary part; one point too many does no harm.
+    # A double zero can have a small imaginary part; an additional point is harmless.
     real = squares[(np.abs(squares.imag) <= 1e-6 * np.abs(squares)) & (squares.real > 0)].real
     return [float(sign * root) for root in np.sqrt(real) for sign in (1.0, -1.0)]

@@ -1,4 +1,4 @@
-"""Iterations for the polar factor as methods of an oracle: options, polynomials, errors."""
+"""Iterations for the polar factor, as methods of an oracle."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from trsvd.polar.bounds import image
 from trsvd.polar.polynomials import Polynomial, checked_coefficients, express_polynomials
 
 UNITS = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
-"""Precisions that products can be made in, each with its rounding unit."""
+"""Precisions of products, each with its rounding unit."""
 
 HALF = ("bfloat16", "float16")
-"""Those in which rounding is felt."""
+"""Precisions in which rounding errors need countermeasures."""
 
 FAR = 10.0
-"""A value that is taken beyond this is not a singular value of a polar factor."""
+"""Largest image of a singular value that an iteration may have."""
 
-# Below 0 by no more than this is rounding of a polynomial's double zero.
+# Negative images up to this size are rounding errors at a double zero of the polynomial.
 _NEGATIVE = -1e-12
 
 
@@ -44,18 +44,19 @@ def rounding_unit(precision: str, shape: tuple[int, int]) -> float:
 
     Notes
     -----
-    ``2 sqrt(max(m, n))`` rounding units, with the size rounded up to a power of two. A sum of n
-    products is off by up to n unit roundoffs, ``2^-24`` in single precision; by about ``sqrt(n)``
-    where roundings are as good as independent (N. Higham, T. Mary, doi:10.1137/18M1226312). They
-    are not where all terms are equal, as in a matrix of ones: libraries add up blocks of some
-    hundred terms, and within a block roundings may all be of one sign. A factor of 4 is for that.
+    ``2 sqrt(max(m, n))`` rounding units, with the size rounded up to a power of two. The error of a
+    sum of n products is at most n unit roundoffs (``2^-24`` in single precision), and about
+    ``sqrt(n)`` if rounding errors are independent (N. Higham, T. Mary, doi:10.1137/18M1226312).
+    They are not if all terms are equal, as in a matrix of ones: libraries sum blocks of some
+    hundred terms, and in a block all rounding errors can have the same sign. A factor of 4 allows
+    for that.
     """
     return UNITS[precision] * 2 * math.sqrt(2.0 ** math.ceil(math.log2(max(shape))))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolarIteration(ABC):
-    """Base class of `NewtonSchulz` and `PolarExpress`: a polynomial for each step.
+    """Base class of `NewtonSchulz` and `PolarExpress`.
 
     Parameters
     ----------
@@ -63,8 +64,8 @@ class PolarIteration(ABC):
         Number of iterations, at least 1.
     dtype : str or dtype, optional
         Precision of the products: ``"bfloat16"``, ``"float16"``, ``"float32"``, ``"float64"``, or
-        a dtype as the array library spells it. By default that in which G is computed: float32
-        for half precision, never less.
+        a dtype of the array library. The default is the compute dtype of G, which is float32 for
+        half precision.
     """
 
     steps: int
@@ -78,14 +79,14 @@ class PolarIteration(ABC):
     def polynomials(
         self, precision: str | None = None, shape: tuple[int, int] | None = None
     ) -> tuple[Polynomial, ...]:
-        """The polynomial of each step.
+        """Return the polynomial of each step.
 
         Parameters
         ----------
         precision : str, optional
-            What the products are made in; ``dtype``, or float64, by default.
+            Precision of the products. The default is ``dtype``, or float64.
         shape : tuple of int, optional
-            ``(m, n)`` of the matrix: the larger it is, the more rounding is allowed for.
+            ``(m, n)`` of the matrix; rounding errors grow with its size.
 
         Returns
         -------
@@ -94,18 +95,18 @@ class PolarIteration(ABC):
         """
 
     def error(self, lower: float = 1e-3) -> float:
-        """The largest error of a singular value, in exact arithmetic.
+        """Return the largest error of a singular value, in exact arithmetic.
 
         Parameters
         ----------
         lower : float, default 1e-3
-            Singular values of G from ``lower * ||G||_F`` on count.
+            Singular values of G of at least ``lower * ||G||_F`` are considered.
 
         Returns
         -------
         float
-            ``max abs(1 - f(x))`` for x between ``lower`` and 1, where f is what all steps together
-            make of a singular value of ``G / ||G||_F``. The oracle divides by the largest of them.
+            ``max abs(1 - f(x))`` for x between ``lower`` and 1, where f is the map of all steps on
+            singular values of ``G / ||G||_F``. The oracle divides the result by the largest f(x).
 
         Examples
         --------
@@ -122,7 +123,7 @@ class PolarIteration(ABC):
         return max(1 - low, high - 1)
 
     def matvecs(self, shape: tuple[int, int]) -> int:
-        """Products with a vector that the iteration makes; see `newton_schulz_matvecs`.
+        """Return the number of products, counted in vectors; see `newton_schulz_matvecs`.
 
         Parameters
         ----------
@@ -138,9 +139,9 @@ class PolarIteration(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class NewtonSchulz(PolarIteration):
-    """Newton-Schulz iteration for the polar factor: one polynomial, again and again.
+    """Newton-Schulz iteration for the polar factor, with the same polynomial in each step.
 
-    A ``method=`` of `SpectralBall`, `RMSBall` and their one-call functions. The default is Muon's
+    For ``method=`` of `SpectralBall`, `RMSBall` and their functions. The default is Muon's
     quintic, which is fast and never exact.
 
     Parameters
@@ -149,25 +150,24 @@ class NewtonSchulz(PolarIteration):
         Number of iterations, at least 1.
     dtype : str or dtype, optional
         Precision of the products: ``"bfloat16"``, ``"float16"``, ``"float32"``, ``"float64"``, or
-        a dtype as the array library spells it. By default that in which G is computed: float32
-        for half precision, never less.
+        a dtype of the array library. The default is the compute dtype of G, which is float32 for
+        half precision.
     coefficients : sequence of float, default `trsvd.polar.QUINTIC`
         ``(a, b, c, ...)`` of the odd polynomial ``a x + b x^3 + c x^5 + ...``.
 
     Raises
     ------
     TypeError, ValueError
-        If an option is not of the kind described, or the polynomials take singular values far
-        beyond 1 or below 0.
+        If an option is invalid, or the polynomials map singular values far above 1 or below 0.
 
     Notes
     -----
-    The error is that of the polynomial at the singular values of ``G / ||G||_F``, see `error` and
-    `newton_schulz`. What the oracle returns is divided by a bound of its largest singular value,
-    1.2024 for the quintic, and so lies in the ball; about a quarter of ``||G||_*`` is lost.
+    The error is the error of the polynomial at the singular values of ``G / ||G||_F``, see `error`
+    and `newton_schulz`. The oracle divides the result by a bound of its largest singular value,
+    1.2024 for the quintic, so that it lies in the ball; about a quarter of ``||G||_*`` is lost.
 
-    Cost: ``len(coefficients) * min(m, n)`` products a step (in vectors), nothing else. Memory:
-    three matrices like G.
+    Cost: ``len(coefficients) * min(m, n)`` products in each step, counted in vectors. Memory:
+    three matrices of the size of G.
 
     References
     ----------
@@ -210,16 +210,16 @@ class NewtonSchulz(PolarIteration):
     def polynomials(
         self, precision: str | None = None, shape: tuple[int, int] | None = None
     ) -> tuple[Polynomial, ...]:
-        """The polynomial of each step: the same for all; see `PolarIteration.polynomials`."""
+        """Return the polynomial of each step, the same for all; see `PolarIteration`."""
         del precision, shape
         return (tuple(self.coefficients),) * self.steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolarExpress(PolarIteration):
-    """Polar Express iteration for the polar factor: for each step the quintic that is best there.
+    """Polar Express iteration for the polar factor, with the optimal quintic for each step.
 
-    A ``method=`` of `SpectralBall`, `RMSBall` and their one-call functions.
+    For ``method=`` of `SpectralBall`, `RMSBall` and their functions.
 
     Parameters
     ----------
@@ -227,35 +227,37 @@ class PolarExpress(PolarIteration):
         Number of iterations, at least 1.
     dtype : str or dtype, optional
         Precision of the products: ``"bfloat16"``, ``"float16"``, ``"float32"``, ``"float64"``, or
-        a dtype as the array library spells it. By default that in which G is computed: float32
-        for half precision, never less.
+        a dtype of the array library. The default is the compute dtype of G, which is float32 for
+        half precision.
     lower : float, default 1e-3
-        Singular values from ``lower * ||G||_F`` on are brought near 1, between 0 and 1.
+        Singular values of at least ``lower * ||G||_F`` are mapped near 1; between 0 and 1.
     safety : float, optional
-        At least 1: all polynomials but the last are those for values ``safety`` times as large as
-        expected, since rounding takes some of them beyond. By default 1.01, which is what the
-        authors use, in half precision. Otherwise 1 and a hundred times the rounding of a product,
-        ``2 sqrt(max(m, n))`` rounding units, which it is raised to where less is given.
+        Factor of at least 1. All polynomials but the last are made for values ``safety`` times as
+        large as expected, since rounding errors enlarge some of them. The default in half precision
+        is 1.01, as of the authors. Otherwise it is 1 plus a hundred rounding errors of a product
+        (``2 sqrt(max(m, n))`` rounding units); smaller values are raised to that.
     cushion : float, optional
-        Between 0 and 1: the least share of the right end of an interval that its left end is taken
-        for, lest values in between come so near to 0 that rounding is all that is left of them.
-        By default 0.02, the authors', in half precision, and 0 otherwise.
+        Smallest ratio of the left to the right end of an interval, between 0 and 1. It prevents
+        values from becoming so small that rounding errors dominate. The default is 0.02 in half
+        precision, as of the authors, and 0 otherwise.
 
     Raises
     ------
     TypeError, ValueError
-        If an option is not of the kind described.
+        If an option is invalid.
 
     Notes
     -----
-    The odd quintic that is nearest to 1 on [l, u] maps it onto [1 - e, 1 + e], with the best e;
-    the next is the best one for that. No other composition of as many odd quintics does better.
-    With ``lower = 1e-3`` the error e is 0.11 after 5 steps, 9e-4 after 6, 5e-10 after 7. Singular
-    values below ``lower * ||G||_F`` come out too small, but of the right sign.
+    The odd quintic nearest to 1 on [l, u] maps it onto [1 - e, 1 + e], with the least e. The next
+    step uses the optimal quintic for that interval. No other composition of the same number of odd
+    quintics has a smaller error. With ``lower = 1e-3`` the error e is 0.11 after 5 steps, 9e-4
+    after 6, and 5e-10 after 7. Singular values below ``lower * ||G||_F`` become too small, but keep
+    their sign.
 
     Without ``safety`` and ``cushion`` the iteration diverges in half precision.
 
-    Cost: ``3 min(m, n)`` products a step (in vectors). Memory: three matrices like G.
+    Cost: ``3 min(m, n)`` products a step (in vectors). Memory: three matrices of the size of
+    G.
 
     References
     ----------
@@ -301,14 +303,14 @@ class PolarExpress(PolarIteration):
     def polynomials(
         self, precision: str | None = None, shape: tuple[int, int] | None = None
     ) -> tuple[Polynomial, ...]:
-        """The polynomial of each step; see `PolarIteration.polynomials`."""
+        """Return the polynomial of each step; see `PolarIteration`."""
         precision = precision or self.dtype or "float64"
         half = precision in HALF
         safety, cushion = self.safety, self.cushion
         if half:
             safety = safety or 1.01
         else:
-            # The coefficients of a step add up to 60 at most, each times a rounding error.
+            # The coefficients of a step sum to at most 60, each times a rounding error.
             least = 1 + 100 * (rounding_unit(precision, shape) if shape else UNITS[precision])
             if safety is None or (shape and safety < least):
                 safety = least
@@ -330,11 +332,11 @@ def _checked_steps(steps: Any) -> int:
 
 
 def _precision(dtype: Any) -> str | None:
-    """The name of a dtype; that of its real part where it is complex."""
+    """Return the name of a dtype, or of its real part if it is complex."""
     if dtype is None:
         return None
     name = dtype if isinstance(dtype, str) else dtype_name(dtype)
     name = {"complex64": "float32", "complex128": "float64"}.get(name, name)
     if name not in UNITS:
-        raise ValueError(f"dtype={dtype!r}; products are made in one of {', '.join(UNITS)}")
+        raise ValueError(f"dtype={dtype!r}; products are computed in one of {', '.join(UNITS)}")
     return name

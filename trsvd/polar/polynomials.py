@@ -1,4 +1,4 @@
-"""Odd polynomials of a matrix: of its singular values, with the vectors as they are."""
+"""Odd polynomials of a matrix, which change its singular values only."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Polynomial = tuple[float, ...]
 
 
 def polynomial_step(arrays: Arrays, X: Array, polynomial: Polynomial) -> Array:
-    """``p(X)``: the odd polynomial of the singular values, the vectors as they are.
+    """Return ``p(X)``, the odd polynomial of the singular values of X.
 
     Parameters
     ----------
     arrays : Arrays
-        What X lives in.
+        Array library of X.
     X : array of shape (m, n)
-        In any floating point dtype; products are made in it.
+        Array of any floating point dtype, which is the dtype of the products.
     polynomial : tuple of float
         ``(a, b, c, ...)`` of ``a x + b x^3 + c x^5 + ...``.
 
@@ -33,7 +33,7 @@ def polynomial_step(arrays: Arrays, X: Array, polynomial: Polynomial) -> Array:
     Raises
     ------
     TypeError
-        If the library makes products in another dtype than that of X.
+        If the library computes products in another dtype than that of X.
     """
     a, *others = polynomial
     wide = X.shape[0] < X.shape[1]
@@ -53,7 +53,7 @@ def polynomial_step(arrays: Arrays, X: Array, polynomial: Polynomial) -> Array:
 
 
 def checked_coefficients(coefficients: Sequence[float]) -> Polynomial:
-    """Coefficients that a user gave, as a polynomial; ValueError if they make no iteration."""
+    """Return the coefficients as a polynomial; ValueError if they are invalid."""
     values = tuple(float(value) for value in coefficients)
     if len(values) < 2 or not all(map(math.isfinite, values)):
         raise ValueError(
@@ -62,12 +62,12 @@ def checked_coefficients(coefficients: Sequence[float]) -> Polynomial:
     return values
 
 
-# Nearer to each other than this, the best quintic is that of a point to machine precision.
+# For a smaller relative width, the best quintic is that of a point, to machine precision.
 _A_POINT = 5e-6
 
 
 def optimal_quintic(low: float, high: float) -> tuple[Polynomial, float]:
-    """The odd quintic nearest to 1 on an interval, and how near it is.
+    """Return the odd quintic nearest to 1 on an interval, and its error.
 
     Parameters
     ----------
@@ -79,13 +79,13 @@ def optimal_quintic(low: float, high: float) -> tuple[Polynomial, float]:
     polynomial : tuple of 3 float
         ``(a, b, c)`` of ``p(x) = a x + b x^3 + c x^5``.
     error : float
-        ``E = max abs(1 - p(x))``. It is taken at four points, with signs that alternate, both ends
-        among them; by Chebyshev's theorem no other odd quintic comes nearer.
+        ``E = max abs(1 - p(x))``. It is attained at four points, both ends included, with
+        alternating signs. By Chebyshev's theorem no other odd quintic has a smaller error.
 
     Notes
     -----
-    Remez' exchange. Two of the four points are the ends, where ``p`` is ``1 - E`` and ``1 + E``;
-    the others are the zeros of ``p'``, a quadratic in ``x^2``.
+    The algorithm is Remez exchange. Two of the four points are the ends, where ``p`` is ``1 - E``
+    and ``1 + E``. The others are the zeros of ``p'``, a quadratic in ``x^2``.
 
     Examples
     --------
@@ -112,21 +112,21 @@ def optimal_quintic(low: float, high: float) -> tuple[Polynomial, float]:
 def express_polynomials(
     steps: int, lower: float, safety: float, cushion: float
 ) -> tuple[Polynomial, ...]:
-    """The best composition of odd quintics for singular values in [lower, 1], step by step.
+    """Return the best composition of odd quintics for singular values in [lower, 1].
 
     Parameters
     ----------
     steps : int
-        How many, at least 1.
+        Number of steps, at least 1.
     lower : float
         Between 0 and 1.
     safety : float
-        At least 1: all but the last ``p(x)`` become ``p(x / safety)``, so that values which
-        rounding carried out of the interval stay in the domain of what follows.
+        At least 1. All but the last ``p(x)`` become ``p(x / safety)``, so that values which
+        rounding errors move out of the interval stay in the domain of the next step.
     cushion : float
-        The left end of an interval is taken to be at least this share of the right one, so that no
-        value in between is mapped so near to 0 that rounding is all that is left of it; the
-        polynomial is then scaled to lie evenly around 1 on the whole interval.
+        Smallest ratio of the left to the right end of an interval, so that no value is mapped so
+        near to 0 that rounding errors dominate. The polynomial is then scaled to have equal errors
+        above and below 1 on the whole interval.
 
     Returns
     -------
@@ -134,9 +134,9 @@ def express_polynomials(
 
     Notes
     -----
-    The best quintic for [l, u] maps it onto [1 - E, 1 + E]; the next is the best for that. With
-    ``safety = 1`` and ``cushion = 0`` this greedy composition is the best of all compositions of
-    as many odd quintics (theorem 3.1 of the reference).
+    The best quintic for [l, u] maps it onto [1 - E, 1 + E]; the next is the best for that interval.
+    With ``safety = 1`` and ``cushion = 0`` this greedy composition is the best of all compositions
+    of the same number of odd quintics (theorem 3.1 of the reference).
 
     References
     ----------
@@ -159,7 +159,7 @@ def express_polynomials(
 
 
 def _dilated(polynomial: Polynomial, factor: float) -> Polynomial:
-    """``p(factor * x)``."""
+    """Return the polynomial ``p(factor * x)``."""
     return tuple(c * factor ** (2 * i + 1) for i, c in enumerate(polynomial))
 
 
