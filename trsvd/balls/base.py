@@ -194,8 +194,8 @@ def _judged(G: Any, result: LMOResult, gap: float | None, which: str = "") -> LM
         return result
     msg = (
         f"{which}the gap is {result.gap:.2e}, {result.gap_kind}, above the requested {gap:.2e}: "
-        f"rounding errors in {as_operator(G).arrays.dtype_name} and values that count as zero do not "
-        "allow less"
+        f"rounding errors in {as_operator(G).arrays.dtype_name}, and values that count as zero, do "
+        "not allow less"
     )
     warn_caller(msg)
     return replace(result, status=Status.ROUNDING_FLOOR)
