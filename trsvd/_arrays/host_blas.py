@@ -232,3 +232,17 @@ def tridiagonal_eigh(T: HostArray) -> tuple[HostArray, HostArray] | None:
         return None
     values, vectors, info = solve(np.diagonal(T), np.diagonal(T, -1))
     return (values, vectors) if info == 0 else None
+
+
+def values_in_place(X: HostArray) -> HostArray:
+    """Singular values, descending, of a finite C-ordered matrix, which is overwritten.
+
+    LAPACK reduces the matrix where it is: work space is a few rows and columns.
+    """
+    kind, (m, n) = X.dtype.char, X.shape
+    work, _ = _lapack("gesdd_lwork", kind)(n, m, compute_uv=0)
+    lwork = int(work.real)
+    _, values, _, info = _lapack("gesdd", kind)(X.T, compute_uv=0, lwork=lwork, overwrite_a=1)
+    if info != 0:
+        raise np.linalg.LinAlgError(f"the singular values did not converge (gesdd: {info})")
+    return np.asarray(values)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -22,18 +23,25 @@ Path = str | os.PathLike[str]
 
 
 def write(path: Path, arrays: Mapping[str, HostArray], facts: Mapping[str, Any]) -> None:
-    """Write arrays, and facts that JSON can represent, to an .npz file.
+    """Write arrays, and facts that JSON can represent, to an .npz file, see `replaced`."""
+    text = json.dumps({"format": _FORMAT, "layout": _LAYOUT, "version": __version__, **facts})
+    members: dict[str, Any] = {**arrays, _FACTS: np.array(text)}
+    with replaced(path) as file:
+        np.savez(file, **members)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing; after an exception the path is as it was before.
 
     The data is written to a temporary file in the same folder, which then replaces the target.
     Another process sees either the old file or the new one.
     """
     target = os.path.realpath(path)  # keep symbolic links
     temporary = os.path.join(os.path.dirname(target), f".trsvd-{secrets.token_hex(8)}.tmp")
-    text = json.dumps({"format": _FORMAT, "layout": _LAYOUT, "version": __version__, **facts})
-    members: dict[str, Any] = {**arrays, _FACTS: np.array(text)}
     try:
         with open(temporary, "xb") as file:
-            np.savez(file, **members)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
