@@ -56,7 +56,7 @@ LAZY = {"optim.__init__": {"optim.torch.__init__"}}
 LIBRARIES = {"torch", "cupy", "cupyx", "jax", "dask", "array_api_compat", "array_api_strict"}
 ASKING = re.compile(r"\bis_(numpy|torch|cupy|jax|dask|array_api)\w*")
 # Besides the folders where they may be named: what chooses a library by the name that a user typed.
-CHOOSERS = {"table.__init__", "cli.__init__"}
+CHOOSERS = {"table.__init__", "cli.table"}
 
 
 @cache

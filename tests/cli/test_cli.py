@@ -126,8 +126,24 @@ def test_what_was_not_reached_is_said(capsys, tmp_path):
     path = tmp_path / "A.npy"
     np.save(path, ANY.astype(np.float32))
     argv = ["table", "--matrix", str(path), "--methods", "trlan", "--target", "1e-14"]
-    assert cli.main(argv) == 0
-    assert "did not get below 1e-14" in capsys.readouterr().out
+    assert cli.main(argv) == 1
+    assert "missed the target 1e-14" in capsys.readouterr().out
+
+
+def test_the_table_explains_itself(capsys):
+    assert cli.main(["table", "--sizes", "500", "--k", "5", "--methods", "trlan,rsvd"]) == 0
+    out = capsys.readouterr().out
+    assert "arXiv:2512.09678" in out
+    assert "stopped its methods at about err1 < 1e-2" in out
+    assert re.search(r"^Result: On gaussian 500 x 500, k = 5, trlan needs the fewest", out, re.M)
+
+
+def test_json_on_standard_output_is_all_there_is(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*SMALL, "--methods", "trlan,rsvd", "--json", "-"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["method"] for row in rows] == ["trlan", "rsvd"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_plot(capsys, tmp_path):
@@ -138,7 +154,7 @@ def test_plot(capsys, tmp_path):
 
 def test_plot_without_matplotlib(refused, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert "trsvd[plot]" in refused(*SMALL, "--plot", tmp_path / "a.png")
+    assert "pip install matplotlib" in refused(*SMALL, "--plot", tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("columns", [20, 300])
@@ -408,11 +424,11 @@ def _damaged(path):
     np.save(path / "empty.npy", np.ones((0, 3)))
     yield "empty.npy", "two dimensions"
     np.save(path / "text.npy", np.array([["a", "b"]]))
-    yield "text.npy", "cannot be computed with"
+    yield "text.npy", "does not support"
     np.save(path / "dates.npy", np.array([["2020-01-01"]], dtype="M8[D]"))
-    yield "dates.npy", "cannot be computed with"
+    yield "dates.npy", "does not support"
     np.savez(path / "dense.npz", A=ANY, B=ANY)
-    yield "dense.npz", "A, B"
+    yield "dense.npz", "A (12 x 9), B (12 x 9)"
     with (path / "pickle.npy").open("wb") as file:
         pickle.dump(Forbidden, file)
     yield "pickle.npy", "cannot be read"
@@ -451,7 +467,7 @@ def test_unknown_tensors(refused, files):
     assert "'nonsense'; it has b (3), w (12 x 9)" in line
     assert "two dimensions" in refused("table", "--matrix", path, "--tensor", "b")
     assert "can be named" in refused("table", "--matrix", files["A.npy"], "--tensor", "w")
-    with pytest.raises(MatrixFileError, match="two tensors"):
+    with pytest.raises(MatrixFileError, match="two arrays"):
         read_matrix(f"{path}:w", "b")
 
 

@@ -8,35 +8,34 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from trsvd._solve.files import replaced
+
+STDOUT = Path("-")
+
 
 class UsageError(Exception):
     """Raised for a request that cannot be carried out; the message is one line."""
 
 
-def exit_code(
-    name: str,
-    run: Callable[[], int],
-    *,
-    refused: tuple[type[Exception], ...] = (),
-    failed: tuple[type[Exception], ...] = (),
-) -> int:
-    """Run a command and return its exit code; print errors in one line.
+class FailedError(Exception):
+    """Raised for a run that failed; the message is one line."""
+
+
+def exit_code(name: str, run: Callable[[], int]) -> int:
+    """Run a command and return its exit status; print errors in one line.
 
     Parameters
     ----------
     name : str
         Name of the command, for the error message.
     run : callable
-        The command.
-    refused, failed : tuple of exception types
-        Errors that end the command with exit code 2 (besides `UsageError`), or 1.
+        The command. `UsageError` ends it with status 2, `FailedError` with 1.
     """
-    unusable: tuple[type[Exception], ...] = (UsageError, *refused)
     try:
         return run()
-    except unusable as error:
+    except UsageError as error:
         message, code = str(error), 2
-    except failed as error:
+    except FailedError as error:
         message, code = str(error), 1
     except KeyboardInterrupt:
         message, code = "interrupted", 130
@@ -91,7 +90,7 @@ def dots(text: str) -> int:
 
 
 def check_directory(path: Path) -> None:
-    """Find out before a run whether a file could be written after it."""
+    """Raise `UsageError` before a run if a file could not be written after it."""
     try:
         is_directory, has_parent = path.is_dir(), path.absolute().parent.is_dir()
     except OSError as error:  # a name that is too long, for one
@@ -100,3 +99,27 @@ def check_directory(path: Path) -> None:
         raise UsageError(
             f"{path}: cannot be written: {'a' if is_directory else 'no such'} directory"
         )
+
+
+def check_new(path: Path | None, *, force: bool) -> None:
+    """Raise `UsageError` if a file exists and ``force`` is False, or could not be written.
+
+    None and ``-`` (standard output) need no check.
+    """
+    if path is None or path == STDOUT:
+        return
+    check_directory(path)
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists already; pass --force to replace it, or another name")
+
+
+def write_json(path: Path, text: str) -> None:
+    """Write text to a file, or to standard output for ``-``."""
+    if path == STDOUT:
+        print(text)
+        return
+    try:
+        with replaced(path) as file:
+            file.write(text.encode() + b"\n")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from error

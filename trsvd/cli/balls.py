@@ -34,7 +34,7 @@ examples:
 
 
 def add(commands: Any) -> None:
-    """Add the command to the parser's."""
+    """Add the command to the parser."""
     parser = commands.add_parser(
         "balls",
         help="draw unit balls of norms of singular values",
@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
         type=Path,
         required=True,
         metavar="FILE.png",
-        help="picture to write, .png, .svg or .pdf (needs matplotlib: the extra 'plot')",
+        help="picture to write, .png, .svg or .pdf (needs matplotlib)",
     )
     parser.add_argument(
         "--ball",

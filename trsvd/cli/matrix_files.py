@@ -6,6 +6,7 @@ import json
 import math
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,25 +16,28 @@ import scipy.sparse
 from trsvd._arrays.arrays import HostArray
 from trsvd._arrays.dtypes import is_sparse
 from trsvd._arrays.memory import check_room
+from trsvd._arrays.torch_files import torch_tensors
+from trsvd.cli.arguments import UsageError
 
 _LONGEST_HEADER = 1 << 16
 
 
-class MatrixFileError(ValueError):
-    """A file cannot be read as a matrix; the message says why, in one line."""
+class MatrixFileError(UsageError):
+    """Raised for a file that cannot be read as a matrix; the message is one line."""
 
 
 def read_matrix(source: str | Path, tensor: str | None = None) -> Any:
-    """The matrix in a file.
+    """Return the matrix in a file.
 
     Parameters
     ----------
     source : str or Path
-        ``.npy`` (mapped into memory, not read; no pickled objects), ``.npz`` (as
-        ``scipy.sparse.save_npz`` writes it), ``.mtx`` (Matrix Market) or ``.safetensors``, where
-        ``FILE:NAME`` names a tensor in it.
+        ``.npy`` (mapped into memory), ``.npz`` (a sparse matrix of ``scipy.sparse.save_npz``, or
+        arrays of ``numpy.savez``), ``.mtx`` (Matrix Market), ``.csv`` (numbers, with or without a
+        line of names), ``.safetensors``, or ``.pt`` and ``.pth`` (PyTorch, by ``weights_only``).
+        ``FILE:NAME`` names an array in a file with several. Nothing is unpickled.
     tensor : str, optional
-        Name of the tensor; the file's only matrix if not given.
+        Name of the array. The default is the only matrix of the file.
 
     Returns
     -------
@@ -43,24 +47,24 @@ def read_matrix(source: str | Path, tensor: str | None = None) -> Any:
     Raises
     ------
     MatrixFileError
-        If there is no such file, or no such matrix in it.
+        If the file does not exist, cannot be read, or does not contain such a matrix.
     """
     path, tensor = _split(source, tensor)
-    readers = {".npy": _npy, ".npz": _npz, ".mtx": _mtx}
     suffix = path.suffix.lower()
-    if suffix not in {*readers, ".safetensors"}:
-        known = ", ".join([*readers, ".safetensors"])
+    if suffix not in _READERS:
         raise MatrixFileError(
-            f"{path}: files ending in {suffix or 'nothing'!r} are not known; use one of {known}"
+            f"{path}: files ending in {suffix or 'nothing'!r} are not known; use one of "
+            f"{', '.join(_READERS)}"
         )
-    if tensor is not None and suffix in readers:
+    if tensor is not None and suffix not in _WITH_NAMES:
         raise MatrixFileError(
-            f"{path}: a tensor ({tensor!r}) can be named in .safetensors files only"
+            f"{path}: an array ({tensor!r}) can be named in {', '.join(_WITH_NAMES)} files only"
         )
     if not path.is_file():
         raise MatrixFileError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     try:
-        A = readers[suffix](path) if suffix in readers else _safetensors(path, tensor)
+        reader = _READERS[suffix]
+        A = reader(path, tensor) if suffix in _WITH_NAMES else reader(path)
     except MatrixFileError:
         raise
     except MemoryError as error:
@@ -71,25 +75,28 @@ def read_matrix(source: str | Path, tensor: str | None = None) -> Any:
 
 
 def _split(source: str | Path, tensor: str | None) -> tuple[Path, str | None]:
-    """``FILE.safetensors:NAME`` as the file and the name."""
+    """Split ``FILE:NAME`` into the file and the name of an array."""
     text = str(source)
-    file, mark, name = text.partition(".safetensors:")
-    if not mark or Path(text).is_file():
+    if Path(text).is_file():
         return Path(text), tensor
-    if tensor not in {None, name}:
-        raise MatrixFileError(f"{text}: two tensors are named, {name!r} and {tensor!r}")
-    return Path(file + ".safetensors"), name
+    for suffix in _WITH_NAMES:
+        file, mark, name = text.partition(f"{suffix}:")
+        if mark:
+            if tensor not in {None, name}:
+                raise MatrixFileError(f"{text}: two arrays are named, {name!r} and {tensor!r}")
+            return Path(file + suffix), name
+    return Path(text), tensor
 
 
 def _checked(path: Path, A: Any) -> Any:
     if len(A.shape) != 2 or 0 in A.shape:
         raise MatrixFileError(
-            f"{path}: holds an array of shape {tuple(A.shape)}; a matrix has two dimensions, "
-            "neither of them 0"
+            f"{path}: contains an array of shape {tuple(A.shape)}; a matrix has two dimensions, "
+            "both at least 1"
         )
     if A.dtype.kind not in "biufc" or A.dtype.itemsize > (16 if A.dtype.kind == "c" else 8):
         raise MatrixFileError(
-            f"{path}: holds {A.dtype}, which cannot be computed with; save it as float64"
+            f"{path}: has dtype {A.dtype}, which trsvd does not support; save it as float64"
         )
     if not A.dtype.isnative:
         A = A.astype(A.dtype.newbyteorder("="))
@@ -97,7 +104,7 @@ def _checked(path: Path, A: Any) -> Any:
 
 
 def _line(error: Exception) -> str:
-    """An exception as one line."""
+    """Return the message of an exception as one line."""
     text = " ".join(str(error).split())
     return text or type(error).__name__
 
@@ -118,22 +125,48 @@ def _npy(path: Path) -> HostArray:
     return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
 
 
-def _npz(path: Path) -> Any:
+def _npz(path: Path, tensor: str | None) -> Any:
     if zipfile.is_zipfile(path):
         _check_members(path)
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as members:
+        if "format" in members and tensor is None:
+            file.seek(0)
+            return _rows(scipy.sparse.load_npz(file))
+        shapes = {name: members[name].shape for name in sorted(members.files)}
+        return members[_chosen(path, shapes, tensor)]
+
+
+def _csv(path: Path) -> HostArray:
+    with path.open(encoding="utf-8-sig") as file:
+        first = file.readline()
+    mark = max(",;\t", key=first.count)
+    words = first.strip().split(mark if first.count(mark) else None)
+    names = bool(words) and all(_number(word) is None for word in words)
+    return np.loadtxt(
+        path, delimiter=mark if first.count(mark) else None, skiprows=int(names), ndmin=2
+    )
+
+
+def _number(text: str) -> float | None:
     try:
-        with path.open("rb") as file:  # load_npz leaves it open where it fails
-            A = scipy.sparse.load_npz(file)
-    except (KeyError, ValueError) as error:
-        if not zipfile.is_zipfile(path):
-            raise
-        with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-        raise MatrixFileError(
-            f"{path}: not a sparse matrix as scipy.sparse.save_npz writes it (it holds "
-            f"{', '.join(names) or 'nothing'}: {_line(error)}); save dense arrays as .npy"
-        ) from error
-    return _rows(A)
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _torch(path: Path, tensor: str | None) -> HostArray:
+    arrays = {}
+    for name, dtype, array in torch_tensors(path):
+        if array is not None:
+            arrays[name] = (dtype, array)
+    shapes = {name: tuple(array.shape) for name, (_, array) in arrays.items()}
+    dtype, array = arrays[_chosen(path, shapes, tensor)]
+    return _from_bits(array) if dtype == "bfloat16" else array
+
+
+def _from_bits(halves: HostArray) -> HostArray:
+    """Convert bfloat16 numbers, given as bits, to float32."""
+    return (np.ascontiguousarray(halves).astype(np.uint32) << 16).view(np.float32)
 
 
 def _check_members(path: Path) -> None:
@@ -211,26 +244,28 @@ def _safetensors(path: Path, tensor: str | None) -> HostArray:
     with safe_open(path, framework="numpy") as file:
         slices = {name: file.get_slice(name) for name in sorted(file.keys())}
         shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        if tensor is None:
-            tensor = _only_matrix(path, shapes)
-        if tensor not in shapes:
-            raise MatrixFileError(f"{path}: has no tensor {tensor!r}; it has {_listed(shapes)}")
+        tensor = _chosen(path, shapes, tensor)
         dtype = slices[tensor].get_dtype()
         if dtype == "BF16":
             return _bfloat16(path, tensor, shapes[tensor])
         if dtype not in {"BOOL", "F16", "F32", "F64", "C64"} and dtype[0] not in "IU":
             raise MatrixFileError(
-                f"{path}: tensor {tensor!r} is {dtype}, which cannot be computed with"
+                f"{path}: tensor {tensor!r} is {dtype}, which trsvd does not support"
             )
         return np.asarray(file.get_tensor(tensor))
 
 
-def _only_matrix(path: Path, shapes: dict[str, tuple[int, ...]]) -> str:
+def _chosen(path: Path, shapes: dict[str, tuple[int, ...]], tensor: str | None) -> str:
+    """Return the name of the array, or of the only matrix of the file."""
+    if tensor is not None:
+        if tensor not in shapes:
+            raise MatrixFileError(f"{path}: has no array {tensor!r}; it has {_listed(shapes)}")
+        return tensor
     matrices = [name for name, shape in shapes.items() if len(shape) == 2]
     if len(matrices) == 1:
         return matrices[0]
     raise MatrixFileError(
-        f"{path}: name one of its tensors, as in FILE.safetensors:NAME (or with --tensor); "
+        f"{path}: name one of its arrays, as in {path.name}:NAME (or with --tensor); "
         f"it has {_listed(shapes)}"
     )
 
@@ -238,7 +273,7 @@ def _only_matrix(path: Path, shapes: dict[str, tuple[int, ...]]) -> str:
 def _listed(shapes: dict[str, tuple[int, ...]]) -> str:
     names = [f"{name} ({' x '.join(map(str, shape))})" for name, shape in shapes.items()]
     more = f" and {len(names) - 40} more" if len(names) > 40 else ""
-    return ", ".join(names[:40]) + more if names else "no tensors"
+    return ", ".join(names[:40]) + more if names else "no arrays"
 
 
 def _bfloat16(path: Path, tensor: str, shape: tuple[int, ...]) -> HostArray:
@@ -247,8 +282,20 @@ def _bfloat16(path: Path, tensor: str, shape: tuple[int, ...]) -> HostArray:
         (length,) = struct.unpack("<Q", file.read(8))
         start = json.loads(file.read(length))[tensor]["data_offsets"][0]
     halves = np.memmap(path, dtype="<u2", mode="r", offset=8 + length + start, shape=shape)
-    return (halves.astype(np.uint32) << 16).view(np.float32)
+    return _from_bits(halves)
 
+
+_READERS: dict[str, Callable[..., Any]] = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".mtx": _mtx,
+    ".csv": _csv,
+    ".safetensors": _safetensors,
+    ".pt": _torch,
+    ".pth": _torch,
+}
+# Files with several arrays, which have names.
+_WITH_NAMES = (".npz", ".safetensors", ".pt", ".pth")
 
 _FIELDS: dict[str, tuple[type, int]] = {
     "real": (np.float64, 1),

@@ -113,5 +113,5 @@ def figure_class() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("a plot needs matplotlib: pip install 'trsvd[plot]'") from error
+        raise ImportError("a plot needs matplotlib: python -m pip install matplotlib") from error
     return Figure

@@ -36,21 +36,50 @@ def _cells(row: table.Row | table.Figures, digits: int) -> list[str]:
     ]
 
 
-class Display:
-    """The table on stdout and the progress on stderr; both plain where nobody watches."""
+_ABOUT_PAPER = (
+    'The columns "the paper" are from arXiv:2512.09678, "The Ky Fan Norms and Beyond": Gaussian '
+    "matrices in float64, with other random numbers, on another machine. The paper stopped its "
+    "methods at about err1 < 1e-2. Where its err1 is much smaller than that, its method made more "
+    "products than the target needs."
+)
+_ITERATIVE = ("trlan", "rsvd", "krylov", "power")
 
-    def __init__(self) -> None:
-        self.console = Console() if sys.stdout.isatty() else None
+
+def _sentence(rows: list[table.Row]) -> str:
+    """Return a sentence on the products of the methods for one matrix."""
+    best, *others = sorted(rows, key=lambda row: row.matvecs)
+    than = ", ".join(f"{row.method} {row.matvecs / best.matvecs:.3g} times" for row in others)
+    m, n = best.size
+    return (
+        f"On {best.matrix} {m} x {n}, k = {best.k}, {best.method} needs the fewest products "
+        f"({best.matvecs}; {than} as many)."
+    )
+
+
+class Display:
+    """The table on standard output; plain text unless it is a terminal.
+
+    Parameters
+    ----------
+    quiet : bool, default False
+        True: write the notes to standard error, and no tables.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.console = Console() if sys.stdout.isatty() and not quiet else None
 
     def note(self, text: str) -> None:
-        """A line of text."""
-        if self.console:
+        """Write a line of text."""
+        if self.quiet:
+            print(text, file=sys.stderr, flush=True)
+        elif self.console:
             self.console.print(text, highlight=False, markup=False)
         else:
             print(text, flush=True)
 
     def group(self, title: str, rows: list[table.Row]) -> None:
-        """The methods on one matrix."""
+        """Show the methods on one matrix."""
         in_paper = any(row.paper for row in rows)
         head = [*_COLUMNS, *(_PAPER_COLUMNS if in_paper else ())]
         lines = []
@@ -59,17 +88,17 @@ class Display:
             lines.append([row.method, *_cells(row, 2), *(paper if in_paper else ())])
         if self.console:
             self._show_rich(self.console, title, head, lines)
-        else:
+        elif not self.quiet:
             self._show_plain(title, head, lines)
         for row in rows:
             if not row.reached:
                 self.note(
-                    f"{row.method} did not get below {row.target:g}: it ended after "
+                    f"{row.method} missed the target {row.target:g}: it ended after "
                     f"{row.matvecs} matvecs with err1 = {row.err1:.1e}"
                 )
 
     def medians(self, rows: list[table.Row]) -> None:
-        """The median of each method over several seeds."""
+        """Show the median of each method over several seeds."""
         groups: dict[tuple[Any, ...], list[table.Row]] = {}
         for row in rows:
             groups.setdefault((row.matrix, row.size, row.k, row.method), []).append(row)
@@ -81,6 +110,18 @@ class Display:
                 f"{matrix}, {m} x {n}, k = {k}, {method}, {len(members)} seeds: "
                 f"{matvecs:g} matvecs, {seconds:.3g} s"
             )
+
+    def conclusion(self, rows: list[table.Row]) -> None:
+        """Explain the paper's columns, and say which method needed the fewest products."""
+        if any(row.paper for row in rows):
+            self.note(f"\n{_ABOUT_PAPER}")
+        groups: dict[tuple[Any, ...], list[table.Row]] = {}
+        for row in rows:
+            if row.reached and row.method in _ITERATIVE:
+                groups.setdefault((row.matrix, row.size, row.k, row.seed), []).append(row)
+        wins = [_sentence(members) for members in groups.values() if len(members) > 1]
+        if wins:
+            self.note("\nResult: " + " ".join(wins))
 
     def _show_plain(self, title: str, head: list[str], lines: list[list[str]]) -> None:
         widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
