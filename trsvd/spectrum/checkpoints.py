@@ -69,15 +69,15 @@ class Checkpoint:
 
     Parameters
     ----------
-    path : Path
-        The file, or the first of its shards.
+    files : list of Path
+        Its files.
     matrices : list of Matrix
         Its matrices.
     skipped : Counter of str
         Number of tensors of each kind that are not read.
     """
 
-    path: Path
+    files: list[Path]
     matrices: list[Matrix] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
 
@@ -105,7 +105,7 @@ def open_checkpoint(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
         If a file is missing, damaged or not of a known format, or if there is no matrix.
     """
     files = [file for path in paths for file in _files(Path(path))]
-    checkpoint = Checkpoint(files[0])
+    checkpoint = Checkpoint(files)
     seen: dict[str, Path] = {}
     for path in files:
         for name, dtype, shape, read in _tensors(path):
@@ -295,9 +295,9 @@ def _line(error: Exception) -> str:
 def _safetensors(path: Path) -> Iterator[_Tensor]:
     """Read a file that begins with the length of a header in JSON, and the header."""
     data, header = _safetensors_header(path)
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
+    header.pop("__metadata__", None)
+    for name in sorted(header, key=_natural):
+        entry = header[name]
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
             raise ValueError(f"tensor {name!r} has lengths or offsets that are not whole numbers")
@@ -316,6 +316,11 @@ def _safetensors(path: Path) -> Iterator[_Tensor]:
                 f"{end - begin} bytes"
             )
         yield name, title, shape, data[begin:end].view(stored).reshape(shape).view
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts ``layer.10`` behind ``layer.9``."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _safetensors_header(path: Path) -> tuple[HostArray, dict[str, Any]]:
