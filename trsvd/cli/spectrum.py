@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,16 @@ from rich.table import Table
 from rich.text import Text
 
 from trsvd.cli.arguments import UsageError, check_directory
-from trsvd.spectrum import CheckpointError, Spectrum, spectrum_in_file
+from trsvd.spectrum import CheckpointError, Spectrum
 from trsvd.spectrum.checkpoints import (
     Checkpoint,
     group_shards,
     open_checkpoint,
     printable,
+    shard_stem,
     skipped_text,
 )
-from trsvd.spectrum.report import as_document, as_html, write_text
+from trsvd.spectrum.report import as_document, as_html, as_json, write_text
 
 _ABOUT = """\
 Compute the singular values of every matrix in a checkpoint, and show norms and ranks.
@@ -109,18 +109,15 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     document = as_document(spectra, [checkpoint.skipped for checkpoint in checkpoints])
     try:
-        if to_stdout:
-            print(json.dumps(document, indent=1, allow_nan=False))
-        else:
-            _show(spectra, checkpoints)
-        texts = (as_html, lambda found: json.dumps(found, indent=1, allow_nan=False) + "\n")
-        for target, text in zip(targets, texts, strict=True):
+        for target, text in zip(targets, (as_html, as_json), strict=True):
             if target is not None:
                 write_text(target, text(document), overwrite=args.force)
-    except BrokenPipeError:
-        raise
     except OSError as error:
         raise UsageError(f"an output cannot be written: {error.strerror or error}") from error
+    if to_stdout:
+        print(as_json(document), end="")
+    else:
+        _show(spectra, checkpoints)
     return 0 if all(one.is_finite for found in spectra.values() for one in found) else 1
 
 
@@ -147,9 +144,10 @@ def _check_inputs_stay(
 
 
 def _labels(groups: list[list[Path]]) -> list[str]:
-    """Return the names of the checkpoints: those of their files, or the paths if names repeat."""
-    for name in (lambda path: path.name or str(path), str):
-        labels = [name(group[0]) for group in groups]
+    """Return short names of the checkpoints, longer ones if those are not unique."""
+    ways: tuple[Callable[[Path], str], ...] = (shard_stem, lambda path: path.name, str)
+    for way in ways:
+        labels = [way(group[0]) or str(group[0]) for group in groups]
         if len(set(labels)) == len(labels):
             return labels
     raise UsageError("a checkpoint is given twice; give each once")
@@ -165,7 +163,7 @@ def _computed(labels: list[str], checkpoints: list[Checkpoint]) -> dict[str, lis
             spectra[label] = []
             for matrix in checkpoint.matrices:
                 advance(matrix.name)
-                spectra[label].append(spectrum_in_file(matrix))
+                spectra[label].append(matrix.spectrum())
     return spectra
 
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from trsvd.spectrum.checkpoints import (
-    CheckpointError,
-    Matrix,
-    open_checkpoint,
-)
+from trsvd.spectrum.checkpoints import CheckpointError, open_checkpoint
 from trsvd.spectrum.report import write_report
-from trsvd.spectrum.values import Spectrum, spectrum_of, spectrum_of_stored
+from trsvd.spectrum.values import Spectrum, spectrum_of
 
 __all__ = ["CheckpointError", "Spectrum", "spectra", "spectrum_of", "write_report"]
 
@@ -27,8 +23,8 @@ def spectra(*paths: str | os.PathLike[str]) -> Iterator[Spectrum]:
     Parameters
     ----------
     *paths : str or path-like
-        One checkpoint: a ``.safetensors``, ``.pt``, ``.pth``, ``.bin``, ``.npz`` or ``.npy`` file, a
-        folder that has one checkpoint, an index of shards, or all shards.
+        One checkpoint: a ``.safetensors``, ``.pt``, ``.pth``, ``.bin``, ``.npz`` or ``.npy`` file,
+        a folder that has one checkpoint, an index of shards, or all shards.
 
     Yields
     ------
@@ -60,12 +56,4 @@ def spectra(*paths: str | os.PathLike[str]) -> Iterator[Spectrum]:
     b [2.449490e+00 0.000000e+00] 1.0
     """
     for matrix in open_checkpoint(paths).matrices:
-        yield spectrum_in_file(matrix)
-
-
-def spectrum_in_file(matrix: Matrix) -> Spectrum:
-    """Return the spectrum of a matrix in a file."""
-    try:
-        return spectrum_of_stored(matrix.read(), matrix.name, matrix.dtype)
-    except MemoryError as error:
-        raise CheckpointError(f"{matrix.name}: does not fit into memory: {error}") from error
+        yield matrix.spectrum()

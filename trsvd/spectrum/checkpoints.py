@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from trsvd._arrays.arrays import HostArray
 from trsvd._arrays.memory import check_room
 from trsvd._arrays.torch_files import torch_tensors
 from trsvd.optim.transforms import stack_shape
+from trsvd.spectrum.values import Spectrum, spectrum_of_stored
 
 # Headers of .safetensors files are not longer than this; the format's own library has the limit.
 _LONGEST_HEADER = 100_000_000
@@ -61,6 +62,15 @@ class Matrix:
     shape: tuple[int, int]
     dtype: str
     read: Callable[[], HostArray]
+
+    def spectrum(self) -> Spectrum:
+        """Read the matrix, and return its spectrum; `CheckpointError` if that is not possible."""
+        try:
+            return spectrum_of_stored(self.read(), self.name, self.dtype)
+        except MemoryError as error:
+            raise CheckpointError(
+                f"{printable(self.name)}: does not fit into memory ({_line(error)})"
+            ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +153,16 @@ def group_shards(paths: Sequence[str | os.PathLike[str]]) -> list[list[Path]]:
     return list(groups.values())
 
 
+def shard_stem(path: Path) -> str:
+    """Return the name of a file or folder without its suffix and the number of its shard."""
+    match = _SHARD.fullmatch(path.name)
+    if match:
+        return match["stem"]
+    name = path.name.removesuffix(_INDEX)
+    known = Path(name).suffix.lower() in _READERS
+    return Path(name).stem if known else name
+
+
 def _check_complete(shards: list[Path], count: int) -> None:
     numbers = [int(re.findall(r"-(\d{5})-of-", shard.name)[-1]) for shard in shards]
     missing = sorted(set(range(1, count + 1)) - set(numbers))
@@ -206,6 +226,8 @@ def _files(path: Path) -> list[Path]:
             return _shards(path)
         if not path.is_file():
             raise CheckpointError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+        if path.stat().st_size == 0:
+            raise CheckpointError(f"{path}: the file is empty")
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     return [path]
@@ -233,7 +255,7 @@ def _files_in(folder: Path) -> list[Path]:
 def _shards(index: Path) -> list[Path]:
     """Return the files that an index lists, which are beside it."""
     try:
-        table = json.loads(index.read_text(encoding="utf-8"))
+        table = json.loads(index.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
         names = list(dict.fromkeys(table["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{index}: not an index of shards ({_line(error)})") from error
@@ -261,8 +283,6 @@ def _tensors(path: Path) -> Iterator[_Tensor]:
             f"{_known()}"
         )
     try:
-        if path.stat().st_size == 0:
-            raise CheckpointError(f"{path}: the file is empty")
         yield from reader(path)
     except Exception as error:
         raise _refusal(path, error) from error
@@ -320,7 +340,9 @@ def _safetensors(path: Path) -> Iterator[_Tensor]:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Return a key that sorts ``layer.10`` behind ``layer.9``."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
+    ]
 
 
 def _safetensors_header(path: Path) -> tuple[HostArray, dict[str, Any]]:
@@ -384,7 +406,7 @@ def _npz(path: Path) -> Iterator[_Tensor]:
                 )
             if member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1:
                 begin += _begin_of(path, member)
-                order = "F" if in_columns else "C"
+                order: Literal["C", "F"] = "F" if in_columns else "C"
                 mapped = np.memmap(path, dtype, "r", begin, shape, order) if 0 not in shape else 0
                 yield name, str(dtype), shape, np.asarray(mapped).view
             else:

@@ -116,6 +116,11 @@ def _number(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def as_json(document: Mapping[str, Any]) -> str:
+    """Return a document as a JSON file."""
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
 def as_html(document: Mapping[str, Any]) -> str:
     """Return the page that shows a document.
 

@@ -157,7 +157,9 @@ def spectrum_of_stored(A: HostArray, name: str, dtype: str) -> Spectrum:
     S = singular_values(A, is_bfloat16=dtype == "bfloat16")
     if S is None:
         nan = float("nan")
-        return Spectrum(name, shape, dtype, _frozen(np.empty(0)), *(5 * [nan]), None, None)
+        return Spectrum(
+            name, shape, dtype, _frozen(np.empty(0)), nan, nan, nan, nan, nan, None, None
+        )
     shares = S / S[0] if S[0] > 0 else S  # their squares stay in range
     squares, total = shares**2, float(shares.sum())
     energy = float(squares.sum())
@@ -246,7 +248,7 @@ def _by_gram_matrix(A: HostArray, is_bfloat16: bool) -> HostArray | None:
     squares = scipy.linalg.eigvals_banded(
         _reduced_to_band(G), lower=True, overwrite_a_band=True, check_finite=False
     )
-    return np.sqrt(np.maximum(squares[::-1], 0))
+    return np.asarray(np.sqrt(np.maximum(squares[::-1], 0)))
 
 
 def _reduced_to_band(blocks: list[HostArray]) -> HostArray:
