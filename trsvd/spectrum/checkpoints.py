@@ -121,7 +121,7 @@ def open_checkpoint(paths: Sequence[str | os.PathLike[str]]) -> Checkpoint:
         for name, dtype, shape, read in _tensors(path):
             if name in seen:
                 raise CheckpointError(
-                    f"{path}: tensor {printable(name)!r} is in {seen[name]} too; pass the files of "
+                    f"{path}: tensor {name!r} is in {seen[name]} too; pass the files of "
                     "one checkpoint"
                 )
             seen[name] = path
@@ -262,10 +262,10 @@ def _shards(index: Path) -> list[Path]:
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:
             raise CheckpointError(
-                f"{index}: lists {printable(str(name))!r}; shards must be beside their index"
+                f"{index}: lists {name!r}; shards must be beside their index"
             )
         if not (index.parent / name).is_file():
-            raise CheckpointError(f"{index}: lists {printable(name)!r}, which is missing")
+            raise CheckpointError(f"{index}: lists {name!r}, which is missing")
     if not names:
         raise CheckpointError(f"{index}: lists no shards")
     return [index.parent / name for name in names]
@@ -323,7 +323,7 @@ def _safetensors(path: Path) -> Iterator[_Tensor]:
             raise ValueError(f"tensor {name!r} has lengths or offsets that are not whole numbers")
         if not begin <= end <= len(data):
             raise CheckpointError(
-                f"{path}: tensor {printable(name)!r} ends at byte {end} of the data, which has "
+                f"{path}: tensor {name!r} ends at byte {end} of the data, which has "
                 f"{len(data)} bytes; the file is truncated or damaged"
             )
         if dtype not in _SAFETENSORS:

@@ -19,7 +19,7 @@ _SMALL = 1 << 18
 _CHUNK = 1 << 18
 # Rows of a block of the Gram matrix, and blocks that are multiplied together.
 _BAND = 32
-_TOGETHER = 8
+_TOGETHER = 4
 
 
 @dataclass(frozen=True, eq=False)
