@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import pickle
 import struct
@@ -163,7 +164,11 @@ def test_members_of_an_archive_are_mapped(tmp_path):
     path = tmp_path / "m.npz"
     np.savez(path, first=np.arange(5), a=A, b=np.asfortranarray(B))
     matrices = open_checkpoint([path]).matrices
-    assert all(isinstance(matrix.read().base, np.memmap) for matrix in matrices)
+    for matrix in matrices:
+        below = matrix.read()
+        while isinstance(below, np.ndarray):
+            below = below.base
+        assert isinstance(below, mmap.mmap)
     for matrix, X in zip(matrices, (A, B), strict=True):
         assert np.array_equal(matrix.read(), X)
 
@@ -308,11 +313,12 @@ def test_pickles_run_nothing(tmp_path):
 
 def test_archives_that_declare_more_than_they_have(tmp_path):
     path = tmp_path / "m.npz"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("a.npy", "w") as file:
-            np.lib.format.write_array_header_1_0(
-                file, {"descr": "<f8", "fortran_order": False, "shape": (2**30, 2**30)}
-            )
+    header = {"descr": "<f8", "fortran_order": False, "shape": (2**30, 2**30)}
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a.npy", "w") as file,
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
     with pytest.raises(CheckpointError, match="is said to have 0 bytes"):
         names(path)
 

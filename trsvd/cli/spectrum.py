@@ -51,6 +51,9 @@ examples:
   trsvd spectrum folder-with-shards --json -
 """
 
+# Names wrap, in columns that are not narrower.
+_NARROW = 24
+
 _HEAD = ("matrix", "shape", "s_1", "||A||_F", "stable", "nuclear", "effective", "90 %", "99 %")
 
 
@@ -241,14 +244,17 @@ def _show_plain(head: list[str], lines: list[list[str]], left: int) -> None:
 def _show_rich(head: list[str], lines: list[list[str]], left: int) -> None:
     console = Console()
     table = Table(box=SIMPLE_HEAD)
-    for place, name in enumerate(head):
+    for place, column in enumerate(zip(head, *lines, strict=True)):
+        width = max(map(len, column))
         table.add_column(
-            name,
+            column[0],
             justify="left" if place < left else "right",
-            overflow="fold" if place < left else "ellipsis",
-            no_wrap=place >= left,
+            overflow="fold",
+            min_width=min(width, _NARROW) if place < left else width,
         )
     for line in lines:
         bad = "not finite" in line[left:]
         table.add_row(*(Text(cell) for cell in line), style="bold red" if bad else None)
-    console.print(table)
+    # A narrow terminal may wrap a line; a number must not be cut for it.
+    needed = console.measure(table).minimum
+    (console if needed <= console.width else Console(width=needed)).print(table)

@@ -261,9 +261,7 @@ def _shards(index: Path) -> list[Path]:
         raise CheckpointError(f"{index}: not an index of shards ({_line(error)})") from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:
-            raise CheckpointError(
-                f"{index}: lists {name!r}; shards must be beside their index"
-            )
+            raise CheckpointError(f"{index}: lists {name!r}; shards must be beside their index")
         if not (index.parent / name).is_file():
             raise CheckpointError(f"{index}: lists {name!r}, which is missing")
     if not names:
