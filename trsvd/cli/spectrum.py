@@ -256,5 +256,5 @@ def _show_rich(head: list[str], lines: list[list[str]], left: int) -> None:
         bad = "not finite" in line[left:]
         table.add_row(*(Text(cell) for cell in line), style="bold red" if bad else None)
     # A narrow terminal may wrap a line; a number must not be cut for it.
-    needed = console.measure(table).minimum
+    needed = Console(width=1000).measure(table).minimum
     (console if needed <= console.width else Console(width=needed)).print(table)
