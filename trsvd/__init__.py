@@ -66,6 +66,7 @@ if TYPE_CHECKING:  # imported on first use, see __getattr__
     from trsvd import methods as methods
     from trsvd import optim as optim
     from trsvd import polar as polar
+    from trsvd import sklearn as sklearn
     from trsvd import spectrum as spectrum
     from trsvd import testing as testing
 
@@ -132,7 +133,7 @@ __all__ = [
 ]
 
 # Public folders and modules that are attributes of the package without an import of their own.
-_SUBMODULES = {"balls", "compat", "methods", "optim", "polar", "spectrum", "testing"}
+_SUBMODULES = {"balls", "compat", "methods", "optim", "polar", "sklearn", "spectrum", "testing"}
 
 if not TYPE_CHECKING:  # with it, type checkers would accept every name
 

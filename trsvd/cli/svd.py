@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
     )
     parser.set_defaults(run=_run)
     add_matrix(parser)
-    parser.add_argument("-o", "--out", type=Path, metavar="OUT.npz", help="file for U, S and Vh")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT.npz", help="file for U, S and Vh")
     parser.add_argument(
         "--json",
         type=Path,
@@ -109,7 +109,7 @@ def _verify(text: str) -> bool | str | float:
 def _run(arguments: argparse.Namespace) -> int:
     import trsvd
 
-    for path in (arguments.out, arguments.json):
+    for path in (arguments.output, arguments.json):
         check_new(path, force=arguments.force)
     A = read_matrix(arguments.file, arguments.tensor)
     with warnings.catch_warnings():
@@ -128,11 +128,11 @@ def _run(arguments: argparse.Namespace) -> int:
     facts = _facts(arguments, A, result)
     if arguments.json != STDOUT:
         _show(facts)
-    if arguments.out:
+    if arguments.output:
         try:
-            result.save(arguments.out)
+            result.save(arguments.output)
         except OSError as error:
-            raise UsageError(f"{arguments.out}: cannot be written: {error.strerror}") from error
+            raise UsageError(f"{arguments.output}: cannot be written: {error.strerror}") from error
     if arguments.json:
         write_json(arguments.json, json.dumps(facts, indent=2))
     if not result.converged:
@@ -157,7 +157,7 @@ def _facts(arguments: argparse.Namespace, A: Any, result: Any) -> dict[str, Any]
         "method": str(result.method),
         "matvecs": result.matvecs,
         "matvecs_verify": result.matvecs_verify,
-        "out": None if arguments.out is None else str(arguments.out),
+        "output": None if arguments.output is None else str(arguments.output),
     }
 
 
@@ -179,8 +179,8 @@ def _show(facts: dict[str, Any]) -> None:
         f"{facts['matvecs']} products and {facts['matvecs_verify']} for checks, by "
         f"{facts['method']}",
     ]
-    if facts["out"]:
-        notes.append(f"U, S, Vh: {facts['out']}")
+    if facts["output"]:
+        notes.append(f"U, S, Vh: {facts['output']}")
     if sys.stdout.isatty():
         _show_rich(title, head, rows, notes)
         return

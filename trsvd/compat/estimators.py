@@ -20,14 +20,15 @@ from trsvd.compat.arguments import check_svds, explain, generator, raise_tol
 from trsvd.compat.scipy import NoConvergence
 from trsvd.compat.sklearn import leading
 
-# Packages that may call `TruncatedSVD.fit_transform` for the user.
-_THROUGH = ("sklearn", "joblib")
+# Packages that may call `fit_transform` for the user.
+THROUGH = ("sklearn", "joblib")
 
 
 class TruncatedSVD(sklearn.decomposition.TruncatedSVD):  # type: ignore[misc]
     """``sklearn.decomposition.TruncatedSVD``, fitted by trsvd.
 
-    Attributes and the other methods are inherited.
+    Attributes and the other methods are inherited. In addition there are ``residuals_``,
+    ``status_``, ``completeness_`` and ``n_matvecs_``, see `trsvd.sklearn.PCA`.
 
     Parameters
     ----------
@@ -114,17 +115,19 @@ class TruncatedSVD(sklearn.decomposition.TruncatedSVD):  # type: ignore[misc]
         """
         del y
         self._validate_params()
-        X = _checked(self, X)
+        X = validated(self, X, accept_sparse=["csr", "csc"], ensure_min_features=2)
         rng = generator("random_state", sklearn.utils.check_random_state(self.random_state))
         if self.algorithm == "arpack":
-            U, S, Vh = _to_scipys_tol(X, self.n_components, self.tol, rng)
+            result = _to_scipys_tol(X, self.n_components, self.tol, rng)
         else:
             tol = self.tol or 1e-3
             try:
-                U, S, Vh = leading(X, self.n_components, self.n_oversamples, self.n_iter, tol, rng)
+                result = leading(X, self.n_components, self.n_oversamples, self.n_iter, tol, rng)
             except NotConverged as error:
-                warn_caller(str(error), through=_THROUGH)
-                U, S, Vh = error.result
+                warn_caller(str(error), through=THROUGH)
+                result = error.result
+        U, S, Vh = result
+        keep_facts(self, result)
         # Signs follow the components, as in the original.
         _, self.components_ = sklearn.utils.extmath.svd_flip(U, Vh, u_based_decision=False)
         self.singular_values_ = S
@@ -154,12 +157,19 @@ def _to_scipys_tol(X: Any, k: int, tol: float, rng: np.random.Generator | None) 
         ) from None
 
 
-def _checked(estimator: TruncatedSVD, X: Any) -> Any:
+def validated(estimator: Any, X: Any, **options: Any) -> Any:
     """Validate X by scikit-learn; the name of this function changed in version 1.6."""
-    options = {"accept_sparse": ["csr", "csc"], "ensure_min_features": 2}
     if hasattr(sklearn.utils.validation, "validate_data"):
         return sklearn.utils.validation.validate_data(estimator, X, **options)
     return estimator._validate_data(X, **options)
+
+
+def keep_facts(estimator: Any, result: SVDResult) -> None:
+    """Set the attributes of an estimator about residuals, status, certificate and products."""
+    estimator.residuals_ = result.residuals
+    estimator.status_ = result.status
+    estimator.completeness_ = result.completeness
+    estimator.n_matvecs_ = result.matvecs + result.matvecs_verify
 
 
 def _total_variance(X: Any) -> float:
