@@ -1,4 +1,4 @@
-"""Draw the layers of trsvd, from their imports, into docs/architecture.md.
+"""Draw the layers of trsvd, from their imports, into docs/explanation/architecture.md.
 
 Run ``python docs/layers.py`` after a change of imports, of the list LAYERS in
 tests/test_architecture.py, or of the first docstring line of a layer. Nothing is imported: the
@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "trsvd"
-PAGE = ROOT / "docs" / "architecture.md"
+PAGE = ROOT / "docs" / "explanation" / "architecture.md"
 BEGIN = "<!-- Layers: written by docs/layers.py -->\n"
 END = "<!-- End of the layers -->\n"
 

@@ -15,8 +15,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-PAGES = sorted(
-    path for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if path.exists()
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md"] + sorted(
+    path for path in DOCS.rglob("*.md") if "_build" not in path.relative_to(DOCS).parts
 )
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -191,7 +192,7 @@ def test_step_time_experiment(monkeypatch, capsys):
     assert out.count("\n") == 13
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_page(path):
     """The blocks of a page in their order; a later one may use what an earlier one made."""
     found = blocks(path)

@@ -291,7 +291,7 @@ def mixed(A: Spectrum) -> Iterator[np.ndarray]:
 
 # Exchanges: what comes up is as strong as what the rest of the matrix loses in the same step. The
 # energy outside of the subspace does not tell, and an estimate is wrong where no followed pair
-# vanishes. docs/balls.md says so; `certify=` is for these.
+# vanishes. docs/reference/balls.md says so; `certify=` is for these.
 
 
 def flat_to_spike(A: Spectrum) -> Iterator[np.ndarray]:

@@ -264,7 +264,7 @@ def test_error_is_the_largest_of_the_scalar_iteration():
 
 
 def test_table_of_errors_in_the_documentation():
-    page = Path(__file__).parents[2] / "docs" / "balls.md"
+    page = Path(__file__).parents[2] / "docs" / "reference" / "balls.md"
     rows = re.findall(r"^\| (\d+) \| (.*) \|$", page.read_text(encoding="utf-8"), re.M)
     assert len(rows) >= 5
     for steps, cells in rows:
