@@ -108,9 +108,24 @@ def draw(panels: Sequence[Panel], path: str | Path, *, dpi: int = 150) -> None:
     OSError
         If the file cannot be written.
     """
+    figure = figure_class()(layout="constrained")
+    draw_into(figure, panels)
+    figure.savefig(path, dpi=dpi)
+
+
+def draw_into(figure: Any, panels: Sequence[Panel]) -> None:
+    """Draw panels into a matplotlib figure, which is resized.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        An empty figure.
+    panels : sequence of Panel
+        Panels to draw, two in a row.
+    """
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = figure_class()(figsize=(4.8 * columns, 4.8 * rows), layout="constrained")
+    figure.set_size_inches(4.8 * columns, 4.8 * rows)
     figure.suptitle("Unit balls in the space of singular values")
     face_colors = itertools.cycle(_COLORS[:-1])
     for place, panel in enumerate(panels, 1):
@@ -121,7 +136,6 @@ def draw(panels: Sequence[Panel], path: str | Path, *, dpi: int = 150) -> None:
             axes = figure.add_subplot(rows, columns, place, projection="3d", proj_type="ortho")
             _draw_space(axes, panel, next(face_colors))
         axes.set_title(panel.title, fontsize="medium")
-    figure.savefig(path, dpi=dpi)
 
 
 def _draw_plane(axes: Any, panel: Panel) -> None:
