@@ -77,6 +77,11 @@ class TruncatedSVD(sklearn.decomposition.TruncatedSVD):  # type: ignore[misc]
         ],
     }
 
+    components_: HostArray
+    singular_values_: HostArray
+    explained_variance_: HostArray
+    explained_variance_ratio_: HostArray
+
     def __init__(
         self,
         n_components: int = 2,

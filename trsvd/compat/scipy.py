@@ -35,8 +35,10 @@ class NoConvergence(NotConverged, scipy.sparse.linalg.ArpackNoConvergence):  # t
         RuntimeError.__init__(self, message)
         self.result = result
         U, S, Vh = result
-        self.eigenvalues = S**2
-        self.eigenvectors = U if U.shape[0] < Vh.shape[1] else Arrays.of_array(Vh).adjoint(Vh)
+        self.eigenvalues: Array = S**2
+        self.eigenvectors: Array = (
+            U if U.shape[0] < Vh.shape[1] else Arrays.of_array(Vh).adjoint(Vh)
+        )
 
     def __reduce__(self) -> tuple[type[NoConvergence], tuple[str, SVDResult]]:
         return NoConvergence, (str(self), self.result)

@@ -101,7 +101,7 @@ class ThickRestartLanczos:
 
     def init(
         self, op: Metered, k: int, *, tol: float, start: Array | None, rng: np.random.Generator
-    ) -> _LanczosRun:
+    ) -> Run:
         """Start a run."""
         return _LanczosRun(self, op, k, tol, start, rng)
 

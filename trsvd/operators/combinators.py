@@ -22,8 +22,8 @@ class AdjointOperator(MatrixOperator):
 
     def __init__(self, A: Any) -> None:
         self.A = as_operator(A)
-        self.arrays = self.A.arrays
-        self.shape = (self.A.shape[1], self.A.shape[0])
+        self.arrays: Arrays = self.A.arrays
+        self.shape: tuple[int, int] = (self.A.shape[1], self.A.shape[0])
 
     def _made_of(self) -> str:
         return phrase(self.A)
@@ -99,7 +99,8 @@ class CenteredOperator(MatrixOperator):
 
     def __init__(self, A: Any, mean: Array | None = None) -> None:
         self.A = as_operator(A)
-        self.arrays, self.shape = self.A.arrays, self.A.shape
+        self.arrays: Arrays = self.A.arrays
+        self.shape: tuple[int, int] = self.A.shape
         m, n = self.shape
         xp = self.xp
         self._ones = self.arrays.zeros(m, 1) + 1
@@ -178,14 +179,14 @@ class SumOperator(MatrixOperator):
     def __init__(self, *terms: Any) -> None:
         if not terms:
             raise ValueError("a sum needs at least one term")
-        self.terms = tuple(as_operator(term) for term in terms)
-        self.shape = self.terms[0].shape
+        self.terms: tuple[MatrixOperator, ...] = tuple(as_operator(term) for term in terms)
+        self.shape: tuple[int, int] = self.terms[0].shape
         for term in self.terms:
             if term.shape != self.shape:
                 raise ValueError(
                     f"terms of a sum have shapes {self.shape} and {term.shape}; they must agree"
                 )
-        self.arrays = Arrays.common([term.arrays for term in self.terms])
+        self.arrays: Arrays = Arrays.common([term.arrays for term in self.terms])
 
     def _made_of(self) -> str:
         shown = " + ".join(phrase(term) for term in self.terms[:_SHOWN])
@@ -231,7 +232,8 @@ class LowRankUpdate(MatrixOperator):
 
     def __init__(self, A: Any, U: Array, V: Array) -> None:
         self.A = as_operator(A)
-        self.arrays, self.shape = self.A.arrays, self.A.shape
+        self.arrays: Arrays = self.A.arrays
+        self.shape: tuple[int, int] = self.A.shape
         m, n = self.shape
         if (
             U.ndim != 2

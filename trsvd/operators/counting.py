@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trsvd._arrays.arrays import Array
+from trsvd._arrays.arrays import Array, Arrays
 from trsvd._arrays.dtypes import split_power
 from trsvd.operators.base import MatrixOperator, phrase
 
@@ -32,8 +32,16 @@ class Metered(MatrixOperator):
         Usual size of those errors, for a random unit vector.
     """
 
+    arrays: Arrays
+    shape: tuple[int, int]
+    rounding: float
+    noise: float
+    matvecs: int
+    passes: int
+    matvecs_verify: int
+
     def __init__(self, op: MatrixOperator, size: float | None) -> None:
-        self.op = op
+        self.op: MatrixOperator = op
         self.arrays, self.shape = op.arrays, op.shape
         self.norm_hint: float | None = None  # rough norm, once it is computed
         self.copies: dict[Any, Any] = {}  # matrices for compiled steps, by key
@@ -111,8 +119,9 @@ class Turned(MatrixOperator):
     """Adjoint of a metered operator, which counts the products."""
 
     def __init__(self, op: Metered) -> None:
-        self.op, self.arrays = op, op.arrays
-        self.shape = (op.shape[1], op.shape[0])
+        self.op: Metered = op
+        self.arrays: Arrays = op.arrays
+        self.shape: tuple[int, int] = (op.shape[1], op.shape[0])
 
     def _made_of(self) -> str:
         return phrase(self.op)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trsvd._arrays.arrays import Array, HostArray
+from trsvd._arrays.arrays import Array, Arrays, HostArray
 from trsvd._arrays.dtypes import SINGLE, is_sparse
 from trsvd._arrays.host_blas import add_gram
 from trsvd._arrays.reductions import row_panels
@@ -44,9 +44,12 @@ class InMemory(MatrixOperator):
     """
 
     def __init__(self, op: Metered | Turned, rows: Any, precision: str, across: bool) -> None:
-        self.op, self.shape, self.turned = op, op.shape, isinstance(op, Turned)
-        self.arrays = replace(op.arrays, dtype_name=precision)
-        self.across, self.is_sparse = across, is_sparse(rows)
+        self.op: Metered | Turned = op
+        self.shape: tuple[int, int] = op.shape
+        self.turned: bool = isinstance(op, Turned)
+        self.arrays: Arrays = replace(op.arrays, dtype_name=precision)
+        self.across: bool = across
+        self.is_sparse: bool = is_sparse(rows)
         self._given = rows
         self.gram: HostArray | None = None  # in the precision of the vectors, once formed
 

@@ -186,7 +186,7 @@ class _Writer:
     """Hook that appends lines to a file."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._file: IO[str] | None = self.path.open("a", encoding="utf-8", newline="")
 
     @property

@@ -477,7 +477,7 @@ class PolarStacks(list["PolarStack"]):
         groups: dict[Any, list[int]] = {}
         for index, G in enumerate(matrices):
             groups.setdefault((tuple(G.shape), str(G.dtype), str(G.device)), []).append(index)
-        self.members = list(groups.values())
+        self.members: list[list[int]] = list(groups.values())
         stacks = [[matrices[i] for i in each] for each in self.members]
         super().__init__([] if method is None else [_stacked(each, method) for each in stacks])
 

@@ -1023,7 +1023,7 @@ class SCALE(MatrixOptimizer):
             raise ValueError(
                 "last_layer has a parameter that is not among params; add it to params"
             )
-        self.param_groups = [
+        self.param_groups: list[dict[str, Any]] = [
             part for group in self.param_groups for part in _divided(group, chosen)
         ]
         self.defaults["momentum"] = 0.0
