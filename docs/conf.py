@@ -1,13 +1,14 @@
 import sys
-from importlib.metadata import version as installed_version
 from pathlib import Path
+
+import trsvd
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the extension in mathml.py
 
 project = "trsvd"
 author = "The trsvd developers"
 copyright = "2026, The trsvd developers"
-version = release = installed_version("trsvd")
+version = release = trsvd.__version__
 
 extensions = [
     "matplotlib.sphinxext.plot_directive",

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import importlib.metadata
 import inspect
+import json
 import pickle
 import pkgutil
 import re
@@ -199,15 +200,34 @@ def test_the_version_is_the_metadata() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", trsvd.__version__)
     if PYPROJECT.is_file():
         project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-        if "version" in project.get("dynamic", []):
-            assert "version" not in project
-        else:
-            assert project["version"] == trsvd.__version__
+        assert project["dynamic"] == ["version"], "trsvd/_version.py is the one place"
+        assert "version" not in project
+        citation = (PYPROJECT.parent / "CITATION.cff").read_text(encoding="utf-8")
+        assert f"\nversion: {trsvd.__version__}\n" in citation
+        changelog = (PYPROJECT.parent / "CHANGELOG.md").read_text(encoding="utf-8")
+        section = "Unreleased" if ".dev" in trsvd.__version__ else trsvd.__version__
+        assert f"\n## [{section}]" in changelog
     try:
-        installed = importlib.metadata.version("trsvd")
+        installed = importlib.metadata.distribution("trsvd")
     except importlib.metadata.PackageNotFoundError:
         return
-    assert installed == trsvd.__version__
+    # Another copy may be installed beside the one that PYTHONPATH names.
+    origin = json.loads(installed.read_text("direct_url.json") or "{}").get("url", "")
+    if Path(str(installed.locate_file("trsvd"))) == ROOT or origin == ROOT.parent.as_uri():
+        assert installed.version == trsvd.__version__
+
+
+def test_the_conda_recipe_is_that_of_the_package() -> None:
+    path = PYPROJECT.parent / ".github" / "conda-forge" / "recipe.yaml"
+    if not path.is_file():
+        pytest.skip("not in a distribution")
+    recipe = path.read_text(encoding="utf-8")
+    assert f"\n  version: {trsvd.__version__}\n" in recipe
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    run = recipe.split("  run:\n")[1].split("\n\n")[0]
+    wanted = [line.removeprefix("    - ").replace(" ", "") for line in run.splitlines()]
+    assert wanted == ["python>=${{python_min}}", *project["dependencies"]]
+    assert f'python_min: "{project["requires-python"].removeprefix(">=")}"' in recipe
 
 
 def test_the_package_is_typed() -> None:

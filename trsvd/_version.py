@@ -1,5 +1,5 @@
-"""The version of the package; the same as in pyproject.toml."""
+"""The version of the package. The build reads it from here."""
 
 from __future__ import annotations
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
