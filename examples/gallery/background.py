@@ -1,7 +1,7 @@
 """Separate a moving object from the background of a video.
 
-Each frame is a column. The background changes little, so the leading singular vectors describe it; the
-object is in what remains.
+Each frame is a column. The background changes little, so the leading singular triplet describes it.
+The object is in what remains.
 
     python examples/gallery/background.py [folder of the picture]
 """

@@ -1,9 +1,10 @@
 """Compute the principal components of handwritten digits, and describe each digit by a few numbers.
 
+The components are singular vectors of the images less their mean.
+
     python examples/gallery/digits.py [folder of the picture]
 """
 
-import numpy as np
 from _picture import save
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits

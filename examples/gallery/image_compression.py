@@ -1,5 +1,7 @@
 """Compress a photograph: the smallest rank that keeps a given error.
 
+The pixels are a matrix; its truncated SVD takes fewer numbers.
+
     python examples/gallery/image_compression.py [folder of the picture]
 """
 
@@ -22,7 +24,8 @@ def main() -> None:
         assert attained <= error
         numbers = k * (m + n + 1)
         print(f"error {error:4.0%}: rank {k:3d}, {numbers / (m * n):6.1%} of the numbers")
-        panels[f"error {error:.0%}, rank {k}\n{numbers / (m * n):.0%} of the numbers"] = approximation
+        title = f"error {error:.0%}, rank {k}\n{numbers / (m * n):.0%} of the numbers"
+        panels[title] = approximation
 
     figure = Figure(figsize=(8, 1.8), layout="constrained")
     for panel, (title, image) in zip(figure.subplots(1, 4), panels.items(), strict=True):

@@ -1,8 +1,8 @@
 """Find related texts by latent semantic analysis of Python's own docstrings.
 
-Each document is the docstring of a function, class or module of some standard packages. The truncated
-SVD of the sparse matrix of documents by words places documents with related words close together,
-even if they share none.
+Each document is the docstring of a function, class or module of some standard packages. The
+truncated SVD of the sparse matrix of documents by words places documents with related words close
+together, even if they share none.
 
     python examples/gallery/latent_semantic_analysis.py [folder of the picture]
 """

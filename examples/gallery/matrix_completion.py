@@ -1,7 +1,8 @@
 """Complete a matrix of low rank from some of its entries, by Frank-Wolfe steps of rank one.
 
-Minimize half the squared error at the known entries over a ball of the nuclear norm. A step asks the
-oracle of the ball for the minimizer of a sparse gradient: two vectors. The matrix itself is never formed.
+Minimize half the squared error at the known entries over a ball of the nuclear norm. A step asks
+the oracle of the ball for the minimizer of a sparse gradient: two vectors. The matrix itself is
+never formed.
 
     python examples/gallery/matrix_completion.py [folder of the picture]
 """
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 
 import trsvd
 
-M, N, RANK, KNOWN, STEPS = 1000, 800, 4, 80_000, 200
+M, N, RANK, KNOWN, STEPS = 1000, 800, 4, 80_000, 150
 
 
 def main() -> None:
@@ -51,7 +52,8 @@ def main() -> None:
         scipy.sparse.csr_array((M, N)), np.stack(us, axis=1) * weights, np.stack(vs, axis=1)
     )
     S = trsvd.svds(X, 12, tol=1e-4, rng=0).S
-    print(f"{KNOWN / (M * N):.0%} of {M} x {N} entries known, {matvecs / STEPS:.1f} products a step")
+    print(f"{KNOWN / (M * N):.0%} of {M} x {N} entries known")
+    print(f"{matvecs / STEPS:.1f} products a step")
     print(f"error at other entries after {STEPS} steps: {errors[-1]:.1%}")
     print("singular values of the sum:", *(f"{s:.0f}" for s in S))
     assert errors[-1] < 0.2

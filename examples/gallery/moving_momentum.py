@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 import trsvd
 
-STEPS, CHANGE, WIDTH, K, GAP, MU, LR = 120, 60, 256, 4, 1e-2, 0.95, 0.02
+STEPS, CHANGE, WIDTH, K, GAP, MU, LR = 80, 40, 256, 4, 1e-2, 0.95, 0.02
 
 
 def momenta(rng: np.random.Generator):

@@ -1,8 +1,8 @@
 """Compare thick-restart Lanczos with randomized SVD and others, each to the same error.
 
-The matrices are a Gaussian matrix, whose spectrum is flat, and a momentum matrix from the training of
-a GPT. A method stops at the first iteration with ``err1 < 1e-2``. (``trsvd table`` does the same from
-the command line, for more matrices.)
+The matrices are a Gaussian matrix, whose spectrum is flat, and a momentum matrix from the training
+of a GPT. A method stops at the first iteration with ``err1 < 1e-2``. (``trsvd table`` does the same
+from the command line, for more matrices.)
 
     python examples/gallery/paper_table.py [folder of the picture]
 """

@@ -64,7 +64,7 @@ def main() -> None:
         parts = (Y - Y @ U[:, :k] @ U[:, :k].T for k in ranks)  # outputs of W less U U^T W
         errors = np.array([np.linalg.norm(part) for part in parts]) / np.linalg.norm(Y)
         panels[1].plot(ranks, errors, ".-", label=f"truncated SVD {label}")
-        print(f"truncated SVD {label}: error of the outputs {errors[ranks == 96][0]:.0%} at rank 96")
+        print(f"truncated SVD {label}: error of outputs {errors[ranks == 96][0]:.0%} at rank 96")
     panels[0].set(title="singular values", xlabel="index", ylabel="relative to the first")
     panels[1].set(title="query: error of outputs on other text", xlabel="rank", ylim=(0, None))
     for panel in panels:
