@@ -53,6 +53,8 @@ LAYERS = (
 # and for type checkers.
 LAZY = {"optim.__init__": {"optim.torch.__init__"}}
 
+PAGE = "docs/explanation/architecture.md"
+
 # Libraries of arrays, and the ways to ask which one an array comes from.
 LIBRARIES = {"torch", "cupy", "cupyx", "jax", "dask", "array_api_compat", "array_api_strict"}
 ASKING = re.compile(r"\bis_(numpy|torch|cupy|jax|dask|array_api)\w*")
@@ -167,17 +169,23 @@ def test_the_page_shows_the_layers_of_today() -> None:
     assert spec.loader is not None
     layers = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(layers)
-    assert layers.is_current(), "docs/explanation/architecture.md is stale; run `python docs/layers.py`"
+    assert layers.is_current(), (
+        "docs/explanation/architecture.md is stale; run `python docs/layers.py`"
+    )
 
 
 def test_the_page_names_files_and_functions_that_exist() -> None:
     """Files of the package, and what stands in brackets after one, are in the sources."""
-    page = (Path(__file__).parent.parent / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parent.parent / "docs" / "explanation" / "architecture.md").read_text(
+        encoding="utf-8"
+    )
     folders = "|".join(sorted({layer.split(".")[0] for layer in LAYERS}, key=len, reverse=True))
     found = re.findall(rf"`((?:{folders})(?:/\w+)*\.py)`(?: \(((?:`[\w.]+`[, ]*)+)\))?", page)
     assert len(found) > 50
     for path, names in found:
-        assert (ROOT / path).is_file(), f"docs/explanation/architecture.md names {path}, which does not exist"
+        assert (ROOT / path).is_file(), (
+            f"{PAGE} names {path}, which does not exist"
+        )
         for name in re.findall(r"[\w.]+", names):
             last = name.split(".")[-1]
             assert re.search(rf"\b{last}\b", (ROOT / path).read_text(encoding="utf-8")), (

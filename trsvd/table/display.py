@@ -67,9 +67,7 @@ class Display:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet: bool = quiet
-        self.console: Console | None = (
-            Console() if sys.stdout.isatty() and not quiet else None
-        )
+        self.console: Console | None = Console() if sys.stdout.isatty() and not quiet else None
 
     def note(self, text: str) -> None:
         """Write a line of text."""
