@@ -852,7 +852,7 @@ def test_bad_gap(gap):
 def test_bad_options():
     G = np.eye(3)
     ball = KyFanDualBall(2)
-    with pytest.raises(ValueError, match="ask for one of them"):
+    with pytest.raises(ValueError, match="pass one of them"):
         ball.lmo(G, gap=0.1, tol=1e-3)
     with pytest.raises(ValueError, match="is not known"):
         ball.lmo(G, method="nonsense")
