@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,12 @@ import scipy.linalg
 from trsvd._arrays.arrays import HostArray
 from trsvd._arrays.host_blas import values_in_place
 from trsvd._arrays.memory import check_room
+from trsvd._compiled.threads import one_blas_thread
 
 # Up to so many entries a copy in float64 is cheap.
 _SMALL = 1 << 18
+# Matrices with shorter sides up to this are left to one thread.
+_SHORT = 512
 # Entries that are converted to float64 at a time.
 _CHUNK = 1 << 18
 # Rows of a block of the Gram matrix, and blocks that are multiplied together.
@@ -154,7 +158,9 @@ def spectrum_of(A: Any, name: str = "") -> Spectrum:
 def spectrum_of_stored(A: HostArray, name: str, dtype: str) -> Spectrum:
     """Return the spectrum of a matrix as a file stores it; "bfloat16" is given as its bits."""
     shape = (int(A.shape[0]), int(A.shape[1]))
-    S = singular_values(A, is_bfloat16=dtype == "bfloat16")
+    # Threads of a BLAS gain nothing on short vectors, and lose much while other processes work.
+    with one_blas_thread() if min(shape) <= _SHORT else nullcontext():
+        S = singular_values(A, is_bfloat16=dtype == "bfloat16")
     if S is None:
         nan = float("nan")
         return Spectrum(
