@@ -356,7 +356,7 @@ def test_a_helper_that_fails_is_not_waited_for():
     counters = np.zeros(shared.COUNTERS, np.int64)
     shared._publish(counters, 1, 0, 0)
     shared._give_up(counters)
-    with pytest.raises(MemoryError, match="no room"):
+    with pytest.raises(MemoryError, match="could not allocate memory"):
         shared._wait_for_others(counters)
 
 

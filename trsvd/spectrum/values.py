@@ -251,8 +251,10 @@ def _by_gram_matrix(A: HostArray, is_bfloat16: bool) -> HostArray | None:
             products = X[:, i * _BAND : end].T @ X[:, :end]
             for j, rows in enumerate(G[i : i + _TOGETHER]):
                 rows += products[j * _BAND : j * _BAND + len(rows), : rows.shape[1]]
+    with one_blas_thread():  # all products are small
+        band = _reduced_to_band(G)
     squares = scipy.linalg.eigvals_banded(
-        _reduced_to_band(G), lower=True, overwrite_a_band=True, check_finite=False
+        band, lower=True, overwrite_a_band=True, check_finite=False
     )
     return np.asarray(np.sqrt(np.maximum(squares[::-1], 0)))
 
