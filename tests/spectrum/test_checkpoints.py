@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from trsvd._arrays import memory
 from trsvd.spectrum import CheckpointError, spectra, spectrum_of
 from trsvd.spectrum.checkpoints import group_shards, open_checkpoint
 
@@ -365,3 +366,15 @@ def test_control_characters_of_names_are_escaped_in_messages(tmp_path):
         names(path)
     assert r"\x1b[31m\nname" in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "m.npz"
+    np.savez_compressed(path, a=A)
+    monkeypatch.setattr(memory, "_SMALL", 0)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10)
+    with pytest.raises(CheckpointError, match=r"does not fit into memory: 'a' would take .*end"):
+        list(spectra(path))
+    np.savez(path, a=A)
+    with pytest.raises(CheckpointError, match=r"a: does not fit into memory: a copy of a matrix"):
+        list(spectra(path))

@@ -51,7 +51,10 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def check_room(size: int, what: str) -> None:
+_ADVICE = "ask for fewer triplets, a smaller basis_size or fewer iterations, or a narrower dtype"
+
+
+def check_room(size: int, what: str, advice: str = _ADVICE) -> None:
     """Raise MemoryError if ``size`` bytes exceed the free memory.
 
     Parameters
@@ -60,6 +63,8 @@ def check_room(size: int, what: str) -> None:
         Size of the allocation, in bytes.
     what : str
         Name of the allocation, for the message.
+    advice : str, optional
+        Advice for the message.
 
     Raises
     ------
@@ -72,6 +77,5 @@ def check_room(size: int, what: str) -> None:
     if free is not None and size > free:
         raise MemoryError(
             f"{what} would take {size / 2**30:.3g} GiB, and {max(free, 0) / 2**30:.3g} GiB of "
-            "memory are free; ask for fewer triplets, a smaller basis_size or fewer iterations, "
-            "or a narrower dtype"
+            f"memory are free; {advice}"
         )

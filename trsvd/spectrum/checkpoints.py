@@ -19,7 +19,7 @@ from trsvd._arrays.arrays import HostArray
 from trsvd._arrays.memory import check_room
 from trsvd._arrays.torch_files import torch_tensors
 from trsvd.optim.transforms import stack_shape
-from trsvd.spectrum.values import Spectrum, spectrum_of_stored
+from trsvd.spectrum.values import FREE_MEMORY, Spectrum, spectrum_of_stored
 
 # Headers of .safetensors files are not longer than this; the format's own library has the limit.
 _LONGEST_HEADER = 100_000_000
@@ -69,7 +69,7 @@ class Matrix:
             return spectrum_of_stored(self.read(), self.name, self.dtype)
         except MemoryError as error:
             raise CheckpointError(
-                f"{printable(self.name)}: does not fit into memory ({_line(error)})"
+                f"{printable(self.name)}: does not fit into memory: {error}"
             ) from error
 
 
@@ -295,7 +295,7 @@ def _refusal(path: Path, error: Exception) -> CheckpointError:
     if isinstance(error, CheckpointError):
         return error
     if isinstance(error, MemoryError):
-        return CheckpointError(f"{path}: does not fit into memory ({_line(error)})")
+        return CheckpointError(f"{path}: does not fit into memory: {error}")
     if isinstance(error, OSError) and error.strerror:
         return CheckpointError(f"{path}: cannot be read: {error.strerror}")
     return CheckpointError(f"{path}: cannot be read, the file may be damaged: {_line(error)}")
@@ -430,7 +430,7 @@ def _begin_of(path: Path, member: zipfile.ZipInfo) -> int:
 def _decompressed(path: Path, member: zipfile.ZipInfo, name: str) -> Callable[[], HostArray]:
     def read() -> HostArray:
         try:
-            check_room(member.file_size, f"{name!r}")
+            check_room(member.file_size, repr(name), FREE_MEMORY)
             with zipfile.ZipFile(path) as archive, archive.open(member) as file:
                 array: HostArray = np.lib.format.read_array(file, allow_pickle=False)
         except Exception as error:

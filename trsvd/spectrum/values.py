@@ -25,6 +25,8 @@ _CHUNK = 1 << 18
 _BAND = 32
 _TOGETHER = 4
 
+FREE_MEMORY = "end other programs, or use a machine with more memory"
+
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
@@ -216,7 +218,7 @@ def singular_values(A: HostArray, *, is_bfloat16: bool = False) -> HostArray | N
     narrow = is_bfloat16 or (A.dtype.kind == "f" and A.dtype.itemsize <= 4)
     if narrow and A.size > _SMALL:
         return _by_gram_matrix(A.T if A.shape[0] < A.shape[1] else A, is_bfloat16)
-    check_room(A.size * kind.itemsize, f"a copy of a matrix of shape {A.shape}")
+    check_room(A.size * kind.itemsize, f"a copy of a matrix of shape {A.shape}", FREE_MEMORY)
     X = np.empty(A.shape, kind)
     first = 0
     for chunk in _chunks(A, is_bfloat16):
@@ -240,7 +242,7 @@ def _chunks(A: HostArray, is_bfloat16: bool) -> Iterator[HostArray]:
 def _by_gram_matrix(A: HostArray, is_bfloat16: bool) -> HostArray | None:
     """Return the singular values of a matrix with m >= n, by the eigenvalues of A^T A."""
     n = A.shape[1]
-    check_room(4 * n * n, f"the Gram matrix of a matrix of shape {A.shape}")
+    check_room(4 * n * n, f"the Gram matrix of a matrix of shape {A.shape}", FREE_MEMORY)
     G = [np.zeros((min(_BAND, n - i), min(i + _BAND, n))) for i in range(0, n, _BAND)]
     for chunk in _chunks(A, is_bfloat16):
         X = chunk.astype(np.float64)
