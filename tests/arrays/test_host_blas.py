@@ -266,3 +266,16 @@ def test_long_sums_lose_no_more_than_short_ones(k: int, dtype: str) -> None:
     wide = X.astype("complex128")
     error = np.abs(_lapack.product(X.T, X.conj()) - wide.T @ wide.conj()).max()
     assert error <= 2 * np.finfo(np.float32).eps
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (30, 7), (7, 30), (200, 200)])
+@pytest.mark.parametrize("kind", ["f", "d", "F", "D"])
+def test_values_in_place(shape, kind):
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype("D")
+    X = (X if kind in "FD" else X.real).astype(kind, order="C")
+    exact, given = np.linalg.svd(X, compute_uv=False), X.copy()
+    S = _lapack.values_in_place(X)
+    # LAPACK's backward error is a modest multiple of eps s_1, for either of the two.
+    assert np.abs(S - exact).max() <= max(shape) * np.finfo(kind).eps * exact[0]
+    assert X.size == 1 or not np.array_equal(X, given)  # no copy was made
