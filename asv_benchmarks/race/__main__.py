@@ -45,7 +45,7 @@ examples:
   python -m race --quick
   python -m race --cells f32/gaussian-500x500 'f64/*/k5/*' --json race.json
   python -m race --threads 1,2 --json race.json --plot race.png
-  python -m race --report --json race.json --markdown ../docs/benchmarks/performance.md
+  python -m race --report --json race.json --markdown ../docs/benchmarks/race-table.md
 """
 
 

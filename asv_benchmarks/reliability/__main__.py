@@ -26,7 +26,7 @@ _END = """\
 examples:
   python -m reliability --list
   python -m reliability --who 'trlan*' 'kyfan*' --cases 'copies at' --reasons
-  python -m reliability --markdown ../docs/benchmarks/reliability.md
+  python -m reliability --markdown ../docs/benchmarks/reliability-table.md
 """
 
 

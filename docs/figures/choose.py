@@ -2,8 +2,8 @@
 
 import matplotlib.pyplot as plt
 
-figure, axes = plt.subplots(figsize=(6.5, 5.2), layout="constrained")
-axes.set(xlim=(0, 10), ylim=(-0.3, 9.6))
+figure, axes = plt.subplots(figsize=(6.5, 4.4), layout="constrained")
+axes.set(xlim=(0, 10), ylim=(0.5, 9.6))
 axes.axis("off")
 QUESTIONS = [
     (9, "Do you know that\none method is best?", "no method=:\ntrsvd chooses"),
@@ -12,6 +12,7 @@ QUESTIONS = [
     (3, "Slow decay, few passes,\nmemory to spare?", '"krylov"'),
 ]
 ANSWERS = ["no", "yes", "yes", "yes"]
+plt.rcParams["font.size"] = 11
 box = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": "tab:blue"}
 result = {"boxstyle": "round,pad=0.5", "facecolor": "tab:blue", "edgecolor": "tab:blue"}
 arrow = {"arrowstyle": "->", "color": "0.3", "linewidth": 1.2}

@@ -25,6 +25,6 @@ for value in exact[:K]:
     axes.axhline(value, color="0.8", linewidth=0.8)
 lines = axes.plot(products, np.array(values))
 axes.axvline(2 * BASIS, color="black", linestyle=":", linewidth=1)
-axes.text(2 * BASIS + 1, 28, "first restart")
+axes.text(2 * BASIS + 1, 31, "first restart")
 axes.set(xlabel="products with A or its transpose, in vectors", ylabel="Ritz values", ylim=(25, 45))
 axes.legend(lines, range(1, K + 1), title="Ritz value", ncols=K, loc="lower right")
