@@ -183,9 +183,7 @@ def test_the_page_names_files_and_functions_that_exist() -> None:
     found = re.findall(rf"`((?:{folders})(?:/\w+)*\.py)`(?: \(((?:`[\w.]+`[, ]*)+)\))?", page)
     assert len(found) > 50
     for path, names in found:
-        assert (ROOT / path).is_file(), (
-            f"{PAGE} names {path}, which does not exist"
-        )
+        assert (ROOT / path).is_file(), f"{PAGE} names {path}, which does not exist"
         for name in re.findall(r"[\w.]+", names):
             last = name.split(".")[-1]
             assert re.search(rf"\b{last}\b", (ROOT / path).read_text(encoding="utf-8")), (

@@ -19,6 +19,10 @@ class Status(enum.Enum):
         "stopped at max_matvecs before every residual reached tol; "
         "continue with state=result.state, or raise max_matvecs"
     )
+    TIME_LIMIT = (
+        "stopped at time_limit before every residual reached tol; "
+        "continue with state=result.state, or raise time_limit"
+    )
     MAX_ITERATIONS = (
         "the method made its fixed number of iterations before every residual reached tol; "
         "raise that number, or leave it at None"

@@ -67,6 +67,16 @@ def is_seed(rng: Any) -> bool:
     return type(rng) is int and rng >= 0
 
 
+def check_seconds(time_limit: Any) -> float | None:
+    """Return a time limit as a float; None stays None."""
+    if time_limit is None:
+        return None
+    seconds = check_number("time_limit", time_limit)
+    if not seconds > 0:
+        raise ValueError(f"time_limit={time_limit!r}; pass a positive number of seconds, or None")
+    return seconds
+
+
 def check_cap(max_matvecs: int) -> int:
     try:
         cap = operator.index(max_matvecs)

@@ -60,6 +60,7 @@ def kyfan_dual_lmo(
     start: Any = None,
     rng: int | np.random.Generator | None = None,
     certify: bool | Literal["probable"] = False,
+    time_limit: float | None = None,
 ) -> Array:
     """``-radius * U_k V_k^H``: the argmin of ``<G, X>`` over the dual Ky Fan k-norm ball.
 
@@ -85,6 +86,8 @@ def kyfan_dual_lmo(
         Seed or generator of the random numbers.
     certify : bool or "probable", default False
         True: the gap must be proven; see `Ball.lmo`.
+    time_limit : float, optional
+        Time in seconds after which an iteration stops; see `Ball.lmo`.
 
     Returns
     -------
@@ -113,7 +116,16 @@ def kyfan_dual_lmo(
     """
     ball = KyFanDualBall(k)
     return _minimizers(
-        ball, G, radius, method=method, tol=tol, gap=gap, start=start, rng=rng, certify=certify
+        ball,
+        G,
+        radius,
+        method=method,
+        tol=tol,
+        gap=gap,
+        start=start,
+        rng=rng,
+        certify=certify,
+        time_limit=time_limit,
     )
 
 
@@ -164,6 +176,7 @@ def nuclear_lmo(
     start: Any = None,
     rng: int | np.random.Generator | None = None,
     certify: bool | Literal["probable"] = False,
+    time_limit: float | None = None,
 ) -> Array:
     """``-radius * u_1 v_1^H``: the argmin over the nuclear norm ball (Neon).
 
@@ -173,7 +186,7 @@ def nuclear_lmo(
         The gradient or momentum; leading dimensions are a batch.
     radius : float, default 1
         Radius of the ball.
-    method, tol, gap, start, rng, certify
+    method, tol, gap, start, rng, certify, time_limit
         As for `kyfan_dual_lmo`.
 
     Returns
@@ -187,7 +200,16 @@ def nuclear_lmo(
         As `kyfan_dual_lmo`.
     """
     return kyfan_dual_lmo(
-        G, 1, radius=radius, method=method, tol=tol, gap=gap, start=start, rng=rng, certify=certify
+        G,
+        1,
+        radius=radius,
+        method=method,
+        tol=tol,
+        gap=gap,
+        start=start,
+        rng=rng,
+        certify=certify,
+        time_limit=time_limit,
     )
 
 
@@ -280,6 +302,7 @@ def schatten_lmo(
     start: Any = None,
     rng: int | np.random.Generator | None = None,
     certify: bool | Literal["probable"] = False,
+    time_limit: float | None = None,
 ) -> Array:
     """``-radius * U W V^H``: the argmin over the Schatten p-norm ball.
 
@@ -293,7 +316,7 @@ def schatten_lmo(
         At least 1, or ``math.inf``.
     radius : float, default 1
         Radius of the ball.
-    method, tol, gap, start, rng, certify
+    method, tol, gap, start, rng, certify, time_limit
         As for `nuclear_lmo` (p = 1) and `spectral_lmo` (p = inf). For other p all singular triplets
         are computed, and ``gap`` and ``start`` have no effect.
 
@@ -309,7 +332,16 @@ def schatten_lmo(
     """
     ball = SchattenBall(p)
     return _minimizers(
-        ball, G, radius, method=method, tol=tol, gap=gap, start=start, rng=rng, certify=certify
+        ball,
+        G,
+        radius,
+        method=method,
+        tol=tol,
+        gap=gap,
+        start=start,
+        rng=rng,
+        certify=certify,
+        time_limit=time_limit,
     )
 
 
@@ -419,6 +451,7 @@ def f_fanion_lmo(
     start: Any = None,
     rng: int | np.random.Generator | None = None,
     certify: bool | Literal["probable"] = False,
+    time_limit: float | None = None,
 ) -> Array:
     """``-(alpha U_k V_k^H + (1 - alpha) G / ||G||_F)``: F-Fanion-k (F-Muon, F-Neon).
 
@@ -434,7 +467,7 @@ def f_fanion_lmo(
         Factor of the update.
     kyfan_scale, frobenius_scale : float, default 1
         Factors of the two parts, for example ``sqrt(m / n)``.
-    method, tol, gap, start, rng, certify
+    method, tol, gap, start, rng, certify, time_limit
         As for `kyfan_dual_lmo`; ``gap`` is the gap of the sum.
 
     Returns
@@ -451,7 +484,16 @@ def f_fanion_lmo(
     first, second = _factors(kyfan_scale=kyfan_scale, frobenius_scale=frobenius_scale)
     ball = (alpha * first) * KyFanDualBall(k) + ((1 - alpha) * second) * FrobeniusBall()
     return _minimizers(
-        ball, G, radius, method=method, tol=tol, gap=gap, start=start, rng=rng, certify=certify
+        ball,
+        G,
+        radius,
+        method=method,
+        tol=tol,
+        gap=gap,
+        start=start,
+        rng=rng,
+        certify=certify,
+        time_limit=time_limit,
     )
 
 
@@ -470,6 +512,7 @@ def s_fanion_lmo(
     start: Any = None,
     rng: int | np.random.Generator | None = None,
     certify: bool | Literal["probable"] = False,
+    time_limit: float | None = None,
 ) -> Array:
     """``-(alpha U_k V_k^H + (1 - alpha) eta sign(G))``: S-Fanion-k (S-Muon, S-Neon).
 
@@ -487,7 +530,7 @@ def s_fanion_lmo(
         Factor of the update.
     kyfan_scale, sign_scale : float, default 1
         Factors of the two parts.
-    method, tol, gap, start, rng, certify
+    method, tol, gap, start, rng, certify, time_limit
         As for `kyfan_dual_lmo`; ``gap`` is the gap of the sum.
 
     Returns
@@ -504,7 +547,16 @@ def s_fanion_lmo(
     first, eta, second = _factors(kyfan_scale=kyfan_scale, eta=eta, sign_scale=sign_scale)
     ball = (alpha * first) * KyFanDualBall(k) + ((1 - alpha) * eta * second) * MaxBall()
     return _minimizers(
-        ball, G, radius, method=method, tol=tol, gap=gap, start=start, rng=rng, certify=certify
+        ball,
+        G,
+        radius,
+        method=method,
+        tol=tol,
+        gap=gap,
+        start=start,
+        rng=rng,
+        certify=certify,
+        time_limit=time_limit,
     )
 
 

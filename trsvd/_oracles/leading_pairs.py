@@ -82,6 +82,7 @@ def leading_pairs(
     method: str | Method | None,
     rng: Any,
     certify: bool | str,
+    time_limit: float | None = None,
 ) -> LeadingPairs:
     """Return the k leading pairs of G, to a residual ``tol`` or to a relative ``gap``.
 
@@ -96,10 +97,12 @@ def leading_pairs(
         chosen = problem.method_for(method, k, stop.tol, None)
         # With verify=True the gap would be about 0.1, since the check allows that.
         verify: bool | float = _ETA if k > 1 else True
-        result = solve(problem, chosen, stop, Request(start, None, None, "return", verify), k, k)
+        request = Request(start, None, None, "return", verify, time_limit)
+        result = solve(problem, chosen, stop, request, k, k)
     elif method is not None:
         chosen, stop = named_method(method), Gap(k, gap, warm=start is not None)
-        request = Request(start, None, None, "return", isinstance(chosen, ThickRestartLanczos))
+        single = isinstance(chosen, ThickRestartLanczos)
+        request = Request(start, None, None, "return", single, time_limit)
         # Random columns in addition to the start, which can be converged without being leading.
         aim = k if start is None else min(max(k, _width(start)) + GUARDS, problem.rank)
         result = solve(problem, chosen, stop, request, aim, k)
@@ -113,12 +116,17 @@ def leading_pairs(
         if step is not None and step.gap is not None:
             pairs = _stepped(problem, step, k)
             return _certified(problem, pairs, step.S, k, gap, certify)
-        result, stop, flat = _anew(problem, start, step, k, gap, flat)
+        result, stop, flat = _anew(problem, start, step, k, gap, flat, time_limit)
     pairs = _described(problem, result, stop, flat)
     if gap is not None and result.state.run.lost > 0.5 * gap:  # too large for a sum of values
         pairs = _after(pairs, _exact(problem, k))
-    ritz = result.state.run.report(now=True) if certify else None
+    stopped = result.status is Status.TIME_LIMIT
+    ritz = result.state.run.report(now=True) if certify or stopped else None
     values = None if ritz is None else ritz.latest
+    if stopped and pairs.gap_kind != "exact":
+        # Leading values may not have appeared yet; only the norm bounds them.
+        bound = None if values is None else _raised(problem, values, k)
+        pairs = replace(pairs, gap=max(pairs.gap, min(_gap_below(pairs, bound), 1.0)))
     return _certified(problem, pairs, values, k, gap, certify)
 
 
@@ -132,7 +140,13 @@ def _waits(flat: int) -> bool:
 
 
 def _anew(
-    problem: Problem, start: Any, step: Step | None, k: int, gap: float, flat: int
+    problem: Problem,
+    start: Any,
+    step: Step | None,
+    k: int,
+    gap: float,
+    flat: int,
+    time_limit: float | None,
 ) -> tuple[SVDResult, Gap, int]:
     """Return the pairs without a warm step, and the next value of ``flat``."""
     share, ceiling, tried = _SHARE, math.inf, step is not None or flat > 0
@@ -154,7 +168,7 @@ def _anew(
         least = 4 * (max(aim, _width(start)) + chosen.oversampling)
         most = problem.op.matvecs + max(int(_SHARE * problem.rank), least)
     # A block with at least k columns finds all copies of a multiple value; Lanczos may not.
-    request = Request(start, most, None, "return", single, gives_way=limited)
+    request = Request(start, most, None, "return", single, time_limit, gives_way=limited)
     try:
         result = solve(problem, chosen, stop, request, aim, k)
     except GaveWay:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trsvd._solve.problem import check_start
-from trsvd._validate import check_number, check_rng, check_tol, is_seed
+from trsvd._validate import check_number, check_rng, check_seconds, check_tol, is_seed
 from trsvd.methods import Method
 from trsvd.polar.methods import NewtonSchulz, PolarExpress, PolarIteration
 
@@ -29,6 +29,7 @@ class Options:
     method: str | Method | PolarIteration | None
     rng: int | np.random.Generator | None
     certify: bool | str
+    time_limit: float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.method, str) and self.method in ITERATIONS:
@@ -40,6 +41,7 @@ class Options:
         if self.certify not in (True, False, "probable"):
             raise ValueError(f"certify={self.certify!r}; it is True, False or 'probable'")
         check_tol(self.tol, 0.0)
+        check_seconds(self.time_limit)
         if not (self.rng is None or is_seed(self.rng) or isinstance(self.rng, np.random.Generator)):
             check_rng(self.rng)
         if self.start is not None:

@@ -1,13 +1,14 @@
-"""The one loop that drives every method: step, look, stop, check."""
+"""The loop that drives every method: step, test, stop, check."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,10 +27,13 @@ from trsvd._krylov.stopping import Energy, Gap, Residual, Values
 from trsvd._solve.problem import Problem, State
 from trsvd._solve.result import Completeness, Info, NotConverged, SVDResult
 from trsvd._solve.verify import check_completeness, check_fits, check_spectrum, second_look
-from trsvd._validate import check_cap
+from trsvd._validate import check_cap, check_flag, check_seconds
 from trsvd.methods import Direct, Method, Run
 
-# Handed to a method that draws no random numbers, so that none is made for each call.
+if TYPE_CHECKING:  # rich is imported if progress is shown
+    from trsvd._solve.progress import Display
+
+# For methods without random numbers, so that no generator is created for each call.
 _NOT_USED = np.random.default_rng(0)
 
 # U^H U and V^H V may differ from I by this many rounding units, times sqrt(max(m, n)).
@@ -50,9 +54,16 @@ class Request:
     callback: Any
     on_failure: str
     verify: Any
-    gives_way: bool = False  # somebody else takes over from a run that will not do: `GaveWay`
+    time_limit: float | None = None
+    progress: bool = False
+    gives_way: bool = False  # a run that does not converge raises `GaveWay`
+    deadline: float = math.inf  # by `time.monotonic`
 
     def __post_init__(self) -> None:
+        seconds = check_seconds(self.time_limit)
+        if seconds is not None and self.deadline == math.inf:
+            object.__setattr__(self, "deadline", time.monotonic() + seconds)
+        check_flag("progress", self.progress)
         if self.eta is None:
             known = isinstance(self.verify, bool) or self.verify == "exact"
         else:
@@ -70,6 +81,11 @@ class Request:
             )
 
     @property
+    def seconds_left(self) -> float | None:
+        """Time until the deadline in seconds, positive; None without a time limit."""
+        return None if self.time_limit is None else max(self.deadline - time.monotonic(), 1e-9)
+
+    @property
     def eta(self) -> float | None:
         """Relative excess of a missed value to certify; None leaves it to the check."""
         if isinstance(self.verify, bool) or not isinstance(self.verify, Real):
@@ -78,7 +94,7 @@ class Request:
 
 
 class GaveWay(Exception):
-    """A run ended without an answer, for which somebody else was to take over."""
+    """Raised if a run ends without an answer, so that the caller uses another method."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +105,12 @@ class _Outcome:
     residuals: HostArray
 
 
-# Largest residual, in rounding units of s_1, that is called the rounding floor.
+# Largest residual, in rounding units of s_1, that counts as the rounding level.
 _FLOOR = 1000
 
 
 class _Decline:
-    """Residuals relative to s_1, and whether they still go down."""
+    """Record of residuals relative to s_1, to detect that they no longer decrease."""
 
     def __init__(self, eps: float) -> None:
         self.eps, self.best, self.waited = eps, math.inf, 0
@@ -113,7 +129,7 @@ class _Decline:
 
 
 class _Driver:
-    """The one loop: steps, looks, stops."""
+    """The loop of a run: steps, tests, stop."""
 
     def __init__(
         self,
@@ -128,21 +144,24 @@ class _Driver:
         self.problem, self.run, self.stop = problem, run, stop
         self.request, callback = request, request.callback
         capped = request.max_matvecs is not None and cap < _usual_cap(problem.rank, k)
-        run.single_steps = callback is not None or capped
+        run.single_steps = callback is not None or capped or request.time_limit is not None
         self.k, self.limit, self.cap, self.callback = k, limit, cap, callback
         self.target = k
         self.truncated = self.tightened = False
+        self.display: Display | None = None
         self.strict: AnyStop = stop
         self.decline = _Decline(problem.eps)
 
     def iterate(self) -> Status | None:
-        """Step until the stop is satisfied (None) or something else ends the run."""
+        """Step until the stop is satisfied (None) or the run ends for another reason."""
         run, op = self.run, self.problem.op
         if run.available and self._satisfied(run.report(now=True)):
             return None
         while not run.finished:
             if op.matvecs + run.next_cost + run.extract_cost > self.cap:
                 return Status.MAX_MATVECS
+            if run.available >= self.k and time.monotonic() > self.request.deadline:
+                return Status.TIME_LIMIT
             run.step(op)
             if run.hopeless and self.request.gives_way:
                 return Status.STAGNATED
@@ -151,6 +170,9 @@ class _Driver:
             ritz = run.report()
             if ritz is None:
                 continue
+            if self.display is not None and ritz.S[0] > 0:
+                relative = ritz.residuals / ritz.S[0]
+                self.display.show(op.matvecs, self.k, relative, self.stop.tol)
             if self._satisfied(ritz):
                 return None
             status = self._floor(ritz)
@@ -205,9 +227,9 @@ class _Driver:
         return is_truth and bool(answer)
 
     def tighten(self) -> bool:
-        """Go on after values were missed, once: what is larger may lie ahead in the same space.
+        """Continue the same run once after values were missed, with a smaller tolerance.
 
-        With a loose tolerance residuals are small before the leading values have come up.
+        With a loose tolerance, residuals can be small before the leading values have appeared.
         """
         if self.tightened or self.run.finished or not isinstance(self.strict, Residual):
             return False
@@ -223,8 +245,8 @@ class _Driver:
     def verdict(self, outcome: _Outcome, ended: Status | None) -> Status | None:
         """Return the final status by the residuals from products; None to continue.
 
-        The recurrence estimates residuals; where it was too good, more is asked of it until it is
-        at the rounding level itself.
+        The recurrence estimates residuals. If the estimates were too small, the run continues to a
+        smaller tolerance, down to the rounding level.
         """
         fixed, good = isinstance(self.stop, Residual), self.stop.accepts(outcome.residuals)
         if good and (ended is None or (fixed and ended is not Status.CALLBACK)):
@@ -232,7 +254,7 @@ class _Driver:
         if ended is not None:
             return self._floor_of(outcome) if ended is Status.ROUNDING_FLOOR else ended
         if self.run.escalate():
-            self.decline = _Decline(self.problem.eps)  # another way, which may begin anew
+            self.decline = _Decline(self.problem.eps)  # another variant, which may start again
             return None
         if self.at_the_floor:
             return self._floor_of(outcome)
@@ -243,7 +265,7 @@ class _Driver:
         return None
 
     def _floor_of(self, outcome: _Outcome) -> Status:
-        """Why residuals from products stay as they are."""
+        """Return the reason why residuals from products cannot decrease."""
         worst, top = outcome.residuals.max(initial=0.0), float(outcome.triplets[1].max(initial=0.0))
         if not worst > _FLOOR * self.problem.eps:
             return Status.ROUNDING_FLOOR
@@ -253,30 +275,35 @@ class _Driver:
 def solve(
     problem: Problem, method: Method, stop: AnyStop, request: Request, k: int, limit: int
 ) -> SVDResult:
-    """Drive the method until its answer is right, or until it can be said why it is not.
+    """Run the method until its result is right, or the reason why it is not is known.
 
     Parameters
     ----------
     problem : Problem
         The matrix.
     method : Method
-        What to compute with.
+        The method.
     stop : Stop
-        What is wanted.
+        The stopping rule.
     request : Request
-        The arguments that all public functions share.
+        Arguments shared by all public functions.
     k, limit : int
-        How many triplets to aim at first, and at most.
+        Number of triplets at first, and at most.
     """
     exactly = isinstance(request.verify, str)
     if exactly:
         check_fits(problem.op.shape)
     with problem.arrays.as_asked():
         driver = _begun(problem, method, stop, request, k, limit)
-        # (The full spectrum is work for a BLAS.)
+        # (The full spectrum needs BLAS threads.)
         alone = driver.run.shares_products(problem.op) and not exactly
         with one_blas_thread() if alone else nullcontext():
-            return _answer(driver, method, exactly=exactly)
+            if not request.progress:
+                return _answer(driver, method, exactly=exactly)
+            from trsvd._solve.progress import Display
+
+            with Display() as driver.display:
+                return _answer(driver, method, exactly=exactly)
 
 
 def _begun(
@@ -286,7 +313,7 @@ def _begun(
     cap = _usual_cap(rank, k)
     if request.max_matvecs is not None:
         cap = check_cap(request.max_matvecs)
-    elif request.gives_way:  # beyond, whoever takes over has long been done
+    elif request.gives_way:  # beyond, the other method is faster
         cap = min(cap, op.matvecs + 4 * rank + 20 * k)
     run = _begin(problem, method, k, stop.aim, request.start, cap)
     return _Driver(problem, run, stop, k, limit, cap, request)
@@ -300,7 +327,8 @@ def _answer(driver: _Driver, method: Method, *, exactly: bool) -> SVDResult:
     while True:
         ended = driver.iterate()
         as_good_as_can_be = ended is Status.ROUNDING_FLOOR and isinstance(stop, Residual)
-        if ended is not None and request.gives_way and not as_good_as_can_be:
+        final = as_good_as_can_be or ended is Status.TIME_LIMIT
+        if ended is not None and request.gives_way and not final:
             raise GaveWay
         outcome = _examine(problem, driver, ended)
         if outcome is None:
@@ -325,7 +353,7 @@ def _answer(driver: _Driver, method: Method, *, exactly: bool) -> SVDResult:
         if status not in (Status.CONVERGED, Status.MAX_K) or not request.verify:
             break
         op.verifying = True
-        # Cut off at max_k, these have to be the leading ones, whatever else would be wanted.
+        # At max_k, the triplets must be the leading ones.
         asked = Residual(driver.k, stop.tol) if driver.truncated else stop
         if exactly:
             completeness, missed = check_spectrum(
@@ -354,7 +382,7 @@ def _answer(driver: _Driver, method: Method, *, exactly: bool) -> SVDResult:
 
 
 def _usual_cap(rank: int, k: int) -> int:
-    """Products that no run should need."""
+    """Return a number of products that no run should need."""
     return max(200 * rank, 1000 * k)
 
 
@@ -376,7 +404,7 @@ def _begin(problem: Problem, method: Method, k: int, tol: float, start: Any, cap
 
 
 def _restarted(driver: _Driver, method: Method, outcome: _Outcome, missed: Array) -> _Driver:
-    """Begin anew from what was found and what was missed."""
+    """Start a new run from the triplets and the missed vectors."""
     problem, stop = driver.problem, driver.stop
     block = problem.arrays.xp.concat([outcome.triplets[2], missed], axis=1)
     block = block[:, : min(problem.rank, int(block.shape[1]))]
@@ -385,14 +413,16 @@ def _restarted(driver: _Driver, method: Method, outcome: _Outcome, missed: Array
         k = min(driver.limit, max(1, driver.k + int(missed.shape[1])))
     run = method.init(problem.op, k, tol=stop.aim, start=block, rng=problem.rng)
     run.iterations += driver.run.iterations
-    return _Driver(problem, run, stop, k, driver.limit, driver.cap, driver.request)
+    new = _Driver(problem, run, stop, k, driver.limit, driver.cap, driver.request)
+    new.display = driver.display
+    return new
 
 
 def _examine(problem: Problem, driver: _Driver, ended: Status | None) -> _Outcome | None:
-    """The triplets as they stand, with residuals from products; None if there are too few."""
+    """Return the triplets with residuals from products; None if there are too few."""
     run, op, k = driver.run, problem.op, driver.k
     if not isinstance(driver.stop, (Residual, Gap)) and run.available:
-        # How many are wanted is not known yet; these are the ones that there are.
+        # The number of wanted triplets is not known yet: take the available ones.
         k = min(k, run.available)
     if run.available < k or (k and op.matvecs + run.extract_cost > driver.cap):
         return None
@@ -409,7 +439,7 @@ def _examine(problem: Problem, driver: _Driver, ended: Status | None) -> _Outcom
         return _Outcome((U, S, V), np.full(k, np.nan))
     blocks = residual_blocks(op, U, S, V, exact=exact_side)
     residuals = residual_norms(op.arrays, blocks)
-    # (A run that was cut off is handed out as it stands.)
+    # (The triplets of a stopped run are not improved.)
     last = ended is Status.ROUNDING_FLOOR or (ended is None and driver.at_the_floor)
     better = second_look(op, (U, S, V), blocks, residuals, driver.stop.tol, last=last)
     if better is not None:
@@ -429,9 +459,9 @@ def _examine(problem: Problem, driver: _Driver, ended: Status | None) -> _Outcom
 
 
 def _recounted(driver: _Driver, S: HostArray) -> int | None:
-    """Number of triplets wanted by values after extraction, which are more accurate; None for all.
+    """Return the number of wanted triplets by the extracted values; None for all.
 
-    The stop was judged by Ritz values before it.
+    They are more accurate than the Ritz values that stopped the run.
     """
     stop, values = driver.stop, S * driver.problem.unit
     if isinstance(stop, Values):
@@ -450,7 +480,7 @@ def _finish(
     completeness: Completeness,
     on_failure: str,
 ) -> SVDResult:
-    """Hand out the result in the user's terms, and warn or raise where it misses the tolerance."""
+    """Return the result for the user; warn or raise if it misses the tolerance."""
     problem, op = driver.problem, driver.problem.op
     driver.run.release()
     U, S, Vh = problem.hand_out(outcome.triplets)

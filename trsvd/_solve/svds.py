@@ -1,4 +1,4 @@
-"""`svds` and its relatives, and the one loop that drives every method."""
+"""`svds`, `svds_to_tolerance`, `svds_above` and `svdvals`."""
 
 from __future__ import annotations
 
@@ -36,11 +36,13 @@ def svds(
     state: Any = None,
     rng: int | np.random.Generator | None = None,
     max_matvecs: int | None = None,
+    time_limit: float | None = None,
     callback: Callback | None = None,
     on_failure: OnFailure = "return",
     verify: Verify = True,
+    progress: bool = False,
 ) -> SVDResult:
-    """The k leading singular triplets of a matrix, or of each matrix of a batch.
+    """Compute the k leading singular triplets of a matrix, or of each matrix of a batch.
 
     Parameters
     ----------
@@ -48,72 +50,79 @@ def svds(
         A NumPy, CuPy, PyTorch or other array API array; a sparse matrix or array of scipy or cupyx,
         or a sparse tensor of torch; a frame of pandas or polars (converted: results are NumPy
         arrays); or an object with ``shape``, ``dtype``, ``matmat`` and ``rmatmat`` (``matvec`` and
-        ``rmatvec`` are enough). Real or complex. Half precision is computed in float32, integers
-        and bool in float64. Never written to; gradients do not flow through. Leading dimensions of
-        an array are a batch: small matrices are factorized together, which spares most of what a
-        call costs, others are computed one after the other.
+        ``rmatvec`` are sufficient). Real or complex. Half precision is computed in float32,
+        integers and bool in float64. A is not modified, and gradients do not flow through. Leading
+        dimensions of an array are a batch: small matrices are factorized together, which is faster
+        than single calls, and others one after the other.
     k : int
         Number of triplets, ``1 <= k <= min(m, n)``.
     method : str or Method, optional
         ``"trlan"``, ``"rsvd"``, ``"krylov"``, ``"power"``, ``"direct"``, or an object such as
-        ``ThickRestartLanczos(basis_size=100)``. None leaves the choice to `select_method`.
+        ``ThickRestartLanczos(basis_size=100)``. None: chosen by `select_method`.
     tol : float, optional
-        Relative residual that every triplet must meet, below 1; ``eps**0.75`` by default: 1.8e-12
-        in float64, 6.4e-6 in float32.
+        Largest relative residual of a triplet, below 1. The default is ``eps**0.75``: 1.8e-12 in
+        float64, 6.4e-6 in float32.
     start : array of shape (n, p) or (n,), or SVDResult, optional
         Warm start for a matrix near an earlier one: right vectors, or the earlier result. For a
-        batch vectors of shape (..., n, p), or the result of an earlier batch.
+        batch, vectors of shape (..., n, p), or the result of an earlier batch.
     state : object, optional
-        ``result.state`` of an earlier call with the *same* matrix: continues where that one ended,
-        for more triplets or a tighter tolerance. Not for a batch.
+        ``result.state`` of an earlier call with the *same* matrix. The run continues from there,
+        for more triplets or a smaller tolerance. Not for a batch.
     rng : int or numpy.random.Generator, optional
-        Seed or generator of all random numbers; with None each call draws its own. A batch has one
-        for all of its matrices.
+        Seed or generator of all random numbers. None: each call draws a new seed. A batch uses one
+        generator for all of its matrices.
     max_matvecs : int, optional
-        Hard cap on the products with A or A^H, in vectors, that the method makes for a matrix;
-        ``max(200 min(m, n), 1000 k)`` by default. Residuals of what is returned take up to 2 k
-        products more, the check for missed singular values a few tens (``verify=False`` leaves it
-        out), and what is known by products only two at the start; they are counted as
-        ``matvecs_verify``.
+        Largest number of products with A or A^H for a matrix, counted in vectors. The default is
+        ``max(200 min(m, n), 1000 k)``. Not included, and counted as ``matvecs_verify``, are up to
+        2 k products for residuals, some tens for the check for missed singular values, and eight
+        to check an operator.
+    time_limit : float, optional
+        Time in seconds after which the method stops at its next step, once it has k triplets. A
+        single factorization is not interrupted, and the checks of the result follow. For a batch it
+        is the time for all matrices.
     callback : callable, optional
-        Called as ``callback(info)`` after each step with an `Info`; True ends the run. A step is
-        an iteration, or half of one (a single product) for Golub-Kahan Lanczos. Of a batch True
-        ends the run of one matrix.
+        Function that is called as ``callback(info)`` after each step, with an `Info`. If it returns
+        True, the run ends. A step is an iteration, or a single product for Golub-Kahan Lanczos. For
+        a batch, True ends the run of one matrix.
     on_failure : {"return", "raise"}, default "return"
-        When the triplets miss ``tol``: warn with `ConvergenceWarning` and return the best, or
-        raise `NotConverged`, which has them as ``result``.
+        If triplets miss ``tol``: ``"return"`` warns with `ConvergenceWarning` and returns the best
+        triplets; ``"raise"`` raises `NotConverged`, which has them as ``result``.
     verify : bool, float or "exact", default True
-        Whether converged triplets are checked for missed singular values: True with a stated
-        probability, as far as a tenth of the products goes; a number eta so that none above
-        ``(1 + eta) (s_k + tol s_1)`` is missed, with that probability; "exact" by all singular
-        values of what they leave, none above ``s_k + tol s_1``, for which A is formed (a
-        ValueError where min(m, n) > 8192). What lies within tol of s_k is never looked for: where
-        small values matter, ask for a smaller tol. Residuals are always computed from products.
+        Check the converged triplets for missed larger singular values. True: randomized check,
+        normally with at most 10 % more products. A float ``eta``: except with probability 1e-3, no
+        missed value exceeds ``(1 + eta) (s_k + tol s_1)``. ``"exact"``: compute all singular values
+        of the remainder; no missed value exceeds ``s_k + tol s_1``. A is formed for that, and
+        min(m, n) must be at most 8192. False: no check. Values within ``tol s_1`` of s_k are never
+        searched; if small values matter, use a smaller tol. Residuals are always computed from
+        products.
+    progress : bool, default False
+        True: show the converged triplets, the largest residual and the products on standard error,
+        in a terminal or notebook.
 
     Returns
     -------
     SVDResult
-        Unpacks as ``U, S, Vh``: shapes (m, k), (k,), (k, n), S descending, in A's dtype, namespace
-        and device; for a batch with its dimensions before these.
+        The triplets; unpacks as ``U, S, Vh``, of shapes (m, k), (k,) and (k, n), in the dtype,
+        namespace and device of A. S is descending. For a batch, the batch dimensions come first.
 
     Raises
     ------
     TypeError
-        If A is not a matrix that can be computed with, or an argument has the wrong type.
+        If A is not a supported matrix, or an argument has the wrong type.
     ValueError
-        If a matrix has no rows or columns or is not finite, if k, tol or ``start`` do not fit, if
-        max_matvecs is too small to form k triplets, or a singular value too large for the dtype.
+        If a matrix is empty or not finite, if k, tol or ``start`` do not fit, if max_matvecs is too
+        small for k triplets, or if a singular value is too large for the dtype.
     AdjointError
         If ``rmatmat`` is not the adjoint of ``matmat``.
     MemoryError
-        If what the method needs does not fit into the host's memory, before it is allocated.
+        If the method needs more than the free memory of the host. Nothing is allocated then.
     NotConverged
         With ``on_failure="raise"``, if the tolerance is not met.
 
     Notes
     -----
-    Costs in products and memory stand with each method. What ``converged`` proves, and what it
-    does not, stands with `SVDResult` and `Completeness`.
+    The costs in products and memory are documented with each method. `SVDResult` and
+    `Completeness` say what ``converged`` proves, and what it does not.
 
     Examples
     --------
@@ -127,7 +136,7 @@ def svds(
            [6., 4.]])
     """
     A = admitted(A)
-    request = Request(start, max_matvecs, callback, on_failure, verify)
+    request = Request(start, max_matvecs, callback, on_failure, verify, time_limit, progress)
     if is_batch(A):
 
         def single(G: Any, begin: Any, source: np.random.Generator) -> SVDResult:
@@ -139,9 +148,11 @@ def svds(
                 start=begin,
                 rng=source,
                 max_matvecs=max_matvecs,
+                time_limit=request.seconds_left,
                 callback=callback,
                 on_failure="raise",
                 verify=verify,
+                progress=progress,
             )
 
         return svds_of_batch(
@@ -172,35 +183,36 @@ def svds_to_tolerance(
     state: Any = None,
     rng: int | np.random.Generator | None = None,
     max_matvecs: int | None = None,
+    time_limit: float | None = None,
     callback: Callback | None = None,
     on_failure: OnFailure = "return",
     verify: Verify = True,
+    progress: bool = False,
 ) -> SVDResult:
-    """The fewest leading triplets with ``||A - A_k||_F <= eps ||A||_F``.
+    """Compute the smallest number of leading triplets with ``||A - A_k||_F <= eps ||A||_F``.
 
     Parameters
     ----------
     A : array, sparse matrix or operator of shape (m, n)
-        As for `svds`; an operator must know its Frobenius norm (a method
-        ``frobenius_norm()``), or be small enough to be formed.
+        As for `svds`. An operator needs a method ``frobenius_norm()``, or must be small enough to
+        be formed.
     eps : float
         Relative error in the Frobenius norm, ``0 < eps < 1``.
     max_k : int, optional
-        Most triplets to compute; min(m, n) by default. A run that ends there says so.
-    method, tol, start, state, rng, max_matvecs, callback, on_failure, verify
+        Largest number of triplets. The default is min(m, n). The status says if it was reached.
+    method, tol, start, state, rng, max_matvecs, time_limit, callback, on_failure, verify, progress
         As for `svds`.
 
     Returns
     -------
     SVDResult
-        With the k that it took. One Krylov space grows until it suffices; nothing starts over.
+        The result, with as many triplets as necessary. One Krylov space grows until it suffices.
 
     Raises
     ------
     ValueError
-        If eps is not between 0 and 1, at most ten rounding units of the dtype that is computed in
-        (triplets of that dtype cannot leave less), or so small that ``||A||_F^2 - sum s_i^2`` has
-        no digits left and the method is not direct.
+        If eps is not between 0 and 1, is at most ten rounding units of the compute dtype, or is so
+        small that ``||A||_F^2 - sum s_i^2`` has no digits left and the method is not direct.
 
     Examples
     --------
@@ -237,7 +249,7 @@ def svds_to_tolerance(
             f"left below eps = {resolvable:.1e} in this dtype; use method='direct'"
         )
     stop = Energy(eps, math.inf if norm is None else norm * problem.unit, tol)
-    request = Request(start, max_matvecs, callback, on_failure, verify)
+    request = Request(start, max_matvecs, callback, on_failure, verify, time_limit, progress)
     return _grow(problem, chosen, stop, request, max_k)
 
 
@@ -252,11 +264,13 @@ def svds_above(
     state: Any = None,
     rng: int | np.random.Generator | None = None,
     max_matvecs: int | None = None,
+    time_limit: float | None = None,
     callback: Callback | None = None,
     on_failure: OnFailure = "return",
     verify: Verify = True,
+    progress: bool = False,
 ) -> SVDResult:
-    """All triplets with singular values above a threshold.
+    """Compute all triplets with singular values above a threshold.
 
     Parameters
     ----------
@@ -264,19 +278,19 @@ def svds_above(
         As for `svds`.
     threshold : float or callable
         Triplets with ``s_i > threshold`` are wanted. A callable gets singular values (a descending
-        float64 NumPy array) and returns a boolean array of the same shape: which are wanted; what
-        follows the first False is not.
+        float64 NumPy array) and returns a boolean array of the same shape. Values after the first
+        False are not wanted.
     max_k : int, optional
-        Most triplets to compute; min(m, n) by default. A run that ends there says so.
-    method, tol, start, state, rng, max_matvecs, callback, on_failure, verify
+        Largest number of triplets. The default is min(m, n). The status says if it was reached.
+    method, tol, start, state, rng, max_matvecs, time_limit, callback, on_failure, verify, progress
         As for `svds`.
 
     Returns
     -------
     SVDResult
-        With as many triplets as are wanted; none (shapes (m, 0), (0,), (0, n)) if no singular value
-        is above the threshold. Computed values carry rounding errors of up to ``max(m, n) eps s_1``
-        (eps of the dtype that is computed in): a threshold below that counts such errors too.
+        The wanted triplets; shapes (m, 0), (0,) and (0, n) if no singular value is above the
+        threshold. Computed values have rounding errors of up to ``max(m, n) eps s_1``, with eps of
+        the compute dtype. A threshold below that also counts values that are only rounding errors.
 
     Examples
     --------
@@ -309,7 +323,7 @@ def svds_above(
         if isinstance(chosen, Direct):
             chosen = Direct(route="svd")
     stop = Values(wanted, tol)
-    request = Request(start, max_matvecs, callback, on_failure, verify)
+    request = Request(start, max_matvecs, callback, on_failure, verify, time_limit, progress)
     return _grow(problem, chosen, stop, request, max_k)
 
 
@@ -322,11 +336,12 @@ def svdvals(
     start: Any = None,
     rng: int | np.random.Generator | None = None,
     max_matvecs: int | None = None,
+    time_limit: float | None = None,
     callback: Callback | None = None,
     on_failure: OnFailure = "return",
     verify: Verify | None = None,
 ) -> Array:
-    """The k largest singular values of a matrix, or of each matrix of a batch.
+    """Compute the k largest singular values of a matrix, or of each matrix of a batch.
 
     Parameters
     ----------
@@ -334,14 +349,14 @@ def svdvals(
         As for `svds`.
     k : int
         Number of singular values, ``1 <= k <= min(m, n)``.
-    method, tol, start, rng, max_matvecs, callback
+    method, tol, start, rng, max_matvecs, time_limit, callback
         As for `svds`.
     on_failure : {"return", "raise"}, default "return"
-        When the triplets that the values belong to miss ``tol``: warn with `ConvergenceWarning`
-        and return the best values, or raise `NotConverged`, which has the triplets as ``result``.
+        If triplets miss ``tol``: ``"return"`` warns with `ConvergenceWarning` and returns the best
+        values; ``"raise"`` raises `NotConverged`, which has the triplets as ``result``.
     verify : bool, float or "exact", optional
-        As for `svds`. By default 1e-3, a closer check than that of `svds`, as the values come
-        without `Completeness`; True for k = 1, which no multiple value can change.
+        As for `svds`. The default is 1e-3, a finer check than that of `svds`, since the values have
+        no certificate; it is True for k = 1, where multiple values do not matter.
 
     Returns
     -------
@@ -359,10 +374,10 @@ def svdvals(
 
     Notes
     -----
-    For k > 1 and at most 2^18 entries, all singular values are computed by LAPACK, unless
-    ``method``, ``start``, ``max_matvecs``, ``callback`` or ``verify`` is given; an operator is
-    formed for that by min(m, n) products. Otherwise the cost is that of `svds` with this
-    ``verify``.
+    For k > 1 and at most 2^18 entries, all singular values are computed by LAPACK, unless one of
+    ``method``, ``start``, ``max_matvecs``, ``time_limit``, ``callback`` or ``verify`` is given. An
+    operator is formed for that by min(m, n) products. Otherwise the cost is that of `svds` with
+    this ``verify``.
 
     The error of a value is at most ``tol s_1`` without a warning, and usually much smaller.
 
@@ -373,11 +388,12 @@ def svdvals(
     array([3., 2.])
     """
     A = admitted(A)
-    Request(start, max_matvecs, callback, on_failure, verify is None or verify)  # checks them
+    checked = verify is None or verify
+    Request(start, max_matvecs, callback, on_failure, checked, time_limit)  # checks them
     if not is_batch(A):
         A = as_operator(A)
         k = check_k(k, min(A.shape))
-        options = (method, start, max_matvecs, callback, verify)
+        options = (method, start, max_matvecs, time_limit, callback, verify)
         if all(option is None for option in options) and _all_are_cheap(A, k):
             check_tol(tol, A.arrays.eps)
             check_rng(rng)
@@ -392,6 +408,7 @@ def svdvals(
         start=start,
         rng=rng,
         max_matvecs=max_matvecs,
+        time_limit=time_limit,
         callback=callback,
         on_failure=on_failure,
         verify=verify,
@@ -401,7 +418,7 @@ def svdvals(
 def _grow(
     problem: Problem, method: Method, stop: Energy | Values, request: Request, max_k: int | None
 ) -> SVDResult:
-    """Solve for a number of triplets that is found on the way."""
+    """Solve for a number of triplets that the stopping rule determines."""
     limit = problem.rank if max_k is None else check_k(max_k, problem.rank)
     first = limit if isinstance(method, Direct) else min(limit, 10)
     return solve(problem, method, stop, request, first, limit)
@@ -412,20 +429,20 @@ _ALL_UP_TO = 1 << 18
 
 
 def singular_values(X: Any) -> HostArray:
-    """All singular values of X, descending, in float64 on the host."""
+    """Return all singular values of X, descending, in float64 on the host."""
     problem = Problem(X, 0, None)
     _, values, _ = problem.arrays.svd(problem.op.scaled_dense())
     return np.ldexp(values, -problem.op.scale_exponent)
 
 
 def leading_values(X: Any, k: int) -> HostArray:
-    """The k (or min(m, n)) largest singular values of X, in float64 on the host."""
+    """Return the k (or min(m, n)) largest singular values of X, in float64 on the host."""
     op = as_operator(X)
     k = min(k, *op.shape)
     if _all_are_cheap(op, k):
         return singular_values(op)[:k]
     if dtype_name(op.arrays.out_dtype) in {"float16", "bfloat16"}:
-        X = op.dense()  # in the dtype that it is computed in, whose range holds the values
+        X = op.dense()  # in the compute dtype, which has the range of the values
     advice = (
         "pass a dense array, all of whose singular values are computed, or call trsvd.svds with "
         "options of your own"
@@ -434,7 +451,7 @@ def leading_values(X: Any, k: int) -> HostArray:
 
 
 def _all_are_cheap(op: MatrixOperator, k: int) -> bool:
-    """True if all singular values are computed for the sake of k: the first has no copies."""
+    """True if all singular values are computed to get k; k = 1 has no copies to miss."""
     return k > 1 and math.prod(op.shape) <= _ALL_UP_TO
 
 
@@ -447,10 +464,10 @@ def _checked_values(
     verify: Verify | None = None,
     **options: Any,
 ) -> Array:
-    """The k largest singular values by `svds`; a warning with ``advice`` where they may be wrong.
+    """Return the k largest singular values by `svds`; warn with ``advice`` if they may be wrong.
 
-    Numbers have no certificate: missed copies of multiple values are looked for longer than `svds`
-    does.
+    Numbers have no certificate. The check for missed copies of multiple values is therefore finer
+    than that of `svds`.
     """
     if verify is None:
         verify = True if k == 1 else FINE_ETA

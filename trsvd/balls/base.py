@@ -48,6 +48,7 @@ class Ball(ABC):
         method: str | Method | PolarIteration | None = None,
         rng: int | np.random.Generator | None = None,
         certify: bool | Literal["probable"] = False,
+        time_limit: float | None = None,
     ) -> LMOResult:
         """Return a minimizer of ``<G, X>`` over the ball: the update direction, already negative.
 
@@ -70,6 +71,10 @@ class Ball(ABC):
             True: the reported gap must be exact or a bound. False: it may be an estimate.
             ``"probable"``: it must hold except with a stated probability, which takes fewer
             products than True if there is a gap after the k-th singular value.
+        time_limit : float, optional
+            Time in seconds after which an iteration of a method of `trsvd.svds` stops at its next
+            step. The status of the result is ``TIME_LIMIT`` then. Factorizations are not
+            interrupted, and neither is the proof of a gap with ``certify``.
 
         Returns
         -------
@@ -83,7 +88,8 @@ class Ball(ABC):
         """
         G = admitted(G)
         start = _start_for(G, start)
-        return _judged(G, self._minimize(G, Options(gap, tol, start, method, rng, certify)), gap)
+        options = Options(gap, tol, start, method, rng, certify, time_limit)
+        return _judged(G, self._minimize(G, options), gap)
 
     def lmo_many(
         self,
@@ -95,6 +101,7 @@ class Ball(ABC):
         method: str | Method | PolarIteration | None = None,
         rng: int | np.random.Generator | None = None,
         certify: bool | Literal["probable"] = False,
+        time_limit: float | None = None,
     ) -> list[LMOResult]:
         """Return the result of `lmo` for each of many matrices.
 
@@ -102,7 +109,7 @@ class Ball(ABC):
         ----------
         Gs : sequence of (m, n) arrays, or array of shape (..., m, n)
             Matrices of any shapes; the leading dimensions of an array are taken in order.
-        gap, tol, method, rng, certify
+        gap, tol, method, rng, certify, time_limit
             As for `lmo`, for every matrix. (A seed is used for each of them.)
         start : sequence, optional
             A warm start (or None) for each matrix, such as the results of the previous step.
@@ -125,7 +132,7 @@ class Ball(ABC):
         start.
         """
         matrices = _matrices_of(Gs)
-        options = Options(gap, tol, None, method, rng, certify)
+        options = Options(gap, tol, None, method, rng, certify, time_limit)
         starts = [
             _start_for(G, one)
             for G, one in zip(matrices, _starts_of(start, len(matrices)), strict=True)
