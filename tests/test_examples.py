@@ -198,8 +198,8 @@ def test_page(path):
     found = blocks(path)
     if not found:
         pytest.skip("no Python")
-    for library in ("torch", "jax"):
-        if any(f"import {library}" in code for _, code in found):
+    for library in ("torch", "jax", "pandas", "sklearn"):
+        if any(re.search(rf"^(import|from) {library}\b", code, re.M) for _, code in found):
             pytest.importorskip(library)
     namespace = {"__name__": "__main__"}
     for line, code in found:
