@@ -43,6 +43,7 @@ LAYERS = (
     "optim",
     "optim.torch",
     "compat",
+    "sklearn",
     "spectrum",
     "reports",
     "table",

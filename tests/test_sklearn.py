@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -148,6 +149,7 @@ def test_facts(X):
         estimator.fit(scipy.sparse.csr_array(X))
         assert estimator.residuals_.shape == (K,)
         assert estimator.status_ is trsvd.Status.CONVERGED
+        assert estimator.converged_ is True
         assert isinstance(estimator.completeness_, trsvd.Completeness)
         assert estimator.n_matvecs_ >= 2 * K
 
@@ -159,13 +161,15 @@ def test_a_missed_tolerance_warns_at_the_line_of_the_user(X):
     assert [w.category for w in caught] == [trsvd.ConvergenceWarning]
     assert caught[0].filename == __file__
     assert pca.status_ is not trsvd.Status.CONVERGED
+    assert not pca.converged_
+    assert re.search(r"tol=1e-17.*; raise tol above .*method='direct'", str(caught[0].message))
     np.testing.assert_allclose(pca.singular_values_, truth(X, K)[0], rtol=1e-10)
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"n_components": N + 1}, ValueError, r"between 1 and min\(n_samples, n_features\)=40"),
+        ({"n_components": N + 1}, ValueError, r"between 1 and min\(n_samples, n_features\) = 40"),
         ({"n_components": 0}, ValueError, "n_components"),
         ({"n_components": 1.0}, ValueError, "n_components"),
         ({"method": "arpack"}, ValueError, "method"),
@@ -183,10 +187,11 @@ def test_nan_is_refused(X):
         PCA(2).fit(X)
 
 
-def test_frames(X):
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame(X, columns=[f"x{i}" for i in range(N)])
-    pca = PCA(2, random_state=0).set_output(transform="pandas")
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_frames(library, X):
+    frames = pytest.importorskip(library)
+    frame = frames.DataFrame({f"x{i}": X[:, i] for i in range(N)})
+    pca = PCA(2, random_state=0).set_output(transform=library)
     out = pca.fit_transform(frame)
     assert list(out.columns) == ["pca0", "pca1"]
     assert list(pca.get_feature_names_out()) == ["pca0", "pca1"]

@@ -18,7 +18,7 @@ from trsvd._arrays.arrays import HostArray
 from trsvd._errors import warn_caller
 from trsvd._solve.result import NotConverged, SVDResult
 from trsvd._solve.svds import svds, svds_to_tolerance
-from trsvd.compat.arguments import generator
+from trsvd.compat.arguments import explain, generator
 from trsvd.compat.estimators import THROUGH, TruncatedSVD, keep_facts, validated
 from trsvd.methods import ALIASES, METHODS
 from trsvd.operators import CenteredOperator
@@ -51,24 +51,26 @@ class PCA(sklearn.decomposition.PCA):  # type: ignore[misc]
 
     Attributes
     ----------
-    components_ : numpy.ndarray of shape (n_components_, n_features)
+    components_ : numpy.ndarray of shape (k, n_features)
         Principal axes, in order of decreasing variance.
-    explained_variance_ : numpy.ndarray of shape (n_components_,)
+    explained_variance_ : numpy.ndarray of shape (k,)
         Variance of each component, ``singular_values_**2 / (n_samples - 1)``.
-    explained_variance_ratio_ : numpy.ndarray of shape (n_components_,)
+    explained_variance_ratio_ : numpy.ndarray of shape (k,)
         Fraction of the total variance.
-    singular_values_ : numpy.ndarray of shape (n_components_,)
+    singular_values_ : numpy.ndarray of shape (k,)
         Singular values of the centred data.
     mean_ : numpy.ndarray of shape (n_features,)
         Mean of each feature.
     noise_variance_ : float
         Mean of the variances that are not explained.
     n_components_, n_samples_, n_features_in_ : int
-        Number of components, samples and features.
+        Number k of components, and numbers of samples and features.
     feature_names_in_ : numpy.ndarray of str
         Names of the features, if X has names.
-    residuals_ : numpy.ndarray of shape (n_components_,)
+    residuals_ : numpy.ndarray of shape (k,)
         Residual of each triplet of the centred data, relative to the largest singular value.
+    converged_ : bool
+        True if every residual is at most ``tol``, and no check found a missed component.
     status_ : trsvd.Status
         Reason for the end of the computation.
     completeness_ : trsvd.Completeness
@@ -156,7 +158,7 @@ class PCA(sklearn.decomposition.PCA):  # type: ignore[misc]
 
         Returns
         -------
-        numpy.ndarray of shape (n_samples, n_components_)
+        numpy.ndarray of shape (n_samples, k)
             The transformed data.
         """
         del y
@@ -185,7 +187,7 @@ class PCA(sklearn.decomposition.PCA):  # type: ignore[misc]
         if isinstance(self.n_components, Integral) and self.n_components > min(m, n):
             raise ValueError(
                 f"n_components={self.n_components} must be between 1 and "
-                f"min(n_samples, n_features)={min(m, n)}"
+                f"min(n_samples, n_features) = {min(m, n)}"
             )
         if scipy.sparse.issparse(X):
             mean, variances = sklearn.utils.sparsefuncs.mean_variance_axis(X, axis=0)
@@ -230,5 +232,10 @@ class PCA(sklearn.decomposition.PCA):  # type: ignore[misc]
                 return svds(centred, 1, **options)
             return svds_to_tolerance(centred, math.sqrt(1 - float(k)), **options)
         except NotConverged as error:
-            warn_caller(str(error), through=THROUGH)
+            worst = error.result.residuals.max(initial=0.0)
+            advice = f"raise tol above {worst:.2e}, or pass method='direct'"
+            wanted = "the default tol" if self.tol is None else f"tol={self.tol:g}"
+            limit = "the limit of products"
+            message = explain(error, wanted, limit=limit, more=advice, otherwise=advice)
+            warn_caller(message, through=THROUGH)
             return error.result

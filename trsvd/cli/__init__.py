@@ -10,7 +10,7 @@ from importlib import import_module
 from trsvd._version import __version__
 from trsvd.cli.arguments import exit_code
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 # Each is a module with ``add(commands)``, which adds its parser; ``run`` of the parser is called.
 COMMANDS = ("svd", "which", "spectrum", "table", "balls", "completion")

@@ -28,7 +28,7 @@ class TruncatedSVD(sklearn.decomposition.TruncatedSVD):  # type: ignore[misc]
     """``sklearn.decomposition.TruncatedSVD``, fitted by trsvd.
 
     Attributes and the other methods are inherited. In addition there are ``residuals_``,
-    ``status_``, ``completeness_`` and ``n_matvecs_``, see `trsvd.sklearn.PCA`.
+    ``converged_``, ``status_``, ``completeness_`` and ``n_matvecs_``, see `trsvd.sklearn.PCA`.
 
     Parameters
     ----------
@@ -172,6 +172,7 @@ def validated(estimator: Any, X: Any, **options: Any) -> Any:
 def keep_facts(estimator: Any, result: SVDResult) -> None:
     """Set the attributes of an estimator about residuals, status, certificate and products."""
     estimator.residuals_ = result.residuals
+    estimator.converged_ = bool(result.converged)
     estimator.status_ = result.status
     estimator.completeness_ = result.completeness
     estimator.n_matvecs_ = result.matvecs + result.matvecs_verify
