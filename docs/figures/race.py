@@ -14,7 +14,7 @@ COLORS = {1: "tab:blue", 2: "tab:orange"}
 def kind(entry):
     """Return the kind of a cell."""
     cell = entry["cell"]
-    if cell["measure"] != "residual":
+    if cell["measure"] == "gap":
         return "oracles"
     if cell["matrix"].startswith("data-"):
         return "real matrices"
