@@ -175,20 +175,20 @@ def test_the_page_shows_the_layers_of_today() -> None:
     )
 
 
-def test_the_page_names_files_and_functions_that_exist() -> None:
+def test_pages_name_files_and_functions_that_exist() -> None:
     """Files of the package, and what stands in brackets after one, are in the sources."""
-    page = (Path(__file__).parent.parent / "docs" / "explanation" / "architecture.md").read_text(
-        encoding="utf-8"
-    )
+    folder = Path(__file__).parent.parent / "docs" / "explanation"
+    pages = [folder / "architecture.md", folder / "where-to-change.md"]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     folders = "|".join(sorted({layer.split(".")[0] for layer in LAYERS}, key=len, reverse=True))
-    found = re.findall(rf"`((?:{folders})(?:/\w+)*\.py)`(?: \(((?:`[\w.]+`[, ]*)+)\))?", page)
+    found = re.findall(rf"`((?:{folders})(?:/\w+)*\.py)`(?: \(((?:`[\w.]+`[, ]*)+)\))?", text)
     assert len(found) > 50
     for path, names in found:
-        assert (ROOT / path).is_file(), f"{PAGE} names {path}, which does not exist"
+        assert (ROOT / path).is_file(), f"docs/explanation names {path}, which does not exist"
         for name in re.findall(r"[\w.]+", names):
             last = name.split(".")[-1]
             assert re.search(rf"\b{last}\b", (ROOT / path).read_text(encoding="utf-8")), (
-                f"docs/explanation/architecture.md names {name} in {path}, where it is not"
+                f"docs/explanation names {name} in {path}, where it is not"
             )
 
 
