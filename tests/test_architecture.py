@@ -54,7 +54,6 @@ LAYERS = (
 # and for type checkers.
 LAZY = {"optim.__init__": {"optim.torch.__init__"}}
 
-PAGE = "docs/explanation/architecture.md"
 
 # Libraries of arrays, and the ways to ask which one an array comes from.
 LIBRARIES = {"torch", "cupy", "cupyx", "jax", "dask", "array_api_compat", "array_api_strict"}
