@@ -53,7 +53,7 @@ def spectra(*paths: str | os.PathLike[str]) -> Iterator[Spectrum]:
     ...     for spectrum in spectra(path):
     ...         print(spectrum.name, spectrum.values.round(6), round(spectrum.stable_rank, 6))
     a [4. 3.] 1.5625
-    b [2.449490e+00 0.000000e+00] 1.0
+    b [2.44949 0.     ] 1.0
     """
     for matrix in open_checkpoint(paths).matrices:
         yield matrix.spectrum()
