@@ -259,3 +259,23 @@ def test_one_name_for_the_random_numbers_in_each_interface():
 
     assert set(found(trsvd)) == {"rng"}
     assert set(found(trsvd.optim)) == {"seed"}
+
+
+# Protocols, base classes and one table of parameters, which have no use of their own to show.
+WITHOUT_EXAMPLE = {
+    "trsvd.operators.MatrixLike",
+    "trsvd.operators.MatrixOperator",
+}
+
+
+@pytest.mark.parametrize("module", ["trsvd", "trsvd.operators", "trsvd.balls", "trsvd.optim"])
+def test_public_names_have_an_example_and_point_to_related_ones(module):
+    """The examples are run as doctests."""
+    names = importlib.import_module(module)
+    for name in names.__all__:
+        value = getattr(names, name)
+        if not (inspect.isfunction(value) or inspect.isclass(value)):
+            continue
+        text = inspect.getdoc(value) or ""
+        assert "\nSee Also\n---" in text or f"{module}.{name}" in WITHOUT_EXAMPLE, name
+        assert ">>>" in text or f"{module}.{name}" in WITHOUT_EXAMPLE, name

@@ -12,7 +12,18 @@ if TYPE_CHECKING:
 
 
 class Status(enum.Enum):
-    """Why a computation ended; the value is the message that a user reads."""
+    """Why a computation ended; the value is the message that a user reads.
+
+    See Also
+    --------
+    SVDResult, LMOResult
+
+    Examples
+    --------
+    >>> from trsvd import Status
+    >>> Status.CONVERGED.converged, Status.MAX_MATVECS.converged
+    (True, False)
+    """
 
     CONVERGED = "converged: every residual is at most tol, or the gap at most the requested one"
     MAX_MATVECS = (
@@ -55,11 +66,48 @@ class Status(enum.Enum):
 
 
 class ConvergenceWarning(UserWarning):
-    """The triplets returned do not meet the tolerance; ``result.status`` says why."""
+    """The triplets returned do not meet the tolerance; ``result.status`` says why.
+
+    See Also
+    --------
+    NotConverged, Status
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> A = np.diag([4.0, 3.0, 2.0, 1.0])
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     result = trsvd.svds(A, 1, method="power", max_matvecs=5, rng=0)
+    >>> caught[0].category.__name__, result.converged
+    ('ConvergenceWarning', False)
+    """
 
 
 class AdjointError(ValueError):
-    """``rmatmat`` of an operator is not the adjoint of its ``matmat``."""
+    """``rmatmat`` of an operator is not the adjoint of its ``matmat``.
+
+    See Also
+    --------
+    trsvd.operators.check_adjoint
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> class Wrong:
+    ...     shape, dtype = (3, 3), np.dtype(float)
+    ...
+    ...     def matmat(self, X):
+    ...         return np.cumsum(X, axis=0)
+    ...
+    ...     rmatmat = matmat
+    >>> try:
+    ...     trsvd.svds(Wrong(), 1)
+    ... except trsvd.AdjointError as error:
+    ...     print(str(error).split(":")[0])
+    rmatmat is not the adjoint of matmat
+    """
 
 
 # Packages that call back into trsvd, as torch does between a train step and the optimizer's own: a

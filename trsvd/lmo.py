@@ -102,6 +102,10 @@ def kyfan_dual_lmo(
         If G is not finite, has fewer than two dimensions or is empty, if an argument does not fit,
         or if the update leaves the range of G's dtype.
 
+    See Also
+    --------
+    KyFanDualBall, kyfan_norm, kyfan_lmo, trsvd.optim.fanion
+
     References
     ----------
     A. Kravatskiy et al., The Ky Fan Norms and Beyond, arXiv:2512.09678.
@@ -162,6 +166,17 @@ def kyfan_lmo(
     ------
     TypeError, ValueError
         As `kyfan_dual_lmo`.
+
+    See Also
+    --------
+    KyFanBall, kyfan_norm, kyfan_dual_lmo
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> trsvd.kyfan_lmo(np.diag([3.0, 2.0]), 2).round(4) + 0.0
+    array([[-1.,  0.],
+           [ 0.,  0.]])
     """
     return _minimizers(KyFanBall(k), G, radius, method=method, tol=tol, rng=rng)
 
@@ -198,6 +213,17 @@ def nuclear_lmo(
     ------
     TypeError, ValueError
         As `kyfan_dual_lmo`.
+
+    See Also
+    --------
+    NuclearBall, nuclear_norm, nuclear_neon
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> trsvd.nuclear_lmo(np.diag([3.0, 2.0])).round(4) + 0.0
+    array([[-1.,  0.],
+           [ 0.,  0.]])
     """
     return kyfan_dual_lmo(
         G,
@@ -249,6 +275,17 @@ def spectral_lmo(
     ------
     TypeError, ValueError
         As `kyfan_dual_lmo`, or if the library of G lacks the dtype of the method.
+
+    See Also
+    --------
+    SpectralBall, rms_lmo, NewtonSchulz, PolarExpress
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> trsvd.spectral_lmo(np.diag([3.0, 2.0])).round(4) + 0.0
+    array([[-1.,  0.],
+           [ 0., -1.]])
     """
     return _minimizers(
         SpectralBall(), G, radius, method=method, tol=tol, gap=gap, rng=rng, certify=certify
@@ -285,6 +322,19 @@ def rms_lmo(
     ------
     TypeError, ValueError
         As `spectral_lmo`.
+
+    See Also
+    --------
+    RMSBall, spectral_lmo, rms_norm
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> trsvd.rms_lmo(np.array([[3.0], [0.0], [0.0], [0.0]])).round(4) + 0.0
+    array([[-2.],
+           [ 0.],
+           [ 0.],
+           [ 0.]])
     """
     return _minimizers(
         RMSBall(), G, radius, method=method, tol=tol, gap=gap, rng=rng, certify=certify
@@ -329,6 +379,17 @@ def schatten_lmo(
     ------
     TypeError, ValueError
         As `kyfan_dual_lmo`, with p for k.
+
+    See Also
+    --------
+    SchattenBall, nuclear_lmo, spectral_lmo
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> trsvd.schatten_lmo(np.diag([3.0, 2.0]), 2).round(4) + 0.0
+    array([[-0.8321,  0.    ],
+           [ 0.    , -0.5547]])
     """
     ball = SchattenBall(p)
     return _minimizers(
@@ -364,6 +425,17 @@ def frobenius_lmo(G: Array, *, radius: float = 1.0) -> Array:
     ------
     TypeError, ValueError
         As `kyfan_dual_lmo`.
+
+    See Also
+    --------
+    FrobeniusBall, frobenius_norm
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> trsvd.frobenius_lmo(np.array([[3.0, 0.0], [0.0, 4.0]])).round(4) + 0.0
+    array([[-0.6,  0. ],
+           [ 0. , -0.8]])
     """
     return _minimizers(FrobeniusBall(), G, radius)
 
@@ -387,6 +459,17 @@ def max_lmo(G: Array, *, radius: float = 1.0) -> Array:
     ------
     TypeError, ValueError
         As `kyfan_dual_lmo`.
+
+    See Also
+    --------
+    MaxBall, max_norm, s_fanion_lmo
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> trsvd.max_lmo(np.array([[3.0, 0.0], [-2.0, 4.0]])).round(4) + 0.0
+    array([[-1.,  0.],
+           [ 1., -1.]])
     """
     return _minimizers(MaxBall(), G, radius)
 
@@ -410,6 +493,17 @@ def column_lmo(G: Array, *, radius: float = 1.0) -> Array:
     ------
     TypeError, ValueError
         As `kyfan_dual_lmo`.
+
+    See Also
+    --------
+    ColumnBall, row_lmo, max_column_norm
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> trsvd.column_lmo(np.array([[3.0, 0.0], [4.0, 2.0]])).round(4) + 0.0
+    array([[-0.6,  0. ],
+           [-0.8, -1. ]])
     """
     return _minimizers(ColumnBall(), G, radius)
 
@@ -433,6 +527,17 @@ def row_lmo(G: Array, *, radius: float = 1.0) -> Array:
     ------
     TypeError, ValueError
         As `kyfan_dual_lmo`.
+
+    See Also
+    --------
+    RowBall, column_lmo, max_row_norm
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> trsvd.row_lmo(np.array([[3.0, 4.0], [0.0, 2.0]])).round(4) + 0.0
+    array([[-0.6, -0.8],
+           [ 0. , -1. ]])
     """
     return _minimizers(RowBall(), G, radius)
 
@@ -479,6 +584,17 @@ def f_fanion_lmo(
     ------
     TypeError, ValueError
         As `kyfan_dual_lmo`, and if a weight or a scale is negative or not finite.
+
+    See Also
+    --------
+    kyfan_dual_lmo, frobenius_lmo, s_fanion_lmo, trsvd.optim.f_fanion
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> trsvd.f_fanion_lmo(np.diag([3.0, 2.0]), 1).round(4) + 0.0
+    array([[-0.916 ,  0.    ],
+           [ 0.    , -0.2774]])
     """
     alpha = check_weight(alpha)
     first, second = _factors(kyfan_scale=kyfan_scale, frobenius_scale=frobenius_scale)
@@ -542,6 +658,17 @@ def s_fanion_lmo(
     ------
     TypeError, ValueError
         As `kyfan_dual_lmo`, and if a weight or a scale is negative or not finite.
+
+    See Also
+    --------
+    kyfan_dual_lmo, max_lmo, f_fanion_lmo, trsvd.optim.s_fanion
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> trsvd.s_fanion_lmo(np.diag([3.0, 2.0]), 1, eta=0.1).round(4) + 0.0
+    array([[-0.55,  0.  ],
+           [ 0.  , -0.05]])
     """
     alpha = check_weight(alpha)
     first, eta, second = _factors(kyfan_scale=kyfan_scale, eta=eta, sign_scale=sign_scale)

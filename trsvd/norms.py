@@ -33,6 +33,10 @@ def kyfan_norm(X: Any, k: int) -> float:
     -------
     float
 
+    See Also
+    --------
+    kyfan_dual_norm, KyFanBall, svdvals
+
     Notes
     -----
     For k > 1 and at most 2^18 entries, all singular values are computed. Larger matrices are
@@ -63,6 +67,10 @@ def kyfan_dual_norm(X: Any, k: int) -> float:
     -------
     float
 
+    See Also
+    --------
+    kyfan_norm, KyFanDualBall, kyfan_dual_lmo
+
     Examples
     --------
     >>> import numpy as np
@@ -83,6 +91,16 @@ def nuclear_norm(X: Any) -> float:
     Returns
     -------
     float
+
+    See Also
+    --------
+    NuclearBall, nuclear_lmo, kyfan_norm
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> round(trsvd.nuclear_norm(np.diag([3.0, 2.0])), 6)
+    5.0
     """
     return balls.NuclearBall().gauge(X)
 
@@ -98,6 +116,16 @@ def spectral_norm(X: Any) -> float:
     Returns
     -------
     float
+
+    See Also
+    --------
+    SpectralBall, spectral_lmo, svdvals
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> round(trsvd.spectral_norm(np.diag([3.0, 2.0])), 6)
+    3.0
     """
     return balls.SpectralBall().gauge(X)
 
@@ -113,6 +141,16 @@ def rms_norm(X: Any) -> float:
     Returns
     -------
     float
+
+    See Also
+    --------
+    RMSBall, rms_lmo
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> round(trsvd.rms_norm(np.array([[3.0], [0.0], [0.0], [0.0]])), 6)
+    1.5
     """
     return balls.RMSBall().gauge(X)
 
@@ -128,6 +166,16 @@ def frobenius_norm(X: Any) -> float:
     Returns
     -------
     float
+
+    See Also
+    --------
+    FrobeniusBall, frobenius_lmo
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> round(trsvd.frobenius_norm(np.array([[3.0, 4.0]])), 6)
+    5.0
     """
     return balls.FrobeniusBall().gauge(X)
 
@@ -143,6 +191,16 @@ def max_norm(X: Any) -> float:
     Returns
     -------
     float
+
+    See Also
+    --------
+    MaxBall, max_lmo
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> round(trsvd.max_norm(np.array([[3.0, -4.0]])), 6)
+    4.0
     """
     return balls.MaxBall().gauge(X)
 
@@ -158,6 +216,16 @@ def max_column_norm(X: Any) -> float:
     Returns
     -------
     float
+
+    See Also
+    --------
+    ColumnBall, column_lmo, max_row_norm
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> round(trsvd.max_column_norm(np.array([[3.0, 0.0], [4.0, 1.0]])), 6)
+    5.0
     """
     return balls.ColumnBall().gauge(X)
 
@@ -173,5 +241,15 @@ def max_row_norm(X: Any) -> float:
     Returns
     -------
     float
+
+    See Also
+    --------
+    RowBall, row_lmo, max_column_norm
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> round(trsvd.max_row_norm(np.array([[3.0, 4.0], [0.0, 1.0]])), 6)
+    5.0
     """
     return balls.RowBall().gauge(X)

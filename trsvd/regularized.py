@@ -63,6 +63,10 @@ def regularized_update(ball: Ball, G: Any, lam: float, **options: Any) -> LMORes
     TypeError, ValueError
         As `Ball.lmo`. Also if ball is not a ball, or lam is not a finite positive number.
 
+    See Also
+    --------
+    nuclear_neon, f_star_neon
+
     Examples
     --------
     >>> import numpy as np, trsvd
@@ -97,6 +101,17 @@ def nuclear_neon(G: Any, lam: float, **options: Any) -> LMOResult:
     -------
     LMOResult
         Update of rank one; ``support`` and ``gap`` as for `regularized_update`.
+
+    See Also
+    --------
+    regularized_update, f_star_neon, trsvd.optim.nuclear_neon
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> trsvd.nuclear_neon(np.diag([4.0, 1.0]), 0.5).update.round(6) + 0.0
+    array([[-4.,  0.],
+           [ 0.,  0.]])
     """
     return regularized_update(NuclearBall(), G, lam, **options)
 
@@ -159,6 +174,10 @@ def f_star_neon(
     LMOResult
         ``support`` is ``-<G, D>``. ``gap`` is its relative change, to first order, by the errors of
         the singular values. The rank is the number of singular values above tau.
+
+    See Also
+    --------
+    regularized_update, nuclear_neon, trsvd.optim.f_star_neon
 
     Examples
     --------

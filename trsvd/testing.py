@@ -96,6 +96,10 @@ def matrix_with_spectrum(
     ValueError
         If ``s`` has more than min(m, n) entries, or negative ones.
 
+    See Also
+    --------
+    assert_svd, err1, err2
+
     Examples
     --------
     >>> import numpy as np
@@ -151,6 +155,10 @@ def err1(U: Any, Vh: Any, U_true: Any, Vh_true: Any) -> float:
         larger. Small errors are computed from QR factors of the vectors, since a difference of
         traces is accurate to ``sqrt(eps)`` only.
 
+    See Also
+    --------
+    err2, assert_svd
+
     Notes
     -----
     Computed on the host, in double precision; costs ``8 (m + n) k^2`` operations.
@@ -193,6 +201,10 @@ def err2(U: Any, S: Any, Vh: Any, U_true: Any, S_true: Any, Vh_true: Any) -> flo
     ------
     ValueError
         If ``S_true`` is zero.
+
+    See Also
+    --------
+    err1, assert_svd
 
     Examples
     --------
@@ -264,6 +276,10 @@ def rounding_level(length: int, eps: float) -> float:
         ``10 sqrt(length) eps``. Independent rounding errors of mean zero stay below it, except with
         probability ``2 exp(-50)`` for each sum.
 
+    See Also
+    --------
+    assert_orthonormal
+
     References
     ----------
     N. Higham and T. Mary, A new approach to probabilistic rounding error analysis,
@@ -292,6 +308,10 @@ def assert_orthonormal(Q: Any, *, tol: float | None = None) -> None:
     ------
     AssertionError
         If the columns are not orthonormal.
+
+    See Also
+    --------
+    assert_svd
 
     Examples
     --------
@@ -333,6 +353,10 @@ def assert_svd(
     ------
     AssertionError
         If a check fails, with the value and the allowed value.
+
+    See Also
+    --------
+    assert_orthonormal, matrix_with_spectrum
 
     Notes
     -----

@@ -333,6 +333,10 @@ def spectral_function(
         If G is not finite or empty, if f returns another shape, NaN or inf, or if the result is out
         of the range of G's dtype.
 
+    See Also
+    --------
+    spectral_lmo, trsvd.polar.newton_schulz
+
     Notes
     -----
     Cost: min(m, n) products and a factorization. Memory: about four matrices of the size of G.

@@ -122,6 +122,18 @@ class LMOResult:
         Reason for the end of the computation.
     failure_probability : float
         Probability over the random numbers that a probable gap does not hold; otherwise 0.
+
+    See Also
+    --------
+    trsvd.balls.Ball, Subspace
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> G = np.diag([3.0, 2.0, 1.0])
+    >>> result = trsvd.KyFanDualBall(2).lmo(G)
+    >>> round(result.support, 6), result.gap_kind, len(result.terms)
+    (5.0, 'exact', 1)
     """
 
     terms: tuple[LowRankTerm | DenseTerm, ...]

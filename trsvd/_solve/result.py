@@ -39,9 +39,20 @@ class Completeness:
         the tolerance if it decides which values count as missed, and 0 otherwise. If ``s_k`` is
         smaller than ``slack s_1``, the certificate says little about ``s_k``; decrease ``tol``.
 
+    See Also
+    --------
+    svds, SVDResult
+
     Notes
     -----
     In results of `svds_above`, ``s_k`` stands for the threshold.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> A = np.diag([4.0, 3.0, 2.0, 1.0])
+    >>> print(trsvd.svds(A, 2).completeness)
+    exact
     """
 
     kind: str
@@ -108,6 +119,18 @@ class Subspace:
         singular values may change.
     track : Track or None
         Record of an oracle, by which a warm step detects whether the next matrix is near enough.
+
+    See Also
+    --------
+    LMOResult, trsvd.balls.Ball
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> G = np.diag([3.0, 2.0, 1.0])
+    >>> subspace = trsvd.KyFanDualBall(2).lmo(G).subspace
+    >>> subspace.U.shape[0], subspace.Vh.shape[1]
+    (3, 3)
     """
 
     U: Array
@@ -158,6 +181,19 @@ class SVDResult:
         contains the whole basis; to free the memory, keep only U, S and Vh.
     completeness : Completeness
         Certificate about missed singular values.
+
+    See Also
+    --------
+    svds, load, Status, Completeness
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> A = np.diag([4.0, 3.0, 2.0, 1.0])
+    >>> result = trsvd.svds(A, 2)
+    >>> U, S, Vh = result
+    >>> result.status.name, result.completeness.kind
+    ('CONVERGED', 'exact')
     """
 
     U: Array
@@ -296,6 +332,10 @@ def load(path: files.Path) -> SVDResult:
         If the file was not written by `SVDResult.save`, is damaged, or was written by a newer
         version of trsvd in another layout. Nothing is unpickled.
 
+    See Also
+    --------
+    SVDResult
+
     Examples
     --------
     >>> import os, tempfile
@@ -356,9 +396,26 @@ class Info:
     passes : int
         Products with a block so far.
 
+    See Also
+    --------
+    svds
+
     Notes
     -----
     ``triplets()`` returns the current U, S and Vh. Call it inside of the callback only.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> A = np.diag([4.0, 3.0, 2.0, 1.0])
+    >>> def stop(info):
+    ...     return info.matvecs >= 6
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")
+    ...     result = trsvd.svds(A, 1, method="power", tol=1e-9, callback=stop, rng=0)
+    >>> result.status.name
+    'CALLBACK'
     """
 
     iteration: int
@@ -378,6 +435,20 @@ class NotConverged(RuntimeError):  # noqa: N818 - the name says what happened
     ----------
     result : SVDResult
         The best triplets found, each with its residual.
+
+    See Also
+    --------
+    ConvergenceWarning, Status
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> A = np.diag([4.0, 3.0, 2.0, 1.0])
+    >>> try:
+    ...     trsvd.svds(A, 1, method="power", max_matvecs=5, rng=0, on_failure="raise")
+    ... except trsvd.NotConverged as error:
+    ...     error.result.status.name
+    'MAX_MATVECS'
     """
 
     def __init__(self, message: str, result: SVDResult) -> None:

@@ -40,6 +40,17 @@ class Selection:
         The method with its options.
     reason : str
         The reason, one sentence.
+
+    See Also
+    --------
+    select_method
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> chosen = trsvd.select_method(np.zeros((100, 50)), 5)
+    >>> chosen.method
+    Direct(route='auto')
     """
 
     method: Method
@@ -69,6 +80,10 @@ def select_method(
     -------
     Selection
         The method and the reason.
+
+    See Also
+    --------
+    svds, Selection
 
     Examples
     --------

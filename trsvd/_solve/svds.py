@@ -119,6 +119,10 @@ def svds(
     NotConverged
         With ``on_failure="raise"``, if the tolerance is not met.
 
+    See Also
+    --------
+    svdvals, svds_to_tolerance, svds_above, select_method, SVDResult
+
     Notes
     -----
     The costs in products and memory are documented with each method. `SVDResult` and
@@ -214,6 +218,10 @@ def svds_to_tolerance(
         If eps is not between 0 and 1, is at most ten rounding units of the compute dtype, or is so
         small that ``||A||_F^2 - sum s_i^2`` has no digits left and the method is not direct.
 
+    See Also
+    --------
+    svds, svds_above
+
     Examples
     --------
     >>> import numpy as np, trsvd
@@ -291,6 +299,10 @@ def svds_above(
         The wanted triplets; shapes (m, 0), (0,) and (0, n) if no singular value is above the
         threshold. Computed values have rounding errors of up to ``max(m, n) eps s_1``, with eps of
         the compute dtype. A threshold below that also counts values that are only rounding errors.
+
+    See Also
+    --------
+    svds, svds_to_tolerance
 
     Examples
     --------

@@ -28,7 +28,20 @@ from trsvd.polar.methods import PolarIteration
 
 
 class Ball(ABC):
-    """Unit ball of a norm on m x n matrices."""
+    """Unit ball of a norm on m x n matrices.
+
+    See Also
+    --------
+    SumBall, trsvd.KyFanDualBall, trsvd.LMOResult
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> G = np.diag([3.0, 2.0, 1.0])
+    >>> ball = trsvd.SpectralBall()
+    >>> float(ball.support(G)), float(ball.gauge(G)), ball.contains(G / 3)
+    (6.0, 3.0, True)
+    """
 
     @abstractmethod
     def support(self, G: Any) -> float:
@@ -293,6 +306,18 @@ class SumBall(Ball):
     ----------
     parts : tuple of (float, Ball)
         Radii (at least 0) and balls.
+
+    See Also
+    --------
+    Ball
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> G = np.diag([3.0, 2.0, 1.0])
+    >>> ball = 0.5 * trsvd.SpectralBall() + 0.5 * trsvd.FrobeniusBall()
+    >>> round(ball.support(np.diag([4.0, 3.0])), 6)
+    6.0
     """
 
     parts: tuple[tuple[float, Ball], ...]

@@ -114,7 +114,20 @@ class _Entries:
 
 @dataclass(frozen=True)
 class FrobeniusBall(_EntrywiseBall):
-    """Unit ball of the Frobenius norm: ``lmo(G) = -G / ||G||_F`` (normalized SGD)."""
+    """Unit ball of the Frobenius norm: ``lmo(G) = -G / ||G||_F`` (normalized SGD).
+
+    See Also
+    --------
+    frobenius_lmo, frobenius_norm
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> ball = trsvd.FrobeniusBall()
+    >>> G = np.array([[3.0, 4.0]])
+    >>> round(ball.support(G), 6), round(float(-np.vdot(G, ball.lmo(G).update)), 6)
+    (5.0, 5.0)
+    """
 
     def support(self, G: Any) -> float:
         """``||G||_F``."""
@@ -137,6 +150,18 @@ class MaxBall(_EntrywiseBall):
     """Unit ball of the entrywise max (l-infinity) norm: ``lmo(G) = -sign(G)`` (SignSGD).
 
     The sign of a complex number is ``g / abs(g)``, and 0 at 0.
+
+    See Also
+    --------
+    max_lmo, max_norm
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> ball = trsvd.MaxBall()
+    >>> G = np.array([[3.0, -4.0]])
+    >>> round(ball.support(G), 6), round(float(-np.vdot(G, ball.lmo(G).update)), 6)
+    (7.0, 7.0)
     """
 
     def support(self, G: Any) -> float:
@@ -156,7 +181,20 @@ class MaxBall(_EntrywiseBall):
 
 @dataclass(frozen=True)
 class ColumnBall(_EntrywiseBall):
-    """Unit ball of the largest column norm: minus each column of G divided by its 2-norm."""
+    """Unit ball of the largest column norm: minus each column of G divided by its 2-norm.
+
+    See Also
+    --------
+    column_lmo, RowBall
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> ball = trsvd.ColumnBall()
+    >>> G = np.array([[3.0, 0.0], [4.0, 2.0]])
+    >>> round(ball.support(G), 6), round(float(-np.vdot(G, ball.lmo(G).update)), 6)
+    (7.0, 7.0)
+    """
 
     def support(self, G: Any) -> float:
         """``sum_j ||g_:j||_2``."""
@@ -175,7 +213,20 @@ class ColumnBall(_EntrywiseBall):
 
 @dataclass(frozen=True)
 class RowBall(_EntrywiseBall):
-    """Unit ball of the largest row norm: minus each row of G divided by its 2-norm."""
+    """Unit ball of the largest row norm: minus each row of G divided by its 2-norm.
+
+    See Also
+    --------
+    row_lmo, ColumnBall
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> ball = trsvd.RowBall()
+    >>> G = np.array([[3.0, 4.0], [0.0, 2.0]])
+    >>> round(ball.support(G), 6), round(float(-np.vdot(G, ball.lmo(G).update)), 6)
+    (7.0, 7.0)
+    """
 
     def support(self, G: Any) -> float:
         """``sum_i ||g_i:||_2``."""

@@ -24,6 +24,17 @@ class FFanionBall:
     ----------
     alpha : float
         Weight of the dual Ky Fan part, between 0 and 1.
+
+    See Also
+    --------
+    f_fanion, trsvd.f_fanion_lmo
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> from trsvd import optim
+    >>> optim.FFanionBall(0.5)(2).gauge(np.diag([1.0, 0.0]))
+    1.0
     """
 
     alpha: float = 0.5
@@ -46,6 +57,17 @@ class SFanionBall:
         Weight of the dual Ky Fan part, between 0 and 1.
     eta : float
         Radius of the max norm ball in the sum.
+
+    See Also
+    --------
+    s_fanion, trsvd.s_fanion_lmo
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> from trsvd import optim
+    >>> optim.SFanionBall(0.5, 0.1)(2).support(np.diag([3.0, 2.0]))
+    2.75
     """
 
     alpha: float = 0.5

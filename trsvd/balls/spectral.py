@@ -51,6 +51,10 @@ class KyFanDualBall(Ball):
     k : int
         At least 1.
 
+    See Also
+    --------
+    kyfan_dual_lmo, KyFanBall, kyfan_dual_norm, trsvd.optim.fanion
+
     Notes
     -----
     If G has rank q < k, the minimizer of least rank, ``-U_q V_q^H``, is returned. Singular values
@@ -116,6 +120,18 @@ def NuclearBall() -> KyFanDualBall:  # noqa: N802 - an alias that reads as the b
     Returns
     -------
     KyFanDualBall
+
+    See Also
+    --------
+    KyFanDualBall, nuclear_lmo, nuclear_norm
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> ball = trsvd.NuclearBall()
+    >>> G = np.diag([3.0, 2.0])
+    >>> round(ball.support(G), 6), round(float(-np.vdot(G, ball.lmo(G).update)), 6)
+    (3.0, 3.0)
     """
     return KyFanDualBall(1)
 
@@ -131,6 +147,18 @@ class KyFanBall(Ball):
     ----------
     k : int
         At least 1. For k >= min(m, n) it is the nuclear ball.
+
+    See Also
+    --------
+    KyFanDualBall, kyfan_lmo, kyfan_norm
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> ball = trsvd.KyFanBall(2)
+    >>> G = np.diag([3.0, 2.0, 2.0])
+    >>> round(ball.support(G), 6), round(float(-np.vdot(G, ball.lmo(G).update)), 6)
+    (3.5, 3.5)
     """
 
     k: int
@@ -168,6 +196,10 @@ class SpectralBall(Ball):
 
     ``gauge(X) = s_1``, ``support(G) = sum_i s_i``, ``lmo(G) = -U V^H`` (minus the polar factor).
 
+    See Also
+    --------
+    RMSBall, spectral_lmo, NewtonSchulz, PolarExpress
+
     Notes
     -----
     The oracle has these methods, in addition to those of `trsvd.svds`:
@@ -182,6 +214,14 @@ class SpectralBall(Ball):
       `ConvergenceWarning`, or with ``certify=True`` a full SVD.
 
     ``gap`` has an effect for iterations only, and ``start`` has none.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> ball = trsvd.SpectralBall()
+    >>> G = np.diag([3.0, 2.0])
+    >>> round(ball.support(G), 6), round(float(-np.vdot(G, ball.lmo(G).update)), 6)
+    (5.0, 5.0)
     """
 
     def support(self, G: Any) -> float:
@@ -203,6 +243,18 @@ class RMSBall(Ball):
 
     ``gauge(X) = sqrt(n / m) s_1``, ``support(G) = sqrt(m / n) sum_i s_i``,
     ``lmo(G) = -sqrt(m / n) U V^H``. The oracle has the methods of `SpectralBall`.
+
+    See Also
+    --------
+    SpectralBall, rms_lmo, rms_norm
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> ball = trsvd.RMSBall()
+    >>> G = np.array([[3.0], [0.0], [0.0], [0.0]])
+    >>> round(ball.support(G), 6), round(float(-np.vdot(G, ball.lmo(G).update)), 6)
+    (6.0, 6.0)
     """
 
     def support(self, G: Any) -> float:
@@ -234,6 +286,10 @@ class SchattenBall(Ball):
     ----------
     p : float
         At least 1, or ``math.inf``.
+
+    See Also
+    --------
+    schatten_lmo, NuclearBall, FrobeniusBall, SpectralBall
 
     Notes
     -----

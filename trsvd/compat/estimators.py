@@ -61,6 +61,10 @@ class TruncatedSVD(sklearn.decomposition.TruncatedSVD):  # type: ignore[misc]
     NoConvergence
         If a residual exceeds the tolerance with ``"arpack"``.
 
+    See Also
+    --------
+    PCA, trsvd.compat.randomized_svd
+
     Examples
     --------
     >>> import numpy as np

@@ -29,6 +29,20 @@ class NoConvergence(NotConverged, scipy.sparse.linalg.ArpackNoConvergence):  # t
     eigenvalues, eigenvectors : arrays
         As in ``ArpackNoConvergence``: eigenpairs of the Gram matrix of the shorter side. All pairs
         found are included; their residuals are in ``result``.
+
+    See Also
+    --------
+    svds, trsvd.NotConverged
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd.compat import NoConvergence, svds
+    >>> try:
+    ...     svds(np.diag(np.linspace(1, 0.999, 200)), 3, maxiter=1, ncv=8, rng=0)
+    ... except NoConvergence as error:
+    ...     print(error.eigenvalues.shape)
+    (3,)
     """
 
     def __init__(self, message: str, result: SVDResult) -> None:
@@ -112,6 +126,10 @@ def svds(
     NoConvergence
         If the residuals exceed the tolerance. With ``solver="lobpcg"`` the function instead warns
         with `ConvergenceWarning` and returns the best triplets. (SciPy's LOBPCG also warns.)
+
+    See Also
+    --------
+    randomized_svd, NoConvergence, trsvd.svds
 
     Notes
     -----

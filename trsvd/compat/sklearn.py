@@ -82,6 +82,10 @@ def randomized_svd(
     ConvergenceWarning
         If a residual exceeds ``tol``.
 
+    See Also
+    --------
+    svds, trsvd.sklearn.TruncatedSVD
+
     Notes
     -----
     The cost is that of ``trsvd.svds(M, n_components, tol=tol)``. If ``n_iter`` is a number, it is

@@ -29,6 +29,10 @@ class Direct:
         s_k is too small for the Gram matrix, or residuals exceed the tolerance, a full SVD follows.
         ``"auto"``: ``"gram"`` if k is at most a quarter of min(m, n).
 
+    See Also
+    --------
+    svds, select_method
+
     Notes
     -----
     Cost: counted as min(m, n) products. Memory: two copies of A for ``"svd"``, min(m, n)^2 numbers
@@ -38,6 +42,13 @@ class Direct:
     References
     ----------
     G. Golub and C. Van Loan, Matrix Computations, 4th ed., section 8.6.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> A = np.diag([4.0, 3.0, 2.0, 1.0])
+    >>> trsvd.svds(A, 2, method=trsvd.Direct(route="svd"), rng=0).S.round(6)
+    array([4., 3.])
     """
 
     name: ClassVar[str] = "direct"

@@ -33,6 +33,10 @@ class RandomizedSVD:
         Number of products with ``A A^H``, with orthonormalization after each product. None: until
         the tolerance is met.
 
+    See Also
+    --------
+    svds, PowerIteration, BlockKrylov
+
     Notes
     -----
     Cost: ``2 (k + oversampling) (power_iterations + 1)`` products. Memory:
@@ -43,6 +47,13 @@ class RandomizedSVD:
     ----------
     N. Halko, P. G. Martinsson, J. A. Tropp, Finding structure with randomness,
     doi:10.1137/090771806.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> A = np.diag([4.0, 3.0, 2.0, 1.0])
+    >>> trsvd.svds(A, 2, method=trsvd.RandomizedSVD(oversampling=2), rng=0).S.round(6)
+    array([4., 3.])
     """
 
     name: ClassVar[str] = "rsvd"
@@ -82,6 +93,10 @@ class BlockKrylov:
     iterations : int, optional
         Number of products with ``A A^H`` after the first. None: until the tolerance is met.
 
+    See Also
+    --------
+    svds, RandomizedSVD, ThickRestartLanczos
+
     Notes
     -----
     Cost: ``2 (k + oversampling) (iterations + 1)`` products, in few passes over A. Memory:
@@ -92,6 +107,13 @@ class BlockKrylov:
     ----------
     C. Musco and C. Musco, Randomized block Krylov methods for stronger and faster approximate
     singular value decomposition, arXiv:1504.05477.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> A = np.diag([4.0, 3.0, 2.0, 1.0])
+    >>> trsvd.svds(A, 2, method=trsvd.BlockKrylov(oversampling=1), rng=0).S.round(6)
+    array([4., 3.])
     """
 
     name: ClassVar[str] = "krylov"
@@ -267,6 +289,10 @@ class PowerIteration:
     iterations : int, optional
         Number of iterations. None: until the tolerance is met.
 
+    See Also
+    --------
+    svds, RandomizedSVD
+
     Notes
     -----
     Cost: ``k (2 iterations + 1)`` products. Memory: ``3 k (m + n)`` numbers. Each iteration reduces
@@ -275,6 +301,13 @@ class PowerIteration:
     References
     ----------
     G. Golub and C. Van Loan, Matrix Computations, 4th ed., section 8.2.4.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> A = np.diag([4.0, 3.0, 2.0, 1.0])
+    >>> trsvd.svds(A, 2, method=trsvd.PowerIteration(), rng=0).S.round(6)
+    array([4., 3.])
     """
 
     name: ClassVar[str] = "power"

@@ -57,6 +57,10 @@ class ThickRestartLanczos:
         step with A, as in arXiv:2512.09678. No left basis is stored. Singular values below
         ``sqrt(eps) s_1`` are not resolved.
 
+    See Also
+    --------
+    svds, select_method, BlockKrylov
+
     Notes
     -----
     Cost: ``2 block_size`` products in each step; a limit of products can end a run within a step.
@@ -69,6 +73,13 @@ class ThickRestartLanczos:
     doi:10.1137/S0895479898334605. J. Baglama and L. Reichel, Augmented implicitly restarted Lanczos
     bidiagonalization methods, doi:10.1137/04060593X. H. Simon and H. Zha, Low-rank matrix
     approximation using the Lanczos bidiagonalization process, doi:10.1137/S1064827597327309.
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> A = np.diag([4.0, 3.0, 2.0, 1.0])
+    >>> trsvd.svds(A, 2, method=trsvd.ThickRestartLanczos(basis_size=4), rng=0).S.round(6)
+    array([4., 3.])
     """
 
     name: ClassVar[str] = "trlan"

@@ -18,6 +18,19 @@ class AdjointOperator(MatrixOperator):
     ----------
     A : array, sparse matrix or operator
         Of shape (m, n).
+
+    See Also
+    --------
+    as_operator, check_adjoint
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import operators
+    >>> A = np.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> operators.AdjointOperator(A).matmat(np.eye(2))
+    array([[1., 3.],
+           [2., 4.]])
     """
 
     def __init__(self, A: Any) -> None:
@@ -95,6 +108,20 @@ class CenteredOperator(MatrixOperator):
     ----------
     mean : array of shape (n,)
         Row that is subtracted from every row.
+
+    See Also
+    --------
+    trsvd.sklearn.PCA, LowRankUpdate
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import operators
+    >>> A = np.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> centred = operators.CenteredOperator(A)
+    >>> centred.mean, centred.dense()
+    (array([2., 3.]), array([[-1., -1.],
+           [ 1.,  1.]]))
     """
 
     def __init__(self, A: Any, mean: Array | None = None) -> None:
@@ -174,6 +201,19 @@ class SumOperator(MatrixOperator):
     ----------
     *terms : arrays, sparse matrices or operators
         All of one shape, namespace and device.
+
+    See Also
+    --------
+    LowRankUpdate, as_operator
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import operators
+    >>> A = np.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> operators.SumOperator(A, np.eye(2)).matmat(np.eye(2))
+    array([[2., 2.],
+           [3., 5.]])
     """
 
     def __init__(self, *terms: Any) -> None:
@@ -228,6 +268,20 @@ class LowRankUpdate(MatrixOperator):
         Left factor.
     V : array of shape (n, r)
         Right factor.
+
+    See Also
+    --------
+    SumOperator, CenteredOperator
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import operators
+    >>> A = np.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> u, v = np.array([[1.0], [0.0]]), np.array([[0.0], [1.0]])
+    >>> operators.LowRankUpdate(A, u, v).matmat(np.eye(2))
+    array([[1., 3.],
+           [3., 4.]])
     """
 
     def __init__(self, A: Any, U: Array, V: Array) -> None:

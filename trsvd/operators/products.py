@@ -170,6 +170,18 @@ def as_operator(A: Any) -> MatrixOperator:
         If A is not one of these, or has a dtype that trsvd does not support.
     ValueError
         If A is not two-dimensional, or has no rows or no columns.
+
+    See Also
+    --------
+    check_adjoint
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import operators
+    >>> A = np.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> operators.as_operator(A)
+    ArrayMatrix(2 x 2, float64, of numpy.ndarray)
     """
     if isinstance(A, MatrixOperator):
         own = type(A).__module__.partition(".")[0] == "trsvd"
@@ -224,9 +236,20 @@ def check_adjoint(A: Any, rng: Any = None) -> None:
         If products with blocks differ from products with vectors, and neither agree with the
         adjoint; or if products are not linear, or not finite.
 
+    See Also
+    --------
+    as_operator, trsvd.AdjointError
+
     Notes
     -----
     Eight products. A wrong adjoint passes with probability zero as long as A x is not zero to
     rounding.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import operators
+    >>> A = np.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> operators.check_adjoint(A)
     """
     probe(as_operator(A), np.random.default_rng(rng))

@@ -62,6 +62,21 @@ class Diagnostics:
         radians. The larger of the angles of the left and the right vectors.
     matvecs, passes : int or None
         Products made by the oracle, counted in vectors and in blocks. None for polar iterations.
+
+    See Also
+    --------
+    JSONLinesWriter, CSVWriter
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> found = []
+    >>> rule = optim.fanion(0.1, k=1, diagnostics=found.append)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> round(found[0].stable_rank, 4), round(found[0].support, 4)
+    (1.4444, 5.85)
     """
 
     parameter: str
@@ -226,6 +241,25 @@ class CSVWriter(_Writer):
     ------
     OSError
         If the file cannot be written.
+
+    See Also
+    --------
+    JSONLinesWriter, Diagnostics
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "log")
+    ...     log = optim.CSVWriter(path)
+    ...     rule = optim.fanion(0.1, k=1, diagnostics=log)
+    ...     W = np.diag([3.0, 2.0])
+    ...     updates, state = rule.update(W, rule.init(W), W)
+    ...     log.close()
+    ...     print(len(path.read_text().splitlines()), "lines")
+    2 lines
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -252,6 +286,25 @@ class JSONLinesWriter(_Writer):
     ------
     OSError
         If the file cannot be written.
+
+    See Also
+    --------
+    CSVWriter, Diagnostics
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "log")
+    ...     log = optim.JSONLinesWriter(path)
+    ...     rule = optim.fanion(0.1, k=1, diagnostics=log)
+    ...     W = np.diag([3.0, 2.0])
+    ...     updates, state = rule.update(W, rule.init(W), W)
+    ...     log.close()
+    ...     print(len(path.read_text().splitlines()), "lines")
+    1 lines
     """
 
     def __call__(self, record: Diagnostics) -> None:

@@ -139,9 +139,25 @@ class DionStep:
     seed : int, default 0
         Seed of the first right factors.
 
+    See Also
+    --------
+    dion, OracleStep
+
     References
     ----------
     K. Ahn et al., Dion: Distributed Orthonormalized Updates, arXiv:2504.05295.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> transform = optim.DionStep(k=2)
+    >>> W = np.diag([3.0, 2.0])
+    >>> state = transform.init([W])
+    >>> updates, state = transform.update([W], state, [W])
+    >>> updates[0].round(4) + 0.0
+    array([[-1.1577, -0.049 ],
+           [-0.0735, -0.8074]])
     """
 
     k: int | None = None
@@ -240,9 +256,25 @@ class RowNormalization:
     layout : str, default "auto"
         Layout in which parameters are read as matrices, see `trsvd.optim.LAYOUTS`.
 
+    See Also
+    --------
+    normuon
+
     References
     ----------
     Z. Li et al., NorMuon: Making Muon more efficient and scalable, arXiv:2510.05491.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> transform = optim.RowNormalization()
+    >>> W = np.diag([3.0, 2.0])
+    >>> state = transform.init([W])
+    >>> updates, state = transform.update([W], state, [W])
+    >>> updates[0].round(4) + 0.0
+    array([[2.5495, 0.    ],
+           [0.    , 2.5495]])
     """
 
     beta2: float = 0.95

@@ -84,6 +84,21 @@ class Direction:
         The direction, in the dtype of the matrix.
     result : LMOResult or None
         Result of the oracle. None for polar iterations, which have no result object.
+
+    See Also
+    --------
+    BallOracle
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> from trsvd import optim
+    >>> oracle = optim.BallOracle(ball=trsvd.MaxBall())
+    >>> G = np.diag([3.0, 2.0])
+    >>> (direction,) = oracle.directions([G], [None], 0)
+    >>> direction.update.round(4) + 0.0
+    array([[-1.,  0.],
+           [ 0., -1.]])
     """
 
     update: Array
@@ -104,7 +119,23 @@ class Direction:
 
 
 class Oracle(Protocol):
-    """Protocol of the oracles: maps from matrices to update directions."""
+    """Protocol of the oracles: maps from matrices to update directions.
+
+    See Also
+    --------
+    BallOracle, from_oracle
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> from trsvd import optim
+    >>> oracle = optim.BallOracle(ball=trsvd.FrobeniusBall())
+    >>> G = np.diag([3.0, 2.0])
+    >>> (direction,) = oracle.directions([G], [None], 0)
+    >>> direction.update.round(4) + 0.0
+    array([[-0.8321,  0.    ],
+           [ 0.    , -0.5547]])
+    """
 
     def directions(
         self, matrices: Sequence[Array], starts: Sequence[Subspace | None], step: int
@@ -143,6 +174,21 @@ class BallOracle:
         Largest relative gap of the update. Not used by full factorizations and polar iterations.
     seed : int, default 0
         Seed of the random numbers; combined with the step index.
+
+    See Also
+    --------
+    from_ball, RegularizedOracle, Oracle
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> from trsvd import optim
+    >>> oracle = optim.BallOracle(ball=trsvd.KyFanDualBall, k=1)
+    >>> G = np.diag([3.0, 2.0])
+    >>> (direction,) = oracle.directions([G], [None], 0)
+    >>> direction.update.round(4) + 0.0
+    array([[-1.,  0.],
+           [ 0.,  0.]])
     """
 
     ball: Ball | Callable[[int], Ball]
@@ -251,6 +297,21 @@ class RegularizedOracle:
         Relative gap of the oracle.
     seed : int, default 0
         Seed of the random numbers; combined with the step index.
+
+    See Also
+    --------
+    nuclear_neon, BallOracle
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> from trsvd import optim
+    >>> oracle = optim.RegularizedOracle(ball=trsvd.NuclearBall(), lam=1.0)
+    >>> G = np.diag([3.0, 2.0])
+    >>> (direction,) = oracle.directions([G], [None], 0)
+    >>> direction.update.round(4) + 0.0
+    array([[-1.5,  0. ],
+           [ 0. ,  0. ]])
     """
 
     ball: Ball
@@ -291,6 +352,21 @@ class FStarOracle:
         Largest relative residual of the singular triplets.
     seed : int, default 0
         Seed of the random numbers; combined with the step index.
+
+    See Also
+    --------
+    f_star_neon, BallOracle
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> from trsvd import optim
+    >>> oracle = optim.FStarOracle(lam=1.0)
+    >>> G = np.diag([3.0, 2.0])
+    >>> (direction,) = oracle.directions([G], [None], 0)
+    >>> direction.update.round(4) + 0.0
+    array([[-1.3333,  0.    ],
+           [ 0.    , -0.3333]])
     """
 
     lam: float
@@ -452,6 +528,20 @@ def polar_iterates(matrices: Sequence[Array], method: PolarIteration) -> list[Ar
     ------
     ValueError
         If a matrix contains NaN or inf.
+
+    See Also
+    --------
+    muon, trsvd.NewtonSchulz
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> from trsvd import optim
+    >>> method = trsvd.NewtonSchulz(steps=5)
+    >>> (X,) = optim.polar_iterates([np.diag([3.0, 2.0])], method)
+    >>> X.round(2) + 0.0
+    array([[1.12, 0.  ],
+           [0.  , 0.68]])
     """
     stacks = PolarStacks(matrices, method)
     return stacks.iterates([each.iterated() for each in stacks])

@@ -82,9 +82,24 @@ def fanion(
     -------
     Rule
 
+    See Also
+    --------
+    from_ball, f_fanion, s_fanion, trsvd.optim.torch.Fanion
+
     References
     ----------
     A. Kravatskiy et al., The Ky Fan Norms and Beyond, arXiv:2512.09678.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.fanion(0.1, k=1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.1,  0. ],
+           [ 0. ,  0. ]])
     """
     return from_ball(KyFanDualBall, **locals())
 
@@ -126,6 +141,21 @@ def f_fanion(
     Returns
     -------
     Rule
+
+    See Also
+    --------
+    fanion, s_fanion, trsvd.optim.torch.FFanion
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.f_fanion(0.1, k=1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.0916,  0.    ],
+           [ 0.    , -0.0277]])
     """
     options = dict(locals())
     return from_ball(FFanionBall(options.pop("alpha")), **options)
@@ -171,6 +201,21 @@ def s_fanion(
     Returns
     -------
     Rule
+
+    See Also
+    --------
+    fanion, f_fanion, trsvd.optim.torch.SFanion
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.s_fanion(0.1, k=1, eta=0.1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.055,  0.   ],
+           [ 0.   , -0.005]])
     """
     options = dict(locals())
     ball = SFanionBall(options.pop("alpha"), options.pop("eta"))
@@ -207,6 +252,21 @@ def neon(
     Returns
     -------
     Rule
+
+    See Also
+    --------
+    fanion, trsvd.optim.torch.Neon
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.neon(0.1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.1,  0. ],
+           [ 0. ,  0. ]])
     """
     return fanion(k=1, **locals())
 
@@ -242,6 +302,21 @@ def f_neon(
     Returns
     -------
     Rule
+
+    See Also
+    --------
+    f_fanion, trsvd.optim.torch.FNeon
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.f_neon(0.1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.0916,  0.    ],
+           [ 0.    , -0.0277]])
     """
     return f_fanion(k=1, **locals())
 
@@ -278,6 +353,21 @@ def s_neon(
     Returns
     -------
     Rule
+
+    See Also
+    --------
+    s_fanion, trsvd.optim.torch.SNeon
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.s_neon(0.1, eta=0.1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.055,  0.   ],
+           [ 0.   , -0.005]])
     """
     return s_fanion(k=1, **locals())
 
@@ -343,10 +433,25 @@ def muon(
     -------
     Rule
 
+    See Also
+    --------
+    normuon, f_muon, s_muon, trsvd.optim.torch.Muon
+
     References
     ----------
     K. Jordan et al., Muon: an optimizer for hidden layers in neural networks,
     https://kellerjordan.github.io/posts/muon/.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.muon(0.1, method="exact", weight_decay=0.0)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.1,  0. ],
+           [ 0. , -0.1]])
     """
     options = dict(locals())
     iteration = [options.pop(name) for name in ("ns_steps", "ns_coefficients", "eps")]
@@ -391,6 +496,21 @@ def f_muon(
     Returns
     -------
     Rule
+
+    See Also
+    --------
+    muon, s_muon, trsvd.optim.torch.FMuon
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.f_muon(0.1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.0916,  0.    ],
+           [ 0.    , -0.0777]])
     """
     options = dict(locals())
     return from_ball(f_muon_ball(options.pop("alpha")), **options)
@@ -435,6 +555,21 @@ def s_muon(
     Returns
     -------
     Rule
+
+    See Also
+    --------
+    muon, f_muon, trsvd.optim.torch.SMuon
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.s_muon(0.1, eta=0.1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.055,  0.   ],
+           [ 0.   , -0.055]])
     """
     options = dict(locals())
     ball = s_muon_ball(options.pop("alpha"), options.pop("eta"))
@@ -469,6 +604,21 @@ def nsgd(
     Returns
     -------
     Rule
+
+    See Also
+    --------
+    sign_sgd, trsvd.optim.torch.NSGD
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.nsgd(0.1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.0832,  0.    ],
+           [ 0.    , -0.0555]])
     """
     return from_ball(FrobeniusBall(), **locals())
 
@@ -501,6 +651,21 @@ def sign_sgd(
     Returns
     -------
     Rule
+
+    See Also
+    --------
+    nsgd, trsvd.optim.torch.SignSGD
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.sign_sgd(0.1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.1,  0. ],
+           [ 0. , -0.1]])
     """
     return from_ball(MaxBall(), **locals())
 
@@ -539,6 +704,21 @@ def nuclear_neon(
     Returns
     -------
     Rule
+
+    See Also
+    --------
+    f_star_neon, trsvd.nuclear_neon, trsvd.optim.torch.NuclearNeon
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.nuclear_neon(0.1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.2925,  0.    ],
+           [ 0.    ,  0.    ]])
     """
     options = dict(locals())
     own = {name: options.pop(name) for name in ("lam", "gap", "seed")}
@@ -581,6 +761,21 @@ def f_star_neon(
     Returns
     -------
     Rule
+
+    See Also
+    --------
+    nuclear_neon, trsvd.f_star_neon, trsvd.optim.torch.FStarNeon
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.f_star_neon(0.1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.26 ,  0.   ],
+           [ 0.   , -0.065]])
     """
     options = dict(locals())
     own = {name: options.pop(name) for name in ("lam", "tol", "seed")}
@@ -631,9 +826,24 @@ def dion(
     -------
     Rule
 
+    See Also
+    --------
+    fanion, trsvd.optim.torch.Dion
+
     References
     ----------
     K. Ahn et al., Dion: Distributed Orthonormalized Updates, arXiv:2504.05295.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.dion(0.1, k=2)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.1158, -0.0049],
+           [-0.0073, -0.0807]])
     """
     transform = DionStep(
         k=k,
@@ -687,9 +897,24 @@ def normuon(
     -------
     Rule
 
+    See Also
+    --------
+    muon, trsvd.optim.torch.NorMuon
+
     References
     ----------
     Z. Li et al., NorMuon: Making Muon more efficient and scalable, arXiv:2510.05491.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.normuon(0.1, method="exact")
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.1,  0. ],
+           [ 0. , -0.1]])
     """
     options = dict(locals())
     rows = RowNormalization(beta2=options.pop("beta2"), eps=options.pop("eps"), layout=layout)
@@ -742,9 +967,24 @@ def scale(
     -------
     Rule
 
+    See Also
+    --------
+    nsgd, trsvd.optim.torch.SCALE
+
     References
     ----------
     A. Glentis et al., A minimalist optimizer design for LLM pretraining, arXiv:2506.16659.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.scale(0.1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.1414,  0.    ],
+           [ 0.    , -0.1414]])
     """
     options = dict(locals())
     oracle = row_oracle(options.pop("normalization"), options.pop("eps"))
@@ -807,6 +1047,21 @@ def from_oracle(
     Returns
     -------
     Rule
+
+    See Also
+    --------
+    from_ball, Oracle
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> from trsvd import optim
+    >>> rule = optim.from_oracle(optim.RegularizedOracle(ball=trsvd.FrobeniusBall(), lam=1.0), 0.1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.2925,  0.    ],
+           [ 0.    , -0.195 ]])
     """
     transforms: list[Transform] = [
         Momentum(momentum=momentum, nesterov=nesterov, ema=ema),
@@ -886,6 +1141,10 @@ def from_ball(
     ------
     TypeError, ValueError
         If an argument is not of the kind described.
+
+    See Also
+    --------
+    from_oracle, chain, Rule
 
     Examples
     --------

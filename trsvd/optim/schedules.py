@@ -24,6 +24,17 @@ class Constant:
     ----------
     value : float
         The value.
+
+    See Also
+    --------
+    Piecewise, Cosine
+
+    Examples
+    --------
+    >>> from trsvd.optim import Constant
+    >>> k = Constant(8)
+    >>> k(0), k(1000)
+    (8, 8)
     """
 
     value: float
@@ -49,6 +60,10 @@ class Piecewise:
     ------
     ValueError
         If ``len(starts) != len(values) - 1``, or ``starts`` is not ascending.
+
+    See Also
+    --------
+    Constant, Cosine
 
     Examples
     --------
@@ -89,6 +104,10 @@ class Cosine:
     ------
     ValueError
         If steps is less than 1.
+
+    See Also
+    --------
+    Constant, Piecewise
 
     Examples
     --------

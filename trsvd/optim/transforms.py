@@ -58,6 +58,22 @@ class Momentum:
         True: use Nesterov's direction of the table. False: use the buffer.
     ema : bool, default False
         True: the buffer is a moving average. False: it is a decaying sum.
+
+    See Also
+    --------
+    chain, OracleStep
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> transform = optim.Momentum(momentum=0.9)
+    >>> W = np.diag([3.0, 2.0])
+    >>> state = transform.init([W])
+    >>> updates, state = transform.update([W], state, [W])
+    >>> updates[0].round(4) + 0.0
+    array([[5.7, 0. ],
+           [0. , 3.8]])
     """
 
     momentum: float = 0.95
@@ -117,6 +133,22 @@ class OracleStep:
         Hook that is called with a `Diagnostics` for each matrix.
     every : int, default 1
         Number of steps between two calls of the hook.
+
+    See Also
+    --------
+    BallOracle, Momentum, from_oracle
+
+    Examples
+    --------
+    >>> import numpy as np, trsvd
+    >>> from trsvd import optim
+    >>> transform = optim.OracleStep(oracle=optim.BallOracle(ball=trsvd.SpectralBall()))
+    >>> W = np.diag([3.0, 2.0])
+    >>> state = transform.init([W])
+    >>> updates, state = transform.update([W], state, [W])
+    >>> updates[0].round(4) + 0.0
+    array([[-1.,  0.],
+           [ 0., -1.]])
     """
 
     oracle: Oracle
@@ -172,6 +204,22 @@ class ShapeScaling:
         ``"muon"``, ``"rms"``, ``"adamw"`` (see `trsvd.optim.SCALINGS`), or a function of m and n.
     layout : str, default "auto"
         Layout in which parameters are read as matrices, see `trsvd.optim.LAYOUTS`.
+
+    See Also
+    --------
+    SCALINGS, from_ball
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> transform = optim.ShapeScaling(scaling=lambda m, n: m / n)
+    >>> W = np.diag([3.0, 2.0])
+    >>> state = transform.init([W])
+    >>> updates, state = transform.update([W], state, [W])
+    >>> updates[0].round(4) + 0.0
+    array([[3., 0.],
+           [0., 2.]])
     """
 
     scaling: str | Callable[[int, int], float] | None
@@ -198,6 +246,22 @@ class WeightDecay:
     ----------
     weight_decay : float
         At least 0.
+
+    See Also
+    --------
+    LearningRate, WeightNormalization
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> transform = optim.WeightDecay(weight_decay=0.1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> state = transform.init([W])
+    >>> updates, state = transform.update([W], state, [W])
+    >>> updates[0].round(4) + 0.0
+    array([[2.7, 0. ],
+           [0. , 1.8]])
     """
 
     weight_decay: float
@@ -223,6 +287,22 @@ class LearningRate:
     ----------
     lr : float or callable
         Learning rate, at least 0, or a schedule: a function of the step index, from 0.
+
+    See Also
+    --------
+    WeightDecay, Cosine
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> transform = optim.LearningRate(lr=0.1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> state = transform.init([W])
+    >>> updates, state = transform.update([W], state, [W])
+    >>> updates[0].round(4) + 0.0
+    array([[0.3, 0. ],
+           [0. , 0.2]])
     """
 
     lr: float | Callable[[int], float]
@@ -258,9 +338,25 @@ class WeightNormalization:
     lr : float or callable, default 1
         The learning rate, or its schedule.
 
+    See Also
+    --------
+    WeightDecay
+
     References
     ----------
     K. Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, arXiv:2404.00498.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> transform = optim.WeightNormalization(lr=0.1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> state = transform.init([W])
+    >>> updates, state = transform.update([W], state, [W])
+    >>> updates[0].round(4) + 0.0
+    array([[1.1767, 0.    ],
+           [0.    , 0.7845]])
     """
 
     lr: float | Callable[[int], float] = 1.0
@@ -293,6 +389,22 @@ class LastOnly:
     ----------
     transform : Transform
         Transform for the last parameter. The updates of the others are not changed.
+
+    See Also
+    --------
+    scale, Momentum
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> transform = optim.LastOnly(optim.Momentum(momentum=0.9))
+    >>> W = np.diag([3.0, 2.0])
+    >>> state = transform.init([W])
+    >>> updates, state = transform.update([W], state, [W])
+    >>> updates[0].round(4) + 0.0
+    array([[5.7, 0. ],
+           [0. , 3.8]])
     """
 
     transform: Transform
@@ -313,6 +425,22 @@ class Transform(Protocol):
     """Protocol of one step from gradients to updates, on lists of arrays.
 
     A transform stores no state: `init` returns the first state and `update` the next one.
+
+    See Also
+    --------
+    chain, Rule
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> transform = optim.LearningRate(lr=0.1)
+    >>> W = np.diag([3.0, 2.0])
+    >>> state = transform.init([W])
+    >>> updates, state = transform.update([W], state, [W])
+    >>> updates[0].round(4) + 0.0
+    array([[0.3, 0. ],
+           [0. , 0.2]])
     """
 
     def init(self, params: list[Array]) -> Any:
@@ -332,6 +460,10 @@ class Rule:
     ----------
     transforms : tuple of Transform
         Transforms that are applied to the gradients, in order.
+
+    See Also
+    --------
+    chain, apply_updates, Transform
 
     Examples
     --------
@@ -414,6 +546,21 @@ def chain(*transforms: Transform) -> Rule:
     Returns
     -------
     Rule
+
+    See Also
+    --------
+    Rule, Transform, from_ball
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.chain(optim.Momentum(momentum=0.9), optim.LearningRate(lr=0.1))
+    >>> W = np.ones((2, 2))
+    >>> updates, state = rule.update(-W, rule.init(W), W)
+    >>> updates.round(4) + 0.0
+    array([[-0.19, -0.19],
+           [-0.19, -0.19]])
     """
     return Rule(transforms)
 
@@ -431,6 +578,21 @@ def apply_updates(params: Any, updates: Any) -> Any:
     Returns
     -------
     as ``params``
+
+    See Also
+    --------
+    Rule
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd import optim
+    >>> rule = optim.sign_sgd(0.5)
+    >>> W = {"weight": np.diag([3.0, 2.0])}
+    >>> updates, state = rule.update(W, rule.init(W), W)
+    >>> optim.apply_updates(W, updates)
+    {'weight': array([[2.5, 0. ],
+           [0. , 1.5]])}
     """
     pairs = zip(_leaves(params), _leaves(updates), strict=True)
     return _arranged(params, iter([_added(W, U) for W, U in pairs]))

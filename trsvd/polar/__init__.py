@@ -56,6 +56,10 @@ def newton_schulz(G: Array, *, steps: int, coefficients: Sequence[float] = CUBIC
         If G is not two-dimensional, empty, or not finite, or if ``steps`` or ``coefficients`` are
         invalid.
 
+    See Also
+    --------
+    newton_schulz_iterates, newton_schulz_matvecs, trsvd.NewtonSchulz
+
     Notes
     -----
     The iteration ``X <- p(X)`` from ``X = G / ||G||_F`` changes the singular values only: each
@@ -115,6 +119,22 @@ def newton_schulz_iterates(G: Array, *, coefficients: Sequence[float] = CUBIC) -
     ------
     TypeError, ValueError
         As `newton_schulz`, at the first iterate.
+
+    See Also
+    --------
+    newton_schulz
+
+    Examples
+    --------
+    >>> import itertools
+    >>> import numpy as np
+    >>> from trsvd.polar import newton_schulz_iterates
+    >>> iterates = newton_schulz_iterates(np.diag([2.0, 1.0]))
+    >>> for X in itertools.islice(iterates, 3):
+    ...     print(np.diag(X).round(3))
+    [0.894 0.447]
+    [0.984 0.626]
+    [1.    0.816]
     """
     arrays, X = _normalized(G)
     polynomial = checked_coefficients(coefficients)
@@ -141,6 +161,10 @@ def newton_schulz_matvecs(
     -------
     int
         ``len(coefficients) * min(m, n) * steps``: ``2 min(m, n)`` in each step for `CUBIC`.
+
+    See Also
+    --------
+    newton_schulz
 
     Examples
     --------

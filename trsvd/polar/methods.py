@@ -160,6 +160,10 @@ class NewtonSchulz(PolarIteration):
     TypeError, ValueError
         If an option is invalid, or the polynomials map singular values far above 1 or below 0.
 
+    See Also
+    --------
+    PolarExpress, SpectralBall, trsvd.polar.newton_schulz
+
     Notes
     -----
     The error is the error of the polynomial at the singular values of ``G / ||G||_F``, see `error`
@@ -245,6 +249,10 @@ class PolarExpress(PolarIteration):
     ------
     TypeError, ValueError
         If an option is invalid.
+
+    See Also
+    --------
+    NewtonSchulz, SpectralBall
 
     Notes
     -----

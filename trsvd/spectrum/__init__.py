@@ -36,6 +36,10 @@ def spectra(*paths: str | os.PathLike[str]) -> Iterator[Spectrum]:
         If a file cannot be read, or has no matrix. Nothing is unpickled from ``.pt`` files but
         tensors in plain containers.
 
+    See Also
+    --------
+    Spectrum, spectrum_of, write_report
+
     Notes
     -----
     Memory, beside the mapped file: about 4 n^2 bytes for the longest short side n of a matrix of

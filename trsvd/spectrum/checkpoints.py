@@ -38,7 +38,12 @@ _INTEGERS = re.compile(r"BOOL|[IU]\d+|bool|u?int\d+")
 
 
 class CheckpointError(ValueError):
-    """A file cannot be read as a checkpoint; the message says why, in one line."""
+    """A file cannot be read as a checkpoint; the message says why, in one line.
+
+    See Also
+    --------
+    spectra
+    """
 
 
 @dataclass(frozen=True, eq=False)

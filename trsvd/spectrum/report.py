@@ -50,6 +50,10 @@ def write_report(
         If the file exists, without ``overwrite``.
     ValueError
         If a checkpoint has two matrices of the same name.
+
+    See Also
+    --------
+    spectra
     """
     write_text(path, as_html(as_document(checkpoints)), overwrite=overwrite)
 

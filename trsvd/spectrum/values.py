@@ -59,11 +59,23 @@ class Spectrum:
     rank_90, rank_99 : int or None
         Smallest r such that the r largest singular values have 90 % (99 %) of ``||A||_F^2``.
 
+    See Also
+    --------
+    spectra, spectrum_of
+
     References
     ----------
     O. Roy and M. Vetterli, The effective rank: a measure of effective dimensionality, EUSIPCO 2007.
     D. Davis and D. Drusvyatskiy, When do spectral gradient updates help in deep learning?,
     arXiv:2512.04299, for the nuclear rank.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from trsvd.spectrum import spectrum_of
+    >>> spectrum = spectrum_of(np.diag([3.0, 4.0]))
+    >>> spectrum.spectral_norm, spectrum.stable_rank, spectrum.rank_90
+    (4.0, 1.5625, 2)
     """
 
     name: str
@@ -131,6 +143,10 @@ def spectrum_of(A: Any, name: str = "") -> Spectrum:
         If A is not a matrix, or empty.
     TypeError
         If its entries are not numbers.
+
+    See Also
+    --------
+    spectra, Spectrum
 
     Notes
     -----

@@ -87,6 +87,10 @@ def common_options(
     Returns
     -------
     dict
+
+    See Also
+    --------
+    MatrixOptimizer
     """
     return {
         "momentum": momentum,
@@ -265,6 +269,10 @@ class MatrixOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     ------
     TypeError, ValueError
         If a hyper-parameter is not of the kind described, or a parameter is not a matrix.
+
+    See Also
+    --------
+    BallOptimizer, CompositeOptimizer
 
     Notes
     -----

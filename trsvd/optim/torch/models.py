@@ -35,6 +35,10 @@ class CompositeOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     TypeError, ValueError
         If there are no parameters, an argument is not an optimizer, or two share a parameter.
 
+    See Also
+    --------
+    split_parameters
+
     Notes
     -----
     Memory during a step: the previous parameters and momentum of the optimizers of

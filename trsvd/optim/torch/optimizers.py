@@ -85,6 +85,21 @@ class BallOptimizer(FamilyOptimizer):
         As for `common_options`.
     momentum_dtype, layout, seed
         As for `common_options`.
+
+    See Also
+    --------
+    Fanion, Muon, MatrixOptimizer
+
+    Examples
+    --------
+    >>> import torch, trsvd
+    >>> from trsvd.optim.torch import BallOptimizer
+    >>> W = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0])))
+    >>> optimizer = BallOptimizer([W], lr=0.1, ball=trsvd.SpectralBall())
+    >>> (W**2).sum().backward()
+    >>> optimizer.step()
+    >>> [[round(x, 3) + 0.0 for x in row] for row in W.tolist()]
+    [[2.9, 0.0], [0.0, 1.9]]
     """
 
     def __init__(
@@ -148,6 +163,10 @@ class Fanion(FamilyOptimizer):
     momentum_dtype, layout, seed
         As for `common_options`.
 
+    See Also
+    --------
+    FFanion, SFanion, split_parameters, trsvd.optim.fanion
+
     References
     ----------
     A. Kravatskiy et al., The Ky Fan Norms and Beyond, arXiv:2512.09678.
@@ -205,6 +224,21 @@ class FFanion(FamilyOptimizer):
         As for `common_options`.
     momentum_dtype, layout, seed
         As for `common_options`.
+
+    See Also
+    --------
+    split_parameters, CompositeOptimizer, trsvd.optim.f_fanion
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import FFanion
+    >>> W = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0])))
+    >>> optimizer = FFanion([W], lr=0.1, k=1)
+    >>> (W**2).sum().backward()
+    >>> optimizer.step()
+    >>> [[round(x, 3) + 0.0 for x in row] for row in W.tolist()]
+    [[2.908, 0.0], [0.0, 1.972]]
     """
 
     def __init__(
@@ -250,6 +284,21 @@ class SFanion(FamilyOptimizer):
         As for `common_options`.
     momentum_dtype, layout, seed
         As for `common_options`.
+
+    See Also
+    --------
+    split_parameters, CompositeOptimizer, trsvd.optim.s_fanion
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import SFanion
+    >>> W = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0])))
+    >>> optimizer = SFanion([W], lr=0.1, k=1, eta=0.1)
+    >>> (W**2).sum().backward()
+    >>> optimizer.step()
+    >>> [[round(x, 3) + 0.0 for x in row] for row in W.tolist()]
+    [[2.945, 0.0], [0.0, 1.995]]
     """
 
     def __init__(
@@ -292,6 +341,21 @@ class Neon(Fanion):
         As for `common_options`.
     momentum_dtype, layout, seed
         As for `common_options`.
+
+    See Also
+    --------
+    split_parameters, CompositeOptimizer, trsvd.optim.neon
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import Neon
+    >>> W = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0])))
+    >>> optimizer = Neon([W], lr=0.1)
+    >>> (W**2).sum().backward()
+    >>> optimizer.step()
+    >>> [[round(x, 3) + 0.0 for x in row] for row in W.tolist()]
+    [[2.9, 0.0], [0.0, 2.0]]
     """
 
     def __init__(
@@ -326,6 +390,21 @@ class FNeon(FFanion):
         As for `common_options`.
     momentum_dtype, layout, seed
         As for `common_options`.
+
+    See Also
+    --------
+    split_parameters, CompositeOptimizer, trsvd.optim.f_neon
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import FNeon
+    >>> W = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0])))
+    >>> optimizer = FNeon([W], lr=0.1)
+    >>> (W**2).sum().backward()
+    >>> optimizer.step()
+    >>> [[round(x, 3) + 0.0 for x in row] for row in W.tolist()]
+    [[2.908, 0.0], [0.0, 1.972]]
     """
 
     def __init__(
@@ -361,6 +440,21 @@ class SNeon(SFanion):
         As for `common_options`.
     momentum_dtype, layout, seed
         As for `common_options`.
+
+    See Also
+    --------
+    split_parameters, CompositeOptimizer, trsvd.optim.s_neon
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import SNeon
+    >>> W = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0])))
+    >>> optimizer = SNeon([W], lr=0.1, eta=0.1)
+    >>> (W**2).sum().backward()
+    >>> optimizer.step()
+    >>> [[round(x, 3) + 0.0 for x in row] for row in W.tolist()]
+    [[2.945, 0.0], [0.0, 1.995]]
     """
 
     def __init__(
@@ -432,6 +526,10 @@ class Muon(FamilyOptimizer):
     ValueError
         If ``adjust_lr_fn`` is given with ``shape_scaling``, or ``ns_steps``, ``ns_coefficients`` or
         ``eps`` with another method than ``"newton-schulz"``.
+
+    See Also
+    --------
+    NorMuon, FMuon, split_parameters, trsvd.optim.muon
 
     Notes
     -----
@@ -513,6 +611,21 @@ class FMuon(FamilyOptimizer):
         As for `common_options`.
     momentum_dtype, layout, seed
         As for `common_options`.
+
+    See Also
+    --------
+    split_parameters, CompositeOptimizer, trsvd.optim.f_muon
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import FMuon
+    >>> W = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0])))
+    >>> optimizer = FMuon([W], lr=0.1)
+    >>> (W**2).sum().backward()
+    >>> optimizer.step()
+    >>> [[round(x, 3) + 0.0 for x in row] for row in W.tolist()]
+    [[2.908, 0.0], [0.0, 1.922]]
     """
 
     def __init__(
@@ -557,6 +670,21 @@ class SMuon(FamilyOptimizer):
         As for `common_options`.
     momentum_dtype, layout, seed
         As for `common_options`.
+
+    See Also
+    --------
+    split_parameters, CompositeOptimizer, trsvd.optim.s_muon
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import SMuon
+    >>> W = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0])))
+    >>> optimizer = SMuon([W], lr=0.1, eta=0.1)
+    >>> (W**2).sum().backward()
+    >>> optimizer.step()
+    >>> [[round(x, 3) + 0.0 for x in row] for row in W.tolist()]
+    [[2.945, 0.0], [0.0, 1.945]]
     """
 
     def __init__(
@@ -596,6 +724,21 @@ class NSGD(FamilyOptimizer):
         As for `common_options`.
     momentum_dtype, layout, seed
         As for `common_options`.
+
+    See Also
+    --------
+    split_parameters, CompositeOptimizer, trsvd.optim.nsgd
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import NSGD
+    >>> W = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0])))
+    >>> optimizer = NSGD([W], lr=0.1)
+    >>> (W**2).sum().backward()
+    >>> optimizer.step()
+    >>> [[round(x, 3) + 0.0 for x in row] for row in W.tolist()]
+    [[2.917, 0.0], [0.0, 1.945]]
     """
 
     def __init__(
@@ -633,6 +776,21 @@ class SignSGD(FamilyOptimizer):
         As for `common_options`.
     momentum_dtype, layout, seed
         As for `common_options`.
+
+    See Also
+    --------
+    split_parameters, CompositeOptimizer, trsvd.optim.sign_sgd
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import SignSGD
+    >>> W = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0])))
+    >>> optimizer = SignSGD([W], lr=0.1)
+    >>> (W**2).sum().backward()
+    >>> optimizer.step()
+    >>> [[round(x, 3) + 0.0 for x in row] for row in W.tolist()]
+    [[2.9, 0.0], [0.0, 1.9]]
     """
 
     def __init__(
@@ -676,6 +834,21 @@ class NuclearNeon(MatrixOptimizer):
         As for `common_options`.
     momentum_dtype, layout, seed
         As for `common_options`.
+
+    See Also
+    --------
+    split_parameters, CompositeOptimizer, trsvd.optim.nuclear_neon
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import NuclearNeon
+    >>> W = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0])))
+    >>> optimizer = NuclearNeon([W], lr=0.1)
+    >>> (W**2).sum().backward()
+    >>> optimizer.step()
+    >>> [[round(x, 3) + 0.0 for x in row] for row in W.tolist()]
+    [[2.415, 0.0], [0.0, 2.0]]
     """
 
     def __init__(
@@ -724,6 +897,21 @@ class FStarNeon(MatrixOptimizer):
         As for `common_options`.
     momentum_dtype, layout, seed
         As for `common_options`.
+
+    See Also
+    --------
+    split_parameters, CompositeOptimizer, trsvd.optim.f_star_neon
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import FStarNeon
+    >>> W = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0])))
+    >>> optimizer = FStarNeon([W], lr=0.1)
+    >>> (W**2).sum().backward()
+    >>> optimizer.step()
+    >>> [[round(x, 3) + 0.0 for x in row] for row in W.tolist()]
+    [[2.48, 0.0], [0.0, 1.87]]
     """
 
     def __init__(
@@ -799,6 +987,10 @@ class NorMuon(FamilyOptimizer):
     normalize_weights, maximize, momentum_dtype, layout, seed
         As for `common_options`.
 
+    See Also
+    --------
+    split_parameters, CompositeOptimizer, trsvd.optim.normuon
+
     Notes
     -----
     The update is rescaled to the Frobenius norm that the polar factor had.
@@ -806,6 +998,17 @@ class NorMuon(FamilyOptimizer):
     References
     ----------
     Z. Li et al., NorMuon: Making Muon more efficient and scalable, arXiv:2510.05491.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import NorMuon
+    >>> W = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0])))
+    >>> optimizer = NorMuon([W], lr=0.1, method="exact")
+    >>> (W**2).sum().backward()
+    >>> optimizer.step()
+    >>> [[round(x, 3) + 0.0 for x in row] for row in W.tolist()]
+    [[2.9, 0.0], [0.0, 1.9]]
     """
 
     def __init__(
@@ -886,9 +1089,24 @@ class Dion(MatrixOptimizer):
     weight_decay, normalize_weights, maximize, momentum_dtype, layout, seed
         As for `common_options`.
 
+    See Also
+    --------
+    split_parameters, CompositeOptimizer, trsvd.optim.dion
+
     References
     ----------
     K. Ahn et al., Dion: Distributed Orthonormalized Updates, arXiv:2504.05295.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import Dion
+    >>> W = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0])))
+    >>> optimizer = Dion([W], lr=0.1, k=2)
+    >>> (W**2).sum().backward()
+    >>> optimizer.step()
+    >>> [[round(x, 3) + 0.0 for x in row] for row in W.tolist()]
+    [[2.884, -0.005], [-0.007, 1.919]]
     """
 
     def __init__(
@@ -988,9 +1206,24 @@ class SCALE(MatrixOptimizer):
     UserWarning
         If groups have roles, and none is the head.
 
+    See Also
+    --------
+    split_parameters, CompositeOptimizer, trsvd.optim.scale
+
     References
     ----------
     A. Glentis et al., A minimalist optimizer design for LLM pretraining, arXiv:2506.16659.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import SCALE
+    >>> W = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 2.0])))
+    >>> optimizer = SCALE([W], lr=0.1)
+    >>> (W**2).sum().backward()
+    >>> optimizer.step()
+    >>> [[round(x, 3) + 0.0 for x in row] for row in W.tolist()]
+    [[2.859, 0.0], [0.0, 1.859]]
     """
 
     def __init__(

@@ -60,6 +60,18 @@ class Assignment:
         The reason.
     guess : bool
         True: decided by a name or a shape, not by the type of a module or an argument.
+
+    See Also
+    --------
+    Split, split_parameters
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import split_parameters
+    >>> row = split_parameters(torch.nn.Linear(4, 3), head=None).assignments[0]
+    >>> row.name, row.role, row.why
+    ('weight', 'hidden', 'Linear')
     """
 
     name: str
@@ -108,6 +120,21 @@ class Split:
         others. Embeddings have the layout ``"in_out"``, for SCALE.
     assignments : tuple of Assignment
         One row for each parameter.
+
+    See Also
+    --------
+    split_parameters, Assignment
+
+    Examples
+    --------
+    >>> import torch
+    >>> from trsvd.optim.torch import split_parameters
+    >>> split = split_parameters(torch.nn.Linear(4, 3), head=None)
+    >>> split
+    name    shape  goes to   why
+    weight  3 x 4  matrices  Linear
+    bias    3      others    fewer than two dimensions
+    no head: no layer is one by its name or place; head= names it
     """
 
     matrices: list[dict[str, Any]]
@@ -220,6 +247,10 @@ def split_parameters(
     ValueError
         If ``head`` is not in the model or has no matrix, or ``qkv`` is neither ``"one"`` nor
         ``"three"``.
+
+    See Also
+    --------
+    Split, CompositeOptimizer
 
     Examples
     --------
