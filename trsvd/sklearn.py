@@ -15,8 +15,8 @@ import sklearn.utils.sparsefuncs
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 
 from trsvd._arrays.arrays import HostArray
-from trsvd._errors import warn_caller
-from trsvd._solve.result import NotConverged, SVDResult
+from trsvd._errors import Status, warn_caller
+from trsvd._solve.result import Completeness, NotConverged, SVDResult
 from trsvd._solve.svds import svds, svds_to_tolerance
 from trsvd.compat.arguments import explain, generator
 from trsvd.compat.estimators import THROUGH, TruncatedSVD, keep_facts, validated
@@ -111,6 +111,20 @@ class PCA(sklearn.decomposition.PCA):  # type: ignore[misc]
         "tol": [Interval(RealNotInt, 0, 1, closed="neither"), None],
         "random_state": ["random_state"],
     }
+
+    components_: HostArray
+    explained_variance_: HostArray
+    explained_variance_ratio_: HostArray
+    singular_values_: HostArray
+    mean_: HostArray
+    noise_variance_: float
+    n_components_: int
+    n_samples_: int
+    residuals_: HostArray
+    converged_: bool
+    status_: Status
+    completeness_: Completeness
+    n_matvecs_: int
 
     def __init__(
         self,

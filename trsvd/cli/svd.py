@@ -122,6 +122,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 tol=arguments.tol,
                 verify=arguments.verify,
                 rng=arguments.seed,
+                progress=sys.stderr.isatty(),
             )
         except (MemoryError, TypeError, ValueError) as error:
             raise UsageError(f"{arguments.file}: {error}") from error
