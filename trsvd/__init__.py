@@ -1,4 +1,4 @@
-"""Truncated singular value decompositions that are right, or say that they are not."""
+"""Truncated singular value decompositions that report how accurate they are."""
 
 from __future__ import annotations
 
