@@ -3,7 +3,7 @@
 import numpy as np
 
 from trsvd._arrays.arrays import Arrays
-from trsvd._krylov.basis import SpareVectors, orthonormalize
+from trsvd._krylov.basis import RandomVectors, orthonormalize
 from trsvd._krylov.golub_kahan import GolubKahan
 from trsvd.operators import as_operator
 from trsvd.operators.counting import Metered
@@ -26,13 +26,13 @@ class Orthonormalize:
         Q = np.linalg.qr(gaussian(self.length, 64, seed=1))[0]
         self.basis = self.backend.put(np.asfortranarray(Q.astype(dtype)))
         self.arrays = Arrays.of_array(self.X)
-        self.spare = SpareVectors(self.arrays, np.random.default_rng(0), self.length, width)
+        self.spare = RandomVectors(self.arrays, np.random.default_rng(0), self.length, width)
         self.backend.synchronize()
         for basis in (None, self.basis):
             assert_orthonormal(self.backend.get(self.run(basis)))
 
     def run(self, basis):
-        Q, _, _ = orthonormalize(self.arrays, self.X, basis, floor=0.0, spare=self.spare)
+        Q, _, _ = orthonormalize(self.arrays, self.X, basis, floor=0.0, replacements=self.spare)
         self.backend.synchronize()
         return Q
 
