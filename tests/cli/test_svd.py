@@ -221,6 +221,29 @@ def test_csv_files_that_are_no_matrix(text, tmp_path, capsys):
     assert len(err.splitlines()) == 1
 
 
+def test_an_index_column_is_not_taken_for_data(tmp_path, capsys):
+    path = tmp_path / "index.csv"
+    path.write_text(",x,y\n0,1,2\n1,3,4\n")
+    code, out, err = run(capsys, "svd", path, "-k", 1)
+    assert (code, out) == (2, "")
+    assert "index=False" in err
+
+
+def test_half_precision_is_computed_and_returned_in_single(tmp_path, capsys):
+    np.save(tmp_path / "half.npy", A.astype(np.float16))
+    code, out, _ = run(capsys, "svd", tmp_path / "half.npy", "-k", 2, "--json", "-")
+    facts = json.loads(out)
+    truth = np.linalg.svd(A.astype(np.float16).astype(float), compute_uv=False)[:2]
+    assert code == 0
+    assert facts["dtype"] == "float16"
+    np.testing.assert_allclose(facts["singular_values"], truth, rtol=1e-5)
+
+
+def test_an_array_called_format_is_no_sparse_matrix(tmp_path):
+    np.savez(tmp_path / "a.npz", format=A)
+    np.testing.assert_array_equal(read_matrix(tmp_path / "a.npz"), A)
+
+
 def test_matrices_with_nan_are_refused(tmp_path, capsys):
     B = A.copy()
     B[3, 4] = np.nan

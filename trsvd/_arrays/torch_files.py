@@ -9,7 +9,7 @@ from typing import Any
 
 from trsvd._arrays.arrays import HostArray
 
-# NumPy has no bfloat16; the bits are handed out.
+# NumPy has no bfloat16; the bits are returned.
 _BITS = {"bfloat16": "uint16"}
 
 

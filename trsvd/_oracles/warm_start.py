@@ -336,9 +336,9 @@ def _still_to_come(before: HostArray, S: HostArray, k: int) -> float:
     gains = np.maximum(S[:k] - before[:k], 0.0)
     if float(gains.sum()) > 0.1 * float(S[:k].sum()):  # no constant factor yet
         return math.inf
-    spare = S[k : k + 2] if len(S) > k else S[k - 1 :]
+    guards = S[k : k + 2] if len(S) > k else S[k - 1 :]
     left = []
-    for q in (spare[0], spare[-1]):
+    for q in (guards[0], guards[-1]):
         rho = np.minimum((q / S[:k]) ** 2, 0.999)
         left.append(float(np.sum(gains * rho / (1 - rho))))
     total = min(left[0], max(left[1], float(gains.sum())))

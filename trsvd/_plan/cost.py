@@ -41,13 +41,13 @@ def planned_estimates(
     formed : bool, default False
         True if the Gram matrix is formed at once.
     """
-    dear = _would_cost_more(view, k, tol, formed=formed)
+    costly = _would_cost_more(view, k, tol, formed=formed)
     columns = max(_ESTIMATE, k // 2)
-    if not dear and k + k // 4 < _ESTIMATE:
+    if not costly and k + k // 4 < _ESTIMATE:
         return ()
     if abs(first_look - columns) <= 2 * width:
         columns = first_look
-    return (_EARLY, columns) if dear and not view.stays_in_cache else (columns,)
+    return (_EARLY, columns) if costly and not view.stays_in_cache else (columns,)
 
 
 def is_hopeless(

@@ -129,7 +129,7 @@ def _npz(path: Path, tensor: str | None) -> Any:
     if zipfile.is_zipfile(path):
         _check_members(path)
     with path.open("rb") as file, np.load(file, allow_pickle=False) as members:
-        if "format" in members and tensor is None:
+        if tensor is None and "format" in members and members["format"].ndim == 0:
             file.seek(0)
             return _rows(scipy.sparse.load_npz(file))
         shapes = {name: members[name].shape for name in sorted(members.files)}
@@ -142,6 +142,11 @@ def _csv(path: Path) -> HostArray:
     mark = max(",;\t", key=first.count)
     words = first.strip().split(mark if first.count(mark) else None)
     names = bool(words) and all(_number(word) is None for word in words)
+    if names and not words[0].strip(' "'):
+        raise MatrixFileError(
+            f"{path}: the first column has no name, so it seems to be an index; save the table "
+            "without it, as with frame.to_csv(path, index=False)"
+        )
     return np.loadtxt(
         path, delimiter=mark if first.count(mark) else None, skiprows=int(names), ndmin=2
     )

@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trsvd.cli import arguments as _arguments
 from trsvd.cli.arguments import STDOUT, UsageError, check_new, write_json
 from trsvd.cli.matrix_files import read_matrix
@@ -112,6 +114,9 @@ def _run(arguments: argparse.Namespace) -> int:
     for path in (arguments.output, arguments.json):
         check_new(path, force=arguments.force)
     A = read_matrix(arguments.file, arguments.tensor)
+    given = A.dtype
+    if given == np.float16:  # results in half precision would have three digits
+        A = A.astype(np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", trsvd.ConvergenceWarning)  # the status says it
         try:
@@ -126,7 +131,7 @@ def _run(arguments: argparse.Namespace) -> int:
             )
         except (MemoryError, TypeError, ValueError) as error:
             raise UsageError(f"{arguments.file}: {error}") from error
-    facts = _facts(arguments, A, result)
+    facts = _facts(arguments, A, given, result)
     if arguments.json != STDOUT:
         _show(facts)
     if arguments.output:
@@ -141,12 +146,12 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0 if result.converged else 1
 
 
-def _facts(arguments: argparse.Namespace, A: Any, result: Any) -> dict[str, Any]:
+def _facts(arguments: argparse.Namespace, A: Any, given: Any, result: Any) -> dict[str, Any]:
     return {
         "file": arguments.file,
         "tensor": arguments.tensor,
         "shape": list(A.shape),
-        "dtype": str(A.dtype),
+        "dtype": str(given),
         "centred": arguments.centre,
         "k": arguments.k,
         "singular_values": [float(s) for s in result.S],
