@@ -191,3 +191,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("conformance")
         for text in _SUMMARIES:
             terminalreporter.write_line(text)
+
+
+@pytest.fixture
+def general_way(monkeypatch):
+    """Small matrices are computed in the general way, without the compiled call."""
+    monkeypatch.setattr("trsvd._compiled.small._leading", None)

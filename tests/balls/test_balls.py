@@ -680,7 +680,7 @@ def test_warm_start(spectrum, shape, spectrum_matrix, rng):
     assert second.gap <= 1e-2
 
 
-def test_a_good_warm_start_saves_products(spectrum_matrix, rng):
+def test_a_good_warm_start_saves_products(spectrum_matrix, rng, general_way):
     G = spectrum_matrix(*BIG, BIG_SPECTRA["exponential"], "float64", rng)
     ball = KyFanDualBall(5)
     first = ball.lmo(G, gap=1e-6, rng=0)

@@ -271,7 +271,7 @@ def test_what_meets_tol_is_returned_at_maxiter():
 
 def test_a_flat_spectrum_is_left_to_a_factorization():
     """As `trsvd.svds` does, if nothing is asked for that needs an iteration."""
-    A = np.random.default_rng(0).standard_normal((400, 300))
+    A = np.random.default_rng(0).standard_normal((600, 500))
     expected = trsvd.svds(A, 20)
     assert isinstance(expected.method, trsvd.Direct)
     assert np.array_equal(svds(A, 20)[1][::-1], expected.S)

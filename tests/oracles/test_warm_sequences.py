@@ -26,7 +26,7 @@ def test_no_step_is_silently_wrong(kind, together):
         assert examine(sequence) == []
 
 
-def test_the_examination_finds_what_is_wrong(monkeypatch):
+def test_the_examination_finds_what_is_wrong(monkeypatch, general_way):
     """If nothing old is ever missed and no energy counts, directions remain hidden."""
     look = Watch._compare
 

@@ -15,6 +15,9 @@ from trsvd._oracles.warm_start import lanczos_values
 from trsvd._solve.problem import Problem
 from trsvd._solve.result import Track
 
+# A compiled call takes less time than a warm step on matrices as small as these.
+pytestmark = pytest.mark.usefixtures("general_way")
+
 SHAPES = [(90, 60), (60, 90)]
 SPECTRA = {
     "exponential": 0.8 ** np.arange(60),

@@ -585,3 +585,27 @@ def is_transformed(A: Any) -> bool:
     import torch
 
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(A))
+
+
+def small_on_host(A: Any, largest: int) -> HostArray | None:
+    """Return an array or tensor of small matrices on the host as an array of float32 or float64.
+
+    None for anything else, and for matrices of more than ``largest`` bytes. Contiguous memory is
+    shared.
+    """
+    X: HostArray = A
+    if type(A) is not np.ndarray:
+        if not is_torch_array(A) or A.device.type != "cpu" or str(A.layout) != "torch.strided":
+            return None
+        try:
+            X = A.detach().numpy()
+        except (RuntimeError, TypeError):  # no dtype of NumPy, or a view that has to be resolved
+            return None
+    if X.ndim < 2 or X.dtype.char not in "fd" or not X.dtype.isnative:
+        return None
+    if not 0 < X.shape[-1] * X.shape[-2] * X.dtype.itemsize <= largest:
+        return None
+    flags = X.flags
+    if flags.aligned and (flags.c_contiguous or (flags.f_contiguous and X.ndim == 2)):
+        return X
+    return np.array(X, order="C")

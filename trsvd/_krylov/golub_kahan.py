@@ -338,6 +338,12 @@ class GolubKahan:
         Q = arrays.put(Qh[:count].conj().T)
         return S[:count], arrays.product(self.V.view(self.locked, self.size), Q)
 
+    def largest_outside(self) -> tuple[float, float]:
+        """Return the largest Ritz value that is not locked, and its residual."""
+        self.sync()
+        P, S, _ = small_svd(self.B[self.locked :, self.locked :])
+        return float(S[0]), float(np.linalg.norm(self.C[:, self.locked :] @ P[:, 0]))
+
     def extract(self, k: int) -> tuple[Array, HostArray, Array]:
         """Return the k leading triplets, S descending on the host.
 

@@ -15,9 +15,7 @@ import numpy as np
 
 from trsvd._arrays.arrays import HostArray
 from trsvd._krylov.rayleigh_ritz import Ritz
-
-# Probability that a random start, or a random check, misses a singular value.
-FAILURE_PROBABILITY = 1e-3
+from trsvd._plan.certificate import FAILURE_PROBABILITY
 
 
 @dataclass(frozen=True)

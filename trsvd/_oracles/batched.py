@@ -22,9 +22,19 @@ import numpy as np
 from trsvd._arrays.arrays import Array, Arrays, HostArray, is_array
 from trsvd._errors import Status
 from trsvd._krylov.batched import STACK_UP_TO, Stack, Triplets
-from trsvd._oracles.leading_pairs import EXACT_UP_TO, LeadingPairs, leading_pairs, rounding_of
+from trsvd._oracles.leading_pairs import (
+    EXACT_UP_TO,
+    LeadingPairs,
+    fits_start,
+    is_for_one_call,
+    leading_pairs,
+    one_call,
+    pairs_of_small,
+    rounding_of,
+)
 from trsvd._oracles.warm_start import GUARDS, Watch, blended, kept_values, looked
 from trsvd._solve.result import Subspace, Track
+from trsvd._solve.small import Found, small_triplets_of
 from trsvd._validate import check_tol
 
 
@@ -44,10 +54,10 @@ def all_leading_pairs(
     options : dict
         The other arguments of `leading_pairs`.
     """
-    found: dict[int, LeadingPairs] = {}
+    found = _by_one_call(matrices, k, starts, options)
     groups: dict[Any, list[int]] = {}
     for index, G in enumerate(matrices):
-        key = _kind(G, starts[index], k, options)
+        key = None if index in found else _kind(G, starts[index], k, options)
         if key is not None:
             groups.setdefault(key, []).append(index)
     for members in groups.values():
@@ -65,6 +75,25 @@ def all_leading_pairs(
             rank = min(k, *G.shape)
             found[index] = leading_pairs(G, rank, start=starts[index], **options)
     return [found[index] for index in range(len(matrices))]
+
+
+def _by_one_call(
+    matrices: Sequence[Any], k: int, starts: Sequence[Any], options: dict[str, Any]
+) -> dict[int, LeadingPairs]:
+    """Return the pairs of small matrices on the host, by their index."""
+    gap = options["gap"]
+    if not is_for_one_call(options["method"], options["certify"], options["time_limit"]):
+        return {}
+    chosen = [
+        i for i, (G, start) in enumerate(zip(matrices, starts, strict=True)) if fits_start(start, G)
+    ]
+    stop, how = one_call(k, gap, options["tol"])
+    each = small_triplets_of([matrices[index] for index in chosen], k, stop, options["rng"], **how)
+    return {
+        index: pairs_of_small(one, k, gap)
+        for index, one in zip(chosen, each, strict=True)
+        if isinstance(one, Found)
+    }
 
 
 def _kind(G: Any, start: Any, k: int, options: dict[str, Any]) -> Any:

@@ -15,8 +15,9 @@ from trsvd._oracles.bounds import FAILURE, probable_bound
 from trsvd._oracles.warm_start import GUARDS, Step, looked, track, water_filling
 from trsvd._solve.driver import GaveWay, Request, solve
 from trsvd._solve.problem import Problem
-from trsvd._solve.result import Subspace, SVDResult, Track
+from trsvd._solve.result import Completeness, Subspace, SVDResult, Track
 from trsvd._solve.select import compiled_lanczos, named_method, suits_direct
+from trsvd._solve.small import Found, small_triplets
 from trsvd._validate import check_k, check_tol
 from trsvd.methods import BlockKrylov, Direct, Method, ThickRestartLanczos
 
@@ -89,6 +90,11 @@ def leading_pairs(
     With ``certify`` the gap is a bound, or exact if the bound is not sufficient. With
     ``"probable"`` it may also be a bound that holds except with a stated probability.
     """
+    if is_for_one_call(method, certify, time_limit) and fits_start(start, G):
+        stop_at, how = one_call(k, gap, tol)
+        found = small_triplets(G, k, stop_at, rng, **how)
+        if isinstance(found, Found):
+            return pairs_of_small(found, k, gap)
     problem = Problem(G, rng, None, in_compute_dtype=True)
     k = check_k(k, problem.rank)
     flat = 0
@@ -128,6 +134,74 @@ def leading_pairs(
         bound = None if values is None else _raised(problem, values, k)
         pairs = replace(pairs, gap=max(pairs.gap, min(_gap_below(pairs, bound), 1.0)))
     return _certified(problem, pairs, values, k, gap, certify)
+
+
+def is_for_one_call(method: Any, certify: Any, time_limit: Any) -> bool:
+    """True if options leave the choice of a method open, so that one compiled call may do."""
+    return method is None and not certify and time_limit is None
+
+
+def fits_start(start: Any, G: Any) -> bool:
+    """True without a start, and for the subspace of a matrix of this shape.
+
+    The compiled call does not use it: beginning anew takes less time than a look at the subspace.
+    """
+    if start is None:
+        return True
+    if not isinstance(start, Subspace):
+        return False
+    return (int(start.U.shape[0]), int(start.Vh.shape[1])) == tuple(G.shape)
+
+
+def one_call(k: int, gap: float | None, tol: float | None) -> tuple[float | None, dict[str, Any]]:
+    """Return the tolerance and the options of `small_triplets` for an oracle."""
+    if gap is None:
+        return tol, {"verify": _ETA if k > 1 else True}
+    stop = 0.5 * min(gap, _TIGHT)
+    return stop, {"guards": GUARDS, "by_gap": True, "missed_gap": stop}
+
+
+def pairs_of_small(found: Found, k: int, gap: float | None) -> LeadingPairs:
+    """Return the pairs of a matrix that one compiled call has settled."""
+    S, work, arrays = found.S, found.work, found.arrays
+    k = min(k, len(S))
+    longest = max(found.U.shape[0], found.Vh.shape[1])
+    q = int(np.count_nonzero(longest * arrays.eps * S[0] < S[:k]))
+    attained = float(S[:q].sum())
+    rounding = rounding_of(arrays) + 1 - attained / float(S[:k].sum())
+    known = work.completeness
+    if known.kind == "exact":
+        reached = rounding
+    elif gap is not None:
+        reached = max(found.estimate, rounding)
+    else:
+        reached = rounding + _open(found.residuals, S[:k], known)
+    return LeadingPairs(
+        found.U[:, :q],
+        S[:q],
+        found.Vh[:q, :],
+        attained,
+        reached,
+        "exact" if known.kind == "exact" else "estimate",
+        work.matvecs + work.matvecs_verify,
+        work.passes,
+        Status.CONVERGED,
+        arrays,
+        Subspace(found.U, found.Vh, None if gap is None else looked(k, S, found.norm)),
+    )
+
+
+def _open(residuals: HostArray, S: HostArray, known: Completeness) -> float:
+    """Return the relative gap that residuals, and the check for missed values, leave open.
+
+    Each singular value is within its residual of the Ritz value. A missed value may be as large as
+    the check allows.
+    """
+    gap = float(residuals.sum()) * float(S[0])
+    if known.kind == "probable":
+        open_up_to = (1 + known.eta) * (S[-1] + known.slack * S[0])
+        gap += float(np.maximum(open_up_to - S, 0.0).sum())
+    return gap / float(S.sum())
 
 
 def _waits(flat: int) -> bool:
@@ -270,14 +344,9 @@ def _described(
         estimate = stop.estimate(run.report(now=True).times(problem.unit))
         kind, gap = "estimate", max(estimate, rounding) + run.lost
     else:
-        # Each singular value is within its residual of the Ritz value.
         kind = "estimate"
-        gap = float(result.residuals.sum()) * S[0] / attained + rounding if attained else 0.0
-        # Add the gain of a missed value as large as the check allows.
         known = result.completeness
-        if known.kind == "probable" and attained:
-            open_up_to = (1 + known.eta) * (S[-1] + known.slack * S[0])
-            gap += float(np.maximum(open_up_to - S, 0.0).sum()) / attained
+        gap = _open(result.residuals, S, known) + rounding if attained else 0.0
     if isinstance(stop, Gap):
         norm, k = problem.op.frobenius_norm(), stop.k
         U, values, V = run.extract(problem.op, min(k + GUARDS, run.available))

@@ -16,9 +16,11 @@ from trsvd._plan.precision import are_moderate
 from trsvd._solve.driver import Request
 from trsvd._solve.problem import check_start, size_of_start
 from trsvd._solve.result import Completeness, NotConverged, Subspace, SVDResult
-from trsvd._solve.select import named_method, select_method
+from trsvd._solve.select import general_method, named_method
+from trsvd._solve.small import small_batch
 from trsvd._validate import check_cap, check_k, check_rng, check_tol
 from trsvd.methods import Direct, Method
+from trsvd.operators import as_operator
 
 Single = Callable[[Array, Any, np.random.Generator], SVDResult]
 """Function of a matrix, its start and a generator; may raise `NotConverged`."""
@@ -88,11 +90,22 @@ def svds_of_batch(
     parts: list[_Part] = []
     known = Completeness("exact" if request.verify else "unchecked")
     work = _Work(method or Direct(), known)
-    if flat.shape[0] and _together(flat, k, tol, method, request):
+    plain = method is None and request.is_plain
+    found = small_batch(flat, k, tol, generator, request.verify) if plain else None
+    rest: HostArray = np.arange(flat.shape[0])
+    if found is not None:
+        places, triplets, residuals, each = found
+        parts.append(_Part(places, *triplets, residuals))
+        for one in each:
+            counts = (one.matvecs, one.matvecs_verify, one.passes, one.iterations)
+            work.add(one.method, one.completeness, counts)
+        rest = np.delete(rest, places)
+    if len(rest) and _together(flat, k, tol, method, request):
+        left = flat if found is None else arrays.xp.take(flat, arrays.indices(rest), axis=0)
         with arrays.as_asked():
-            for first, stack, norms in _stacks(arrays, flat):
+            for first, stack, norms in _stacks(arrays, left):
                 for settled in stack.leading(k, k, tol, norms, through=True):
-                    parts.append(_handed_out(stack, settled, first))
+                    parts.append(_handed_out(stack, settled, rest[first:]))
                     count = len(parts[-1].places)
                     counts = (count * min(shape), 2 * count * k, count, count)
                     work.add(Direct(), known, counts)
@@ -150,7 +163,7 @@ def _together(flat: Array, k: int, tol: float, method: Method | None, request: R
     if min(flat.shape[1:]) > (HOST_STACK_UP_TO if on_host else STACK_UP_TO):
         return False
     if method is None:
-        method = select_method(flat[0, :, :], k, tol).method
+        method = general_method(as_operator(flat[0, :, :]), k, tol).method
     return method == Direct()
 
 
@@ -174,14 +187,14 @@ def _stacks(arrays: Arrays, flat: Array) -> Iterator[tuple[int, Stack, HostArray
         # (Otherwise the matrix is computed alone, and named in the error.)
 
 
-def _handed_out(stack: Stack, settled: Settled, first: int) -> _Part:
+def _handed_out(stack: Stack, settled: Settled, places: HostArray) -> _Part:
     arrays, found = stack.arrays, settled.found
     U, V = arrays.fix_phases(found.U, found.V)
     with np.errstate(over="ignore"):  # computed alone, and named in the error
         S = found.S * stack.units[settled.places][:, None]
     fits = np.flatnonzero(S[:, 0] <= arrays.largest_value)
     return _Part(
-        first + settled.places[fits],
+        places[settled.places[fits]],
         arrays.hand_out(stack.chosen(U, fits)),
         arrays.hand_out_values(S[fits]),
         arrays.hand_out(stack.adjoint(stack.chosen(V, fits))),

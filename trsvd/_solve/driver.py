@@ -41,6 +41,7 @@ _SKEW = 16
 
 Callback = Callable[[Info], bool | None]
 OnFailure = Literal["return", "raise"]
+ON_FAILURE = ("return", "raise")
 Verify = bool | float | Literal["exact"]
 AnyStop = Residual | Values | Energy | Gap
 
@@ -73,12 +74,18 @@ class Request:
                 f"verify={self.verify!r}; it is True, False, 'exact', or the share of s_k by which "
                 "a missed value may exceed it: a positive number"
             )
-        if self.on_failure not in ("return", "raise"):
+        if self.on_failure not in ON_FAILURE:
             raise ValueError(f"on_failure={self.on_failure!r}; it is 'return' or 'raise'")
         if self.callback is not None and not callable(self.callback):
             raise TypeError(
                 f"callback is {describe(self.callback)}; pass a function of one argument"
             )
+
+    @property
+    def is_plain(self) -> bool:
+        """True if nothing limits, observes or starts the run."""
+        options = (self.start, self.max_matvecs, self.callback, self.time_limit)
+        return not self.progress and all(option is None for option in options)
 
     @property
     def seconds_left(self) -> float | None:
@@ -387,14 +394,15 @@ def _usual_cap(rank: int, k: int) -> int:
 
 
 def _begin(problem: Problem, method: Method, k: int, tol: float, start: Any, cap: int) -> Run:
-    if problem.state is None:
-        block = problem.start_block(start, cap)
-        rng = _NOT_USED if isinstance(method, Direct) else problem.rng
-        return method.init(problem.op, k, tol=tol, start=block, rng=rng)
-    if start is not None:
+    if problem.state is not None and start is not None:
         raise ValueError(
             "start and state are both given; state= resumes a run, start= begins a new one"
         )
+    if problem.state is None or problem.state.run is None:
+        start = start if problem.state is None else problem.state.subspace
+        block = problem.start_block(start, cap)
+        rng = _NOT_USED if isinstance(method, Direct) else problem.rng
+        return method.init(problem.op, k, tol=tol, start=block, rng=rng)
     run = problem.state.run.copy()
     if problem.rng_given:
         run.rng = problem.rng

@@ -14,7 +14,7 @@ from trsvd._arrays.arrays import Array, Arrays, HostArray, is_array
 from trsvd._arrays.dtypes import describe, is_numeric, split_power
 from trsvd._plan.precision import are_moderate
 from trsvd._solve.result import Subspace, SVDResult
-from trsvd._solve.select import named_method, select_method
+from trsvd._solve.select import general_method, named_method
 from trsvd._validate import check_rng, is_seed
 from trsvd.methods import Method, Run
 from trsvd.operators import AdjointOperator, as_operator
@@ -27,15 +27,17 @@ from trsvd.operators.probe import Probed, probe
 class State:
     """State of a run; pass it as ``state=`` with the same matrix to resume."""
 
-    run: Run
+    run: Run | None  # None: a run begins with the subspace
     method: Method
     shape: tuple[int, int]
     arrays: Arrays
     scale_exponent: int
+    subspace: Subspace | None = None
 
     def __repr__(self) -> str:
         m, n = self.shape
-        step = f"iteration {self.run.iterations} of {self.method}"
+        step = "triplets" if self.run is None else f"iteration {self.run.iterations}"
+        step = f"{step} of {self.method}"
         return f"State({m} x {n}, {self.arrays.dtype_name}, {step})"
 
 
@@ -156,7 +158,8 @@ class Problem:
                 f"shape {self.shape} in {self.arrays}; state= continues with the same "
                 "matrix, start= begins near an earlier result with another"
             )
-        self.op.set_scale(state.scale_exponent)
+        if state.run is not None:
+            self.op.set_scale(state.scale_exponent)
         return state
 
     @property
@@ -176,7 +179,7 @@ class Problem:
                 )
             return self.state.method
         if method is None:
-            return select_method(self.user_op, k, tol, max_matvecs=max_matvecs).method
+            return general_method(self.user_op, k, tol, max_matvecs=max_matvecs).method
         return named_method(method)
 
     def hand_out(self, triplets: tuple[Array, HostArray, Array]) -> tuple[Array, Array, Array]:

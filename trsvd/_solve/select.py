@@ -10,6 +10,7 @@ import numpy as np
 from trsvd._arrays.arrays import is_array
 from trsvd._arrays.dtypes import is_sparse
 from trsvd._compiled import kernels
+from trsvd._plan.small import job_for, reason_for, small_array
 from trsvd._validate import check_cap, check_k, check_tol
 from trsvd.methods import ALIASES, METHODS, Direct, Method, ThickRestartLanczos
 from trsvd.operators.base import MatrixOperator
@@ -92,6 +93,39 @@ def select_method(
     Direct(route='auto'): min(m, n) = 50 is small: a dense factorization costs least
     """
     op = as_operator(A)
+    if max_matvecs is None:
+        k, tol = check_k(k, min(op.shape)), check_tol(tol, op.arrays.eps)
+        chosen = _in_one_call(A, k, tol)
+        if chosen is not None:
+            return chosen
+    return general_method(op, k, tol, max_matvecs=max_matvecs)
+
+
+def _in_one_call(A: Any, k: int, tol: float) -> Selection | None:
+    """Return the choice for a matrix that one compiled call computes; None for others."""
+    X = small_array(A) if is_array(A) else None
+    job = None if X is None else job_for(*X.shape, X.dtype.itemsize, k, tol)
+    if X is None or job is None:
+        return None
+    return Selection(ThickRestartLanczos() if job.most else Direct(), reason_for(job, *X.shape))
+
+
+def general_method(
+    op: MatrixOperator, k: int, tol: float | None = None, *, max_matvecs: int | None = None
+) -> Selection:
+    """Return `select_method` without the compiled call for small matrices.
+
+    Parameters
+    ----------
+    op : MatrixOperator
+        The matrix.
+    k, tol, max_matvecs
+        As for `select_method`.
+
+    Returns
+    -------
+    Selection
+    """
     m, n = op.shape
     rank = min(m, n)
     k = check_k(k, rank)

@@ -12,13 +12,23 @@ import numpy as np
 from trsvd._arrays.admit import admitted
 from trsvd._arrays.arrays import Array, HostArray
 from trsvd._arrays.dtypes import dtype_name
+from trsvd._compiled.small import Ended
 from trsvd._errors import warn_caller
 from trsvd._krylov.stopping import Energy, Residual, Values
 from trsvd._solve.batch import is_batch, svds_of_batch
-from trsvd._solve.driver import Callback, GaveWay, OnFailure, Request, Verify, solve
+from trsvd._solve.driver import (
+    ON_FAILURE,
+    Callback,
+    GaveWay,
+    OnFailure,
+    Request,
+    Verify,
+    solve,
+)
 from trsvd._solve.problem import Problem
 from trsvd._solve.result import NotConverged, SVDResult
 from trsvd._solve.select import SMALL, suits_direct
+from trsvd._solve.small import small_svds
 from trsvd._solve.verify import FINE_ETA
 from trsvd._validate import check_k, check_number, check_rng, check_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
@@ -140,6 +150,11 @@ def svds(
            [6., 4.]])
     """
     A = admitted(A)
+    plain = method is None and start is None and max_matvecs is None and time_limit is None
+    plain = plain and callback is None and state is None and not progress
+    ended = small_svds(A, k, tol, rng, verify) if plain and on_failure in ON_FAILURE else None
+    if isinstance(ended, SVDResult):
+        return ended
     request = Request(start, max_matvecs, callback, on_failure, verify, time_limit, progress)
     if is_batch(A):
 
@@ -165,7 +180,8 @@ def svds(
     problem = Problem(A, rng, state)
     k = check_k(k, problem.rank)
     tol = check_tol(tol, problem.eps)
-    chosen = problem.method_for(method, k, tol, max_matvecs)
+    flat = ended is Ended.FLAT
+    chosen = Direct() if flat else problem.method_for(method, k, tol, max_matvecs)
     stop = Residual(k, tol)
     free = method is None and state is None and max_matvecs is None and callback is None
     if not (free and suits_direct(problem.user_op)):

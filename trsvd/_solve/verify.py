@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from trsvd._arrays.dtypes import SINGLE
 from trsvd._krylov.basis import RandomVectors, level_of, orthonormalize
 from trsvd._krylov.golub_kahan import GolubKahan
 from trsvd._krylov.rayleigh_ritz import rayleigh_ritz, residual_blocks, residual_norms, small_eigh
-from trsvd._krylov.stopping import FAILURE_PROBABILITY, Residual, Stop
+from trsvd._krylov.stopping import Residual, Stop
+from trsvd._plan.certificate import FAILURE_PROBABILITY, LOOSE, certified_eta, steps_for
 from trsvd._solve.result import Completeness
 from trsvd.methods import Run
 from trsvd.operators.counting import Metered
@@ -27,22 +29,6 @@ _ETA = 0.1
 # For functions that return numbers without a certificate.
 FINE_ETA = 1e-3
 _LEAST_STEPS = 8
-
-
-def certified_eta(n: int, steps: int, delta: float) -> float:
-    """Return the eta that ``steps`` Lanczos steps from a random n-vector certify.
-
-    Except with probability ``delta``, a singular value of at least ``(1 + eta) s`` gives a Ritz
-    value of at least ``s``: Kuczynski and Wozniakowski, doi:10.1137/0613066, theorem 4.1.
-    """
-    root = math.log(1.648 * math.sqrt(n) / delta) / (2 * steps - 1)
-    return 1 / math.sqrt(1 - root**2) - 1 if root < 1 else math.inf
-
-
-def steps_for(n: int, eta: float, delta: float) -> int:
-    """Return the number of steps that certify ``eta``; the inverse of `certified_eta`."""
-    root = math.sqrt(1 - 1 / (1 + eta) ** 2)
-    return math.ceil((math.log(1.648 * math.sqrt(n) / delta) / root + 1) / 2)
 
 
 def check_completeness(
@@ -93,10 +79,11 @@ def check_completeness(
     # residual than that can be met before the leading one has grown.
     if leading and run.meets_all_copies and stop.tol <= FAILURE_PROBABILITY / math.sqrt(n):
         return Completeness("random start", slack=stop.slack), None
+    loose = isinstance(stop, Residual) and asked is None and stop.tol >= LOOSE
     # For k = 1, the theorem on the largest value applies to the run itself.
     if leading and k == 1 and run.random_steps >= _LEAST_STEPS:
         eta = certified_eta(n, run.random_steps, FAILURE_PROBABILITY)
-        if asked is None or eta <= asked:
+        if eta <= (stop.tol if loose else asked or math.inf):
             return Completeness("probable", eta, FAILURE_PROBABILITY), None
     # Independent numbers: with the seed of an earlier call the run may have used these vectors.
     rng = np.random.default_rng([int(source().integers(1 << 62)), k])
@@ -104,20 +91,27 @@ def check_completeness(
     steps = steps_for(n, asked or _ETA, FAILURE_PROBABILITY)
     if asked is None:
         steps = min(steps, max(_LEAST_STEPS, op.matvecs // 20))
-    view = _compiled_view(op, S, stop.tol) if width == 1 and k + steps < n else None
+    compiled = width == 1 and k + steps < n and not loose
+    view = _compiled_view(op, S, stop.tol) if compiled else None
     if view is not None:
         values, vectors = _compiled_complement(view, U if view.turned else V, S, rng, steps)
         exhausted = False
     else:
         start = op.arrays.gaussian(rng, n, width)
-        capacity = min(n, k + width * steps)
+        most = max(steps, steps_for(n, 0.5 * stop.tol, FAILURE_PROBABILITY)) if loose else steps
+        capacity = min(n, k + width * most)
         complement = GolubKahan(op, start, capacity=capacity, rng=rng, locked=triplets)
-        for _ in range(steps):
-            if not (complement.exhausted or complement.full):
-                complement.expand(op)
+        for step in range(most):
+            if complement.exhausted or complement.full:
+                break
+            complement.expand(op)
+            if loose and step + 1 >= steps and step % 2 and _is_known(complement, S, stop.tol):
+                break
         values, vectors = complement.ritz_complement(width)
         exhausted = complement.exhausted
-    missing = [i for i, s in enumerate(values) if stop.missed(S * unit, k, float(s) * unit)]
+    # (Half of a loose tolerance is for the error of the values found.)
+    test = replace(stop, tol=0.5 * stop.tol) if loose and isinstance(stop, Residual) else stop
+    missing = [i for i, s in enumerate(values) if test.missed(S * unit, k, float(s) * unit)]
     if missing:
         vectors = op.arrays.like(vectors[:, : len(missing)])
         if view is not None and view.turned:
@@ -127,6 +121,17 @@ def check_completeness(
         return Completeness("exact", slack=stop.slack), None
     eta = certified_eta(n, steps, FAILURE_PROBABILITY)
     return Completeness("probable", eta, FAILURE_PROBABILITY, stop.slack), None
+
+
+def _is_known(complement: GolubKahan, S: HostArray, tol: float) -> bool:
+    """True if a value that exceeds s_k by half of the tolerance has been found, or is excluded.
+
+    A vector with a part p of its singular vector has a residual of at least p times the distance of
+    its value. Random vectors have a smaller part with the failure probability.
+    """
+    value, residual = complement.largest_outside()
+    limit = float(S[-1] + 0.5 * tol * S[0])
+    return value > limit or residual <= FAILURE_PROBABILITY * (limit - value)
 
 
 def _compiled_complement(

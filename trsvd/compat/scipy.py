@@ -11,7 +11,7 @@ import scipy.sparse.linalg
 from trsvd._arrays.arrays import Array, Arrays, HostArray, is_array
 from trsvd._errors import Status, warn_caller
 from trsvd._solve.result import NotConverged, Subspace, SVDResult
-from trsvd._solve.select import select_method
+from trsvd._solve.select import general_method
 from trsvd._solve.svds import svds as leading_triplets
 from trsvd.compat.arguments import Asked, check_svds, explain, generator, raise_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
@@ -203,7 +203,7 @@ def _method(asked: Asked) -> Method | None:
     """Return Lanczos if an argument requires it; None leaves the choice to `trsvd.svds`."""
     op, k = asked.op, asked.k
     cap = None if asked.max_matvecs is None else max(asked.max_matvecs, asked.rank)
-    chosen = select_method(op, k, asked.aim, max_matvecs=cap).method
+    chosen = general_method(op, k, asked.aim, max_matvecs=cap).method
     iterative = chosen if isinstance(chosen, ThickRestartLanczos) else None
     tiny = asked.rank <= 64 or 4 * k > asked.rank
     if not tiny and asked.basis_size is not None:
