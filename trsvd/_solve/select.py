@@ -82,7 +82,13 @@ def select_method(
 
     See Also
     --------
-    svds, Selection
+    svds, Selection, warmup
+
+    Notes
+    -----
+    Compiled Lanczos steps are chosen if they are loaded in this process (`warmup` loads them), or
+    if the matrix is so large that a call pays for loading or compiling them. The environment
+    variable ``TRSVD_COMPILED`` fixes this: ``0`` never, ``1`` always.
 
     Examples
     --------
