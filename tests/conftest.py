@@ -21,6 +21,9 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from array_api_compat import array_namespace, device, to_device  # noqa: E402
 
+# Compiled steps are tested where they are installed; TRSVD_COMPILED=0 tests the general way.
+os.environ.setdefault("TRSVD_COMPILED", "1")
+
 pytest.register_assert_rewrite("checks")
 collect_ignore = ["mutation.py"]  # a command; it needs Cosmic Ray
 

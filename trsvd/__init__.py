@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from trsvd import operators
+from trsvd._compiled.warmup import warmup
 from trsvd._errors import AdjointError, ConvergenceWarning, Status
 from trsvd._oracles.polar import spectral_function
 from trsvd._oracles.result import LMOResult
@@ -130,6 +131,7 @@ __all__ = [
     "svds_above",
     "svds_to_tolerance",
     "svdvals",
+    "warmup",
 ]
 
 # Public folders and modules that are attributes of the package without an import of their own.

@@ -1,10 +1,14 @@
 """Backends, matrices and accuracy checks of the benchmarks."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+# Warm-up calls of asv compile.
+os.environ.setdefault("TRSVD_COMPILED", "1")
 
 
 def _nothing() -> None:

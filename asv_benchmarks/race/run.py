@@ -89,6 +89,7 @@ def environment(threads: int, outer: Mapping[str, str] | None = None) -> dict[st
     dict
     """
     found = dict(os.environ if outer is None else outer)
+    found.setdefault("TRSVD_COMPILED", "1")  # what is compiled in the first call is not timed
     for name in _SLOWING:
         found.pop(name, None)
     # Use the trsvd of this process, even if another one is installed.

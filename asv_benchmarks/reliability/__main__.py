@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the arguments are ``sys.argv[1:]`` by default. Return the exit code."""
     arguments = _parser().parse_args(argv)
+    os.environ.setdefault("TRSVD_COMPILED", "1")
     return exit_code("reliability", lambda: _run(arguments))
 
 

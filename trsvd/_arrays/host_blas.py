@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from trsvd._compiled import kernels
+from trsvd._compiled import is_ready, kernels
+from trsvd._compiled.kind import Kind
 from trsvd._compiled.threads import blas_rests, threads
 
 # OpenBLAS uses one thread up to this size; NumPy may compute these, with less overhead.
@@ -114,17 +115,27 @@ def _with_one_vector(A: HostArray, X: HostArray) -> HostArray:
 
 
 def compiled_product(A: HostArray, X: HostArray, dtype: Any) -> HostArray | None:
-    """``A @ X`` for one vector, summed in a dtype; None if there is no compiled loop for it."""
-    compiled = kernels() if A.dtype.char in "fd" else None
-    if compiled is None or not (A.flags.c_contiguous or A.flags.f_contiguous):
+    """``A @ X`` for one vector, summed in a dtype; None if no compiled loop for it is loaded."""
+    if A.dtype.char not in "fd" or not (A.flags.c_contiguous or A.flags.f_contiguous):
         return None
-    x = np.ascontiguousarray(X[:, 0])
+    kind = Kind(sparse=False, entries=A.dtype.name, vectors=np.dtype(dtype).name)
+    compiled = kernels() if is_ready(kind) else None
+    if compiled is None:
+        return None
+    x = read_only(np.ascontiguousarray(X[:, 0]))
     y = np.empty(A.shape[0], dtype)
     if A.flags.c_contiguous:
-        compiled.product(A, x, y)
+        compiled.product(read_only(A), x, y)
     else:
-        compiled.adjoint_product(A.T, x, y)
+        compiled.adjoint_product(read_only(A.T), x, y)
     return y[:, None]
+
+
+def read_only(x: HostArray) -> HostArray:
+    """Return a read-only view, the only kind of array that compiled loops read from."""
+    x = x.view()
+    x.flags.writeable = False
+    return x
 
 
 def _by_columns(A: HostArray, B: HostArray) -> HostArray:

@@ -9,12 +9,11 @@ import numpy as np
 
 from trsvd._arrays.arrays import is_array
 from trsvd._arrays.dtypes import is_sparse
-from trsvd._compiled import kernels
 from trsvd._plan.small import job_for, reason_for, small_array
 from trsvd._validate import check_cap, check_k, check_tol
 from trsvd.methods import ALIASES, METHODS, Direct, Method, ThickRestartLanczos
 from trsvd.operators.base import MatrixOperator
-from trsvd.operators.gram import is_worth_forming, stays_in_cache
+from trsvd.operators.gram import coarsest_precision, is_worth_forming, stays_in_cache
 from trsvd.operators.products import as_operator
 
 # Up to this min(m, n) a dense factorization takes about as long as a few dozen Lanczos steps.
@@ -84,7 +83,13 @@ def select_method(
 
     See Also
     --------
-    svds, Selection
+    svds, Selection, warmup
+
+    Notes
+    -----
+    Compiled Lanczos steps are chosen if they are loaded in this process (`warmup` loads them), or
+    if the matrix is so large that a call pays for loading or compiling them. The environment
+    variable ``TRSVD_COMPILED`` fixes this: ``0`` never, ``1`` always.
 
     Examples
     --------
@@ -139,7 +144,7 @@ def general_method(
         return Selection(iterative, f"max_matvecs = {max_matvecs} is less than min(m, n) = {rank}")
     tol = check_tol(tol, op.arrays.eps)
     if bytes_dense > _DENSE_BYTES and not dense:
-        compiled = _has_compiled_steps(op, tol)
+        compiled = _has_compiled_steps(op, k, tol)
         return Selection(
             ThickRestartLanczos(gram=compiled, block_size=_block_size(op, k, tol)),
             "as a dense array the matrix would take over 2 GiB"
@@ -169,7 +174,7 @@ def general_method(
             f"k = {k} of min(m, n) = {rank}, rows in memory: compiled Lanczos steps on the Gram "
             "operator cost least",
         )
-    if dense and rank <= _GRAM_UP_TO and _has_compiled_steps(op, tol):
+    if dense and rank <= _GRAM_UP_TO and _has_compiled_steps(op, k, tol):
         return Selection(
             Direct(),
             f"k = {k} of a {m} x {n} matrix: compiled Lanczos steps would take longer than the "
@@ -182,7 +187,7 @@ def general_method(
             "are columns",
         )
     kind = "dense" if dense else "sparse" if entries else "known by its products"
-    if kind == "sparse" and _has_compiled_steps(op, tol):
+    if kind == "sparse" and _has_compiled_steps(op, k, tol):
         return Selection(
             ThickRestartLanczos(gram=True, block_size=_block_size(op, k, tol)),
             f"k = {k} of min(m, n) = {rank}, sparse{_COMPILED_SPARSE}",
@@ -227,7 +232,7 @@ def _compiled_pays(op: MatrixOperator, k: int, tol: float, share: float | None =
     Measured with one thread, 64 to 4096 rows and columns, s_i = 1/i, gradients and weights.
     """
     rows = op.rows_in_memory()
-    if rows is None or not _has_compiled_steps(op, tol):
+    if rows is None or not _has_compiled_steps(op, k, tol):
         return False
     long, rank = max(op.shape), min(op.shape)
     if rank < 192 or long >= 8 * rank:
@@ -253,7 +258,7 @@ def _block_size(op: MatrixOperator, k: int, tol: float) -> int:
     a product takes longer than its orthogonalization against k vectors.
     """
     rows = op.rows_in_memory()
-    if rows is None or k < 3 or not _has_compiled_steps(op, tol):
+    if rows is None or k < 3 or not _has_compiled_steps(op, k, tol):
         return 1
     if is_sparse(rows[0]):
         if k < 32 or tol < _TIGHT or rows[0].size < k * min(op.shape):
@@ -264,10 +269,10 @@ def _block_size(op: MatrixOperator, k: int, tol: float) -> int:
     return 2 if k < 6 else 4 if k < 96 else 8
 
 
-def _has_compiled_steps(op: MatrixOperator, tol: float) -> bool:
-    """True if compiled Gram-operator Lanczos is available and half of the digits suffice."""
+def _has_compiled_steps(op: MatrixOperator, k: int, tol: float) -> bool:
+    """True if compiled Gram-operator Lanczos pays and half of the digits suffice."""
     eps = float(np.finfo(np.float64).eps)
-    return kernels() is not None and op.rows_in_memory() is not None and tol >= 1000 * eps
+    return tol >= 1000 * eps and coarsest_precision(op, k, tol) is not None
 
 
 def named_method(method: str | Method) -> Method:

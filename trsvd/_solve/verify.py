@@ -183,7 +183,7 @@ def _compiled_view(op: Metered, S: HostArray, tol: float) -> InMemory | None:
         return None
     for precision in dict.fromkeys((coarsest, "float64")):
         if S[-1] > 20 * float(np.finfo(precision).eps) ** 0.5 * S[0]:
-            return for_one_vector(op, precision)
+            return for_one_vector(op, precision, len(S))
     return None
 
 

@@ -13,7 +13,7 @@ from trsvd.cli.arguments import exit_code
 __all__ = ["main", "make_parser"]
 
 # Each is a module with ``add(commands)``, which adds its parser; ``run`` of the parser is called.
-COMMANDS = ("svd", "which", "spectrum", "table", "balls", "completion")
+COMMANDS = ("svd", "which", "spectrum", "table", "balls", "warmup", "completion")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -198,7 +198,7 @@ class _LanczosRun(Run):
 
     def _view(self, op: Metered) -> Metered | Turned | InMemory:
         """Return the operator for Gram products."""
-        found = in_memory(op, self.turned, self.precision)
+        found = in_memory(op, self.turned, self.precision, self.k)
         return found or (Turned(op) if self.turned else op)
 
     @property

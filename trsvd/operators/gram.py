@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -10,9 +11,10 @@ import numpy as np
 
 from trsvd._arrays.arrays import Array, Arrays, HostArray
 from trsvd._arrays.dtypes import SINGLE, is_sparse
-from trsvd._arrays.host_blas import add_gram
+from trsvd._arrays.host_blas import add_gram, read_only
 from trsvd._arrays.reductions import row_panels
-from trsvd._compiled import kernels
+from trsvd._compiled import kernels, kernels_for
+from trsvd._compiled.kind import Kind
 from trsvd._compiled.threads import (
     Steps,
     shared_sparse_steps,
@@ -69,7 +71,8 @@ class InMemory(MatrixOperator):
         """Entries, column indices and row pointers of a sparse matrix."""
         if not self.is_sparse:
             return None
-        return self.rows.data, _unsigned(self._given.indices), _unsigned(self._given.indptr)
+        indices, indptr = _unsigned(self._given.indices), _unsigned(self._given.indptr)
+        return read_only(self.rows.data), read_only(indices), read_only(indptr)
 
     def matmat(self, X: Array) -> Array:
         """``A @ X``, counted."""
@@ -131,7 +134,7 @@ class InMemory(MatrixOperator):
     ) -> int:
         """Run `trsvd._compiled.lanczos.gram_lanczos`, and count its products with A."""
         compiled = kernels()
-        rest = (H, C, floor, largest)
+        rest = (H, C, float(floor), float(largest))
         shared = self._shared_steps(width)
         if shared is not None:
             made = shared(V, first, *rest)
@@ -147,8 +150,8 @@ class InMemory(MatrixOperator):
         """Return the array to multiply by, and the kind of the product."""
         compiled = kernels()
         if width == 1 and self.gram is not None:
-            return self.gram, compiled.FORMED
-        return self.rows, compiled.ACROSS if self.across else compiled.FUSED
+            return read_only(self.gram), compiled.FORMED
+        return read_only(self.rows), compiled.ACROSS if self.across else compiled.FUSED
 
     def _shared_steps(self, width: int) -> Steps | None:
         precision = self.arrays.host_dtype
@@ -157,13 +160,57 @@ class InMemory(MatrixOperator):
         return shared_sparse_steps(*self._sparse, self.shape[1], width, precision)
 
 
-def coarsest_precision(op: Metered, k: int, tol: float) -> str | None:
-    """Return the lowest precision in which steps with ``A^H A`` reach a relative residual.
+# Approximate time of a step without compiled loops, with one thread, in nanoseconds: for an entry
+# of a dense or sparse matrix, and for a component of a vector and of each basis vector.
+_DENSE_ENTRY, _SPARSE_ENTRY, _COMPONENT = 0.5, 3.0, 0.8
+# The same for an operation of a Gram matrix with its eigenvectors.
+_OPERATION = 0.02
+
+
+def expected_seconds(op: MatrixOperator, rows: Any, k: int) -> float:
+    """Return the approximate time of a call without compiled loops.
+
+    The number of products depends on the spectrum: a third, or three times as many, are usual.
 
     Parameters
     ----------
-    op : Metered
-        The matrix.
+    op : MatrixOperator
+        A matrix.
+    rows : array or sparse matrix
+        Its rows in memory.
+    k : int
+        Number of triplets.
+    """
+    (m, n), sparse = sorted(op.shape, reverse=True), is_sparse(rows)
+    entry = _SPARSE_ENTRY if sparse else _DENSE_ENTRY
+    product = entry * rows.size + _COMPONENT * (m + n) * min(2 * k + 20, n)
+    steps = min(10 * k + 30, 4 * n) * product
+    gram = math.inf if sparse else _OPERATION * (m * n**2 + 4 * n**3)
+    return 1e-9 * float(min(steps, gram))
+
+
+def _pays(op: MatrixOperator, k: int, precision: str) -> bool:
+    """True if compiled steps are used for a matrix in memory."""
+    rows = op.rows_in_memory()
+    if rows is None:
+        return False
+    matrix, sparse = rows[0], is_sparse(rows[0])
+    entries = min(matrix.dtype, np.dtype(precision), key=lambda dtype: dtype.itemsize)
+    size = matrix.size * (1 if sparse else entries.itemsize)
+    shared = sharing_threads(size, sparse=sparse, beside=False) > 1
+    kind = Kind(sparse, entries.name, precision, shared)
+    if sparse:
+        kind = kind._replace(indices=f"u{matrix.indices.dtype.name}")
+    return kernels_for(kind, expected_seconds(op, matrix, k)) is not None
+
+
+def coarsest_precision(op: MatrixOperator, k: int, tol: float) -> str | None:
+    """Return the lowest precision in which compiled steps reach a relative residual.
+
+    Parameters
+    ----------
+    op : MatrixOperator
+        The matrix. If its norm is not known yet, a moderate one is assumed.
     k : int
         Number of triplets.
     tol : float
@@ -172,22 +219,28 @@ def coarsest_precision(op: Metered, k: int, tol: float) -> str | None:
     Returns
     -------
     {"float32", "float64"} or None
-        None if there are no compiled steps for this operator.
+        None if there are no compiled steps for this operator, or they do not pay.
     """
-    rows = op.rows_in_memory() if kernels() is not None else None
+    rows = op.rows_in_memory()
     if rows is None:
         return None
+    lowest = _lowest_precision(op, rows[0], k, tol)
+    return next((p for p in dict.fromkeys((lowest, "float64")) if _pays(op, k, p)), None)
+
+
+def _lowest_precision(op: MatrixOperator, rows: Any, k: int, tol: float) -> str:
     if op.arrays.eps >= SINGLE:
         return "float32" if tol >= 20 * SINGLE else "float64"
     if tol < 400 * SINGLE:
         return "float64"
     # A copy costs as much as dozens of steps, mostly for new memory pages; it pays for many steps.
     # (And a norm of moderate size: squares stay in the range of float32.)
-    pays = k >= 20 or rows[0].size * 4 <= _CACHE // 2 or is_worth_forming(op, k, tol)
-    return "float32" if pays and op.norm_hint is not None else "float64"
+    pays = k >= 20 or rows.size * 4 <= _CACHE // 2 or is_worth_forming(op, k, tol)
+    moderate = not isinstance(op, Metered) or op.norm_hint is not None
+    return "float32" if pays and moderate else "float64"
 
 
-def in_memory(op: Metered, turned: bool, precision: str | None) -> InMemory | None:
+def in_memory(op: Metered, turned: bool, precision: str | None, k: int) -> InMemory | None:
     """Return ``op``, or its adjoint, for compiled Lanczos steps with its Gram operator.
 
     Parameters
@@ -198,32 +251,35 @@ def in_memory(op: Metered, turned: bool, precision: str | None) -> InMemory | No
         True: the adjoint, with vectors of the longer side.
     precision : {"float32", "float64"} or None
         Precision of the vectors.
+    k : int
+        Number of triplets.
 
     Returns
     -------
     InMemory or None
-        None without a precision, or if the matrix is not in memory in a suitable form.
+        None without a precision, if the matrix is not in memory in a suitable form, or if compiled
+        steps do not pay.
     """
-    rows = op.rows_in_memory() if precision is not None and kernels() is not None else None
+    rows = op.rows_in_memory()
     if rows is None or precision is None:
         return None
     across = rows[1] is not turned
     if across and is_sparse(rows[0]):
         return None
     found = op.copies.get((turned, precision))
-    if found is None:
+    if found is None and _pays(op, k, precision):
         found = InMemory(Turned(op) if turned else op, rows[0], precision, across)
         op.copies[turned, precision] = found
     return found
 
 
-def for_one_vector(op: Metered, precision: str) -> InMemory | None:
+def for_one_vector(op: Metered, precision: str, k: int) -> InMemory | None:
     """Return `in_memory` for products with one vector, with a Gram matrix if that is faster."""
     view: InMemory | None = op.copies.get((False, precision))
     if view is not None and view.gram is not None:
         return view
     rows = op.rows_in_memory()
-    return None if rows is None else in_memory(op, rows[1], precision)
+    return None if rows is None else in_memory(op, rows[1], precision, k)
 
 
 def formed_gram(op: Metered, precision: str) -> HostArray | None:
