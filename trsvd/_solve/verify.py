@@ -103,7 +103,7 @@ def check_completeness(
     width = min(width, n - k)
     steps = steps_for(n, asked or _ETA, FAILURE_PROBABILITY)
     if asked is None:
-        steps = min(steps, max(_LEAST_STEPS, op.matvecs // 20))
+        steps = min(steps, max(_LEAST_STEPS, op.matvecs // 20, k // 4))
     view = _compiled_view(op, S, stop.tol) if width == 1 and k + steps < n else None
     if view is not None:
         values, vectors = _compiled_complement(view, U if view.turned else V, S, rng, steps)
