@@ -207,6 +207,33 @@ def test_a_state_continues(rng):
     assert "triplets of ThickRestartLanczos" in repr(first.state)
 
 
+@pytest.mark.parametrize("shape", [(300, 200), (200, 300), (150, 150)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_starts(shape, dtype, rng):
+    A, k = matrix("root", shape, dtype, rng), 6
+    tol = eps_of(dtype) ** 0.75
+    cold, wide = trsvd.svds(A, k, rng=0), trsvd.svds(A, 2 * k, rng=1)
+    for start in (
+        cold,
+        wide,
+        cold.Vh.T,
+        np.asfortranarray(wide.Vh.T),
+        wide.Vh.T.astype(np.float64),
+    ):
+        warm = trsvd.svds(A, k, rng=0, start=start)
+        check(A, warm, k, tol)
+        assert (warm.matvecs, warm.iterations) == (k, 1)
+        assert warm.completeness == cold.completeness
+    random = rng.standard_normal((shape[1], k))
+    for useless in (wide.Vh[k:].T, random, 0 * random, np.ones_like(random), random[:, 0]):
+        warm = trsvd.svds(A, k, rng=0, start=useless)
+        assert np.array_equal(warm.S, cold.S)
+        assert warm.matvecs <= cold.matvecs + k
+    for bad in (random[1:], np.full_like(random, np.nan), random + 1j, "x"):
+        with pytest.raises((ValueError, TypeError), match="start"):
+            trsvd.svds(A, k, start=bad)
+
+
 def frames_of(call):
     call()
     count = 0
@@ -240,7 +267,30 @@ def test_buffers_of_wrong_sizes_are_refused():
             small.leading(A, replace(job, **wrong), 0)
     with pytest.raises((ValueError, BufferError)):
         small._leading(
-            "d", 1, 30, 20, 3, 3, 0, 0, 0, 1, 0, 8, 1e-8, 0.0, 0.0, 1, A, A[:, 0], A, A, A, A
+            "d",
+            1,
+            30,
+            20,
+            3,
+            3,
+            0,
+            0,
+            0,
+            1,
+            0,
+            8,
+            0,
+            1e-8,
+            0.0,
+            0.0,
+            1,
+            A,
+            b"",
+            A[:, 0],
+            A,
+            A,
+            A,
+            A,
         )
 
 

@@ -25,7 +25,9 @@ enum { CONVERGED, FLAT, NOT_CONVERGED, MISSED, DEFICIENT, OUT_OF_RANGE, FAILED, 
 /* Certificate: see Completeness in trsvd/_solve/result.py. */
 enum { UNCHECKED, PROBABLE, RANDOM_START, NORM, EXACT };
 /* Numbers about a matrix, in this order. */
-enum { STATUS, STEPS, ESTIMATE, CHECK_STEPS, CERTIFICATE, ENERGY, COUNT };
+enum { STATUS, STEPS, ESTIMATE, CHECK_STEPS, CERTIFICATE, ENERGY, STARTED, COUNT };
+/* What became of start vectors. */
+enum { NONE, ACCEPTED, REFUSED };
 
 /* Smallest part of a singular vector that a random vector has, with the failure probability of
  * trsvd/_plan/certificate.py. */
@@ -153,9 +155,10 @@ static double gap_estimate(int j, int k, const double *d, const double *residual
 #include "small_solver.inc"
 
 /* leading(kind, count, p, q, k, want, most, flat_gives_way, by_gap, left_is_long, check, check_most, check_loose, tol,
- *         missed_gap, start_tol, seed, A, long, values, short, residuals, numbers)
+ *         missed_gap, start_tol, seed, A, start, long, values, short, residuals, numbers)
  *
- * A: `count` matrices, each p x q by columns. The other arrays are results, for each matrix:
+ * A: `count` matrices, each p x q by columns. start: `want` right vectors of the user one after the
+ * other, or nothing. The other arrays are results, for each matrix:
  * `want` vectors of either side one after the other, values, k residuals, and COUNT numbers. */
 static PyObject *leading(PyObject *self, PyObject *args)
 {
@@ -163,29 +166,31 @@ static PyObject *leading(PyObject *self, PyObject *args)
     int kind, count, p, q;
     unsigned long long seed;
     Job job;
-    Py_buffer A, left, S, right, residuals, numbers;
-    if (!PyArg_ParseTuple(args, "Ciiiiiiiiiiiidddky*w*w*w*w*w*", &kind, &count, &p, &q, &job.k, &job.want,
+    Py_buffer A, start, left, S, right, residuals, numbers;
+    if (!PyArg_ParseTuple(args, "Ciiiiiiiiiiiidddky*y*w*w*w*w*w*", &kind, &count, &p, &q, &job.k, &job.want,
                           &job.most, &job.flat_gives_way, &job.by_gap, &job.left_is_long, &job.check,
-                          &job.check_most, &job.check_loose, &job.tol, &job.missed_gap, &job.start_tol, &seed, &A,
+                          &job.check_most, &job.check_loose, &job.tol, &job.missed_gap, &job.start_tol, &seed, &A, &start,
                           &left, &S, &right, &residuals, &numbers))
         return NULL;
     size_t size = kind == 's' ? sizeof(float) : sizeof(double), ends = sizeof(double) * count;
     size_t rows = p > q ? p : q, cols = p > q ? q : p, want = job.want;
     int fits = count >= 0 && p > 0 && q > 0 && job.k > 0 && job.k <= job.want && want <= cols && job.most >= 0 &&
-               (size_t)A.len >= size * p * q * count && (size_t)left.len >= size * rows * want * count &&
+               (size_t)A.len >= size * p * q * count &&
+               (!start.len || (size_t)start.len >= size * want * (job.left_is_long ? cols : rows)) && (size_t)left.len >= size * rows * want * count &&
                (size_t)right.len >= size * cols * want * count && (size_t)S.len >= ends * want &&
                (size_t)residuals.len >= ends * job.k && (size_t)numbers.len >= ends * COUNT;
     if (fits) {
         Py_BEGIN_ALLOW_THREADS
         if (kind == 's')
-            s_all(count, p, q, &job, seed, A.buf, left.buf, S.buf, right.buf, residuals.buf, numbers.buf);
+            s_all(count, p, q, &job, seed, A.buf, start.len ? start.buf : NULL, left.buf, S.buf, right.buf, residuals.buf, numbers.buf);
         else
-            d_all(count, p, q, &job, seed, A.buf, left.buf, S.buf, right.buf, residuals.buf, numbers.buf);
+            d_all(count, p, q, &job, seed, A.buf, start.len ? start.buf : NULL, left.buf, S.buf, right.buf, residuals.buf, numbers.buf);
         Py_END_ALLOW_THREADS
     } else {
         PyErr_SetString(PyExc_ValueError, "the buffers do not have the sizes that the numbers ask for");
     }
     PyBuffer_Release(&A);
+    PyBuffer_Release(&start);
     PyBuffer_Release(&left);
     PyBuffer_Release(&S);
     PyBuffer_Release(&right);

@@ -24,7 +24,8 @@ if os.environ.get("TRSVD_COMPILED") != "0":
         _leading = _small.leading
 
 # The numbers of small.c about a matrix, in the order of its enums.
-STATUS, STEPS, ESTIMATE, CHECK_STEPS, CERTIFICATE, ENERGY, _COUNT = range(7)
+STATUS, STEPS, ESTIMATE, CHECK_STEPS, CERTIFICATE, ENERGY, STARTED, _COUNT = range(8)
+ACCEPTED, REFUSED = 1, 2
 CERTIFICATES = ("unchecked", "probable", "random start", "norm", "exact")
 RANDOM_START, EXACT = 2, 4
 
@@ -90,7 +91,7 @@ def available() -> bool:
 
 
 def leading(
-    A: HostArray, job: Job, seed: int
+    A: HostArray, job: Job, seed: int, start: HostArray | None = None
 ) -> tuple[HostArray, HostArray, HostArray, HostArray, HostArray]:
     """Return U, S, Vh, residuals and numbers of each matrix of a batch.
 
@@ -102,6 +103,9 @@ def leading(
         What is computed.
     seed : int
         Seed of the random vectors, ``0 <= seed < 2**64``.
+    start : array of shape (want, n), optional
+        Rows near the right singular vectors, in C order and the dtype of A. They are the answer if
+        they meet the tolerance, and are not used otherwise.
 
     Returns
     -------
@@ -109,7 +113,7 @@ def leading(
         S is in float64. Undefined for a matrix whose status is not CONVERGED.
     residuals : array of shape (count, k)
         Relative residuals; zeros with ``by_gap``.
-    numbers : array of shape (count, 6)
+    numbers : array of shape (count, 7)
         See the names above.
     """
     count, m, n = A.shape
@@ -140,6 +144,7 @@ def leading(
         job.start_tol,
         seed,
         A if by_rows else A.T,
+        b"" if start is None else start,
         longer,
         S,
         shorter,

@@ -7,6 +7,7 @@ from the following ones, and a dense factorization is faster.
 from __future__ import annotations
 
 from trsvd._arrays.dtypes import SINGLE
+from trsvd.operators.base import MatrixOperator
 from trsvd.operators.gram import InMemory
 
 # Number of columns for an estimate of the spectrum; and for an early estimate, which recognizes
@@ -41,7 +42,7 @@ def planned_estimates(
     formed : bool, default False
         True if the Gram matrix is formed at once.
     """
-    costly = _would_cost_more(view, k, tol, formed=formed)
+    costly = not view.is_sparse and flat_costs_more(view, k, tol, formed=formed)
     columns = max(_ESTIMATE, k // 2)
     if not costly and k + k // 4 < _ESTIMATE:
         return ()
@@ -75,11 +76,12 @@ def is_hopeless(
     top, value, rest = estimate
     formed = view.gram is not None
     level = 1.2 * top if early else value * (_FLATTER if formed else 1)
-    return is_flat(rest, level) and _would_cost_more(view, k, tol, formed=formed)
+    costly = not view.is_sparse and flat_costs_more(view, k, tol, formed=formed)
+    return costly and is_flat(rest, level)
 
 
-def _would_cost_more(view: InMemory, k: int, tol: float, *, formed: bool) -> bool:
-    """True if Lanczos would be slower than the Gram matrix for a flat spectrum.
+def flat_costs_more(view: MatrixOperator, k: int, tol: float, *, formed: bool = False) -> bool:
+    """True if Lanczos on a dense matrix is slower than its Gram matrix for a flat spectrum.
 
     Operations are compared; those of Lanczos steps have a third of the rate. (If a float32 Gram
     matrix is too coarse for the tolerance, double precision takes twice as long.) With a formed
@@ -92,7 +94,7 @@ def _would_cost_more(view: InMemory, k: int, tol: float, *, formed: bool) -> boo
     steps = _STEPS_EACH * k * 4 * m * n
     gram = m * n**2 + 4 * n**3
     slower = 2 if view.arrays.eps >= SINGLE > tol / 20 else 1
-    return not view.is_sparse and 3 * steps > slower * gram
+    return 3 * steps > slower * gram
 
 
 def is_flat(rest: float, value: float) -> bool:

@@ -6,7 +6,9 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,17 +26,23 @@ from trsvd._krylov.rayleigh_ritz import (
     residual_norms,
 )
 from trsvd._krylov.stopping import Energy, Gap, Residual, Values
+from trsvd._plan.cost import flat_costs_more
 from trsvd._solve.problem import Problem, State
 from trsvd._solve.result import Completeness, Info, NotConverged, SVDResult
+from trsvd._solve.select import SMALL
+from trsvd._solve.start import Start, StartRun
 from trsvd._solve.verify import check_completeness, check_fits, check_spectrum, second_look
 from trsvd._validate import check_cap, check_flag, check_seconds
-from trsvd.methods import Direct, Method, Run
+from trsvd.methods import Direct, Method, Run, ThickRestartLanczos
 
 if TYPE_CHECKING:  # rich is imported if progress is shown
     from trsvd._solve.progress import Display
 
 # For methods without random numbers, so that no generator is created for each call.
 _NOT_USED = np.random.default_rng(0)
+
+# With a limit of products below so many blocks, a method begins with all start vectors.
+_BLOCKS = 10
 
 # U^H U and V^H V may differ from I by this many rounding units, times sqrt(max(m, n)).
 _SKEW = 16
@@ -301,32 +309,41 @@ def solve(
     if exactly:
         check_fits(problem.op.shape)
     with problem.arrays.as_asked():
-        driver = _begun(problem, method, stop, request, k, limit)
+        cap = _cap(problem, request, k)
+        run = _begin(problem, method, k, stop, request, cap)
+        driver = _Driver(problem, run, stop, k, limit, cap, request)
+        if isinstance(run, StartRun):
+            result = _answer(driver, method, exactly=exactly)
+            if result is not None:
+                return result
+            run = method.init(problem.op, k, tol=stop.aim, start=None, rng=problem.rng)
+            driver = _Driver(problem, run, stop, k, limit, cap, request)
         # (The full spectrum needs BLAS threads.)
-        alone = driver.run.shares_products(problem.op) and not exactly
+        alone = run.shares_products(problem.op) and not exactly
         with one_blas_thread() if alone else nullcontext():
             if not request.progress:
-                return _answer(driver, method, exactly=exactly)
-            from trsvd._solve.progress import Display
+                result = _answer(driver, method, exactly=exactly)
+            else:
+                from trsvd._solve.progress import Display
 
-            with Display() as driver.display:
-                return _answer(driver, method, exactly=exactly)
+                with Display() as driver.display:
+                    result = _answer(driver, method, exactly=exactly)
+        assert result is not None
+        return result
 
 
-def _begun(
-    problem: Problem, method: Method, stop: AnyStop, request: Request, k: int, limit: int
-) -> _Driver:
-    op, rank = problem.op, problem.rank
-    cap = _usual_cap(rank, k)
+def _cap(problem: Problem, request: Request, k: int) -> int:
+    """Return the largest number of products of a run."""
     if request.max_matvecs is not None:
-        cap = check_cap(request.max_matvecs)
-    elif request.gives_way:  # beyond, the other method is faster
-        cap = min(cap, op.matvecs + 4 * rank + 20 * k)
-    run = _begin(problem, method, k, stop.aim, request.start, cap)
-    return _Driver(problem, run, stop, k, limit, cap, request)
+        return check_cap(request.max_matvecs)
+    cap = _usual_cap(problem.rank, k)
+    if request.gives_way:  # beyond, the other method is faster
+        cap = min(cap, problem.op.matvecs + 4 * problem.rank + 20 * k)
+    return cap
 
 
-def _answer(driver: _Driver, method: Method, *, exactly: bool) -> SVDResult:
+def _answer(driver: _Driver, method: Method, *, exactly: bool) -> SVDResult | None:
+    """Return the result; None if start vectors were tested, and are not the answer."""
     problem, stop, request, cap = driver.problem, driver.stop, driver.request, driver.cap
     op = problem.op
     completeness = Completeness("unchecked")
@@ -352,6 +369,9 @@ def _answer(driver: _Driver, method: Method, *, exactly: bool) -> SVDResult:
                 )
             outcome, status = before, Status.INCOMPLETE
             break
+        tested = isinstance(driver.run, StartRun)
+        if tested and ended is None and not stop.accepts(outcome.residuals):
+            return None
         verdict = driver.verdict(outcome, ended)
         if verdict is None:
             latest = outcome
@@ -373,13 +393,15 @@ def _answer(driver: _Driver, method: Method, *, exactly: bool) -> SVDResult:
                 outcome.triplets,
                 asked,
                 problem.unit,
-                lambda: problem.rng,
+                partial(_source, problem, tested),
                 width,
                 request.eta,
             )
         op.verifying = False
         if missed is None:
             break
+        if tested:
+            return None
         if driver.tighten():
             latest = outcome
             continue
@@ -388,27 +410,63 @@ def _answer(driver: _Driver, method: Method, *, exactly: bool) -> SVDResult:
     return _finish(driver, method, outcome, status, completeness, request.on_failure)
 
 
+def _source(problem: Problem, tested: bool) -> np.random.Generator:
+    """Return the generator for a check; a copy for a tested start.
+
+    A run that follows has the random numbers of a run without a start.
+    """
+    return deepcopy(problem.rng) if tested else problem.rng
+
+
 def _usual_cap(rank: int, k: int) -> int:
     """Return a number of products that no run should need."""
     return max(200 * rank, 1000 * k)
 
 
-def _begin(problem: Problem, method: Method, k: int, tol: float, start: Any, cap: int) -> Run:
-    if problem.state is not None and start is not None:
-        raise ValueError(
-            "start and state are both given; state= resumes a run, start= begins a new one"
-        )
-    if problem.state is None or problem.state.run is None:
-        start = start if problem.state is None else problem.state.subspace
-        block = problem.start_block(start, cap)
+def _begin(
+    problem: Problem, method: Method, k: int, stop: AnyStop, request: Request, cap: int
+) -> Run:
+    """Return the run of the method, or a test of start vectors that seem to be converged."""
+    op, start, rank = problem.op, request.start, problem.rank
+    begun = None
+    if problem.state is not None:
+        if start is not None:
+            raise ValueError(
+                "start and state are both given; state= resumes a run, start= begins a new one"
+            )
+        begun, start = problem.state.run, problem.state.subspace
+    given = None if start is None else problem.start_block(start)
+    if begun is not None:
+        run = begun.copy()
+        if not isinstance(run, StartRun):
+            if problem.rng_given:
+                run.rng = problem.rng
+            run.retarget(k)
+            run.aim_at(stop.aim)
+            return run
+        given = run.start.V, run.start.of_adjoint
+    quick = isinstance(method, Direct) and not (request.gives_way and rank > SMALL)
+    if given is None or quick:
         rng = _NOT_USED if isinstance(method, Direct) else problem.rng
-        return method.init(problem.op, k, tol=tol, start=block, rng=rng)
-    run = problem.state.run.copy()
-    if problem.rng_given:
-        run.rng = problem.rng
-    run.retarget(k)
-    run.aim_at(tol)
-    return run
+        return method.init(op, k, tol=stop.aim, start=None, rng=rng)
+    block, of_adjoint = given
+    width = int(block.shape[1])
+    few = width < k and not isinstance(method, ThickRestartLanczos)
+    if few or not isinstance(stop, Residual) or cap - op.matvecs < _BLOCKS * width:
+        block = problem.right_block(block, cap) if of_adjoint else block
+        return method.init(op, k, tol=stop.aim, start=block, rng=problem.rng)
+    if width < k:  # too few for a test, and a Lanczos run gains nothing
+        return method.init(op, k, tol=stop.aim, start=None, rng=problem.rng)
+    vectors = Start(op, block, of_adjoint=of_adjoint)
+    # (A single vector is tested by as many products as its residual takes.)
+    residual = vectors.residual() if width > 1 else 0.0
+    if residual <= stop.tol:
+        return StartRun(vectors, k)
+    block, size = None, method.block_size if isinstance(method, ThickRestartLanczos) else None
+    # (Whether the spectrum is flat is judged with random vectors only.)
+    if not (request.gives_way and flat_costs_more(op, k, stop.aim)):
+        block = vectors.block(k, size, residual, problem.rng)
+    return method.init(op, k, tol=stop.aim, start=block, rng=problem.rng)
 
 
 def _restarted(driver: _Driver, method: Method, outcome: _Outcome, missed: Array) -> _Driver:

@@ -202,13 +202,11 @@ class Problem:
             values = arrays.hand_out_values(S)
         return arrays.hand_out(U), values, arrays.hand_out(arrays.adjoint(V))
 
-    def start_block(self, start: Any, cap: int) -> Array | None:
-        """Convert the user's start to right vectors of the operator of the methods.
+    def start_block(self, start: Any) -> tuple[Array, bool] | None:
+        """Return start vectors for the operator of the methods; None if there are none.
 
-        For a wide A, a product turns right vectors into left ones; it counts for the limit.
+        The flag is True for left vectors: right vectors of a wide A, which the methods transpose.
         """
-        if start is None:
-            return None
         arrays, (m, n) = self.arrays, self.shape
         check_start(start, arrays)
         if isinstance(start, (SVDResult, Subspace)):
@@ -233,11 +231,14 @@ class Problem:
             before, after = split_power(-math.frexp(size)[1])
             block = block * before * after
         width = min(self.rank, int(block.shape[1]))
-        if self.flipped and is_array(start):
-            if width > cap:
-                raise ValueError(
-                    f"max_matvecs={cap} is too small: a start of {width} right vectors takes as "
-                    "many products to begin with on a matrix with more columns than rows"
-                )
-            return self.op.rmatmat(block[:, :width])
-        return block[:, :width]
+        return block[:, :width], self.flipped and is_array(start)
+
+    def right_block(self, block: Array, cap: int) -> Array:
+        """Return right vectors for left ones, by a product that counts for the limit."""
+        width = int(block.shape[1])
+        if width > cap:
+            raise ValueError(
+                f"max_matvecs={cap} is too small: a start of {width} right vectors takes as "
+                "many products to begin with on a matrix with more columns than rows"
+            )
+        return self.op.rmatmat(block)

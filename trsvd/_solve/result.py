@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from trsvd._arrays import files
 from trsvd._arrays.arrays import Array, Arrays, HostArray
 from trsvd._arrays.dtypes import dtype_name
 from trsvd._errors import Status
-from trsvd._solve import files
 
 
 @dataclass(frozen=True)

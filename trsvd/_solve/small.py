@@ -35,15 +35,15 @@ def seed_of(rng: Any) -> int | None:
     return int(rng.integers(_WORD, dtype=np.uint64)) if type(rng) is np.random.Generator else None
 
 
-def run(A: HostArray, job: Job, seed: int) -> tuple[HostArray, ...]:
+def run(A: HostArray, job: Job, seed: int, start: HostArray | None) -> tuple[HostArray, ...]:
     """Call `trsvd._compiled.small.leading` while BLAS has one thread.
 
     Products of this size take as long to hand over to threads as to compute.
     """
     if threads() == 1:
-        return small.leading(A, job, seed)
+        return small.leading(A, job, seed, start)
     with one_blas_thread():
-        return small.leading(A, job, seed)
+        return small.leading(A, job, seed, start)
 
 
 @lru_cache(256)
@@ -73,13 +73,17 @@ def _work(job: Job, rank: int, numbers: list[float]) -> Work:
     kind = int(numbers[small.CERTIFICATE])
     by_lanczos = job.most > 0 and not (kind == small.EXACT and not checks and steps < rank)
     slack = max(job.tol, 1e-14) if checks or kind == small.RANDOM_START else 0.0
-    more = 0 if by_lanczos else 1  # a factorization, after the Lanczos steps
+    started = numbers[small.STARTED]
+    if started == small.ACCEPTED:
+        by_lanczos = job.most > 0
+    more = 0 if by_lanczos or started == small.ACCEPTED else 1  # a factorization, after the steps
+    given = job.k if started else 0
     return Work(
         _LANCZOS if by_lanczos else _DIRECT,
-        2 * steps + more * rank,
+        2 * steps + more * rank + given,
         2 * job.k + 2 * checks,
-        2 * steps + more,
-        steps + more,
+        2 * steps + more + bool(given),
+        steps + more + bool(given),
         _certificate(kind, rank, checks, slack),
     )
 
@@ -114,14 +118,16 @@ class Found:
     arrays: Arrays
 
 
-def small_triplets(A: Any, k: int, tol: float | None, rng: Any, **how: Any) -> Found | Ended | None:
+def small_triplets(
+    A: Any, k: int, tol: float | None, rng: Any, start: Any = None, **how: Any
+) -> Found | Ended | None:
     """Return leading triplets by one compiled call.
 
     Parameters
     ----------
     A : object
         Any input of the user.
-    k, tol, rng
+    k, tol, rng, start
         As for `trsvd.svds`.
     **how
         Arguments of `job_for`.
@@ -135,8 +141,25 @@ def small_triplets(A: Any, k: int, tol: float | None, rng: Any, **how: Any) -> F
     X = small_array(A)
     if X is None or X.ndim != 2:
         return None
-    results = _run(X[None], k, tol, rng, how)
+    rows = None if start is None else _rows_of(start, X)
+    if start is not None and rows is None:
+        return None
+    if rows is not None:
+        rows = np.ascontiguousarray(rows[:k]) if type(k) is int and len(rows) >= k else None
+    results = _run(X[None], k, tol, rng, how, rows)
     return None if results is None else _found(A, *results, 0)
+
+
+def _rows_of(start: Any, X: HostArray) -> HostArray | None:
+    """Return start vectors as rows in the dtype of X; None if they are not for the call."""
+    whole = isinstance(start, (SVDResult, Subspace))
+    vectors = start.Vh if whole else start
+    rows = small_array(vectors[:, None] if getattr(vectors, "ndim", 0) == 1 else vectors)
+    if rows is None or rows.ndim != 2:
+        return None
+    rows = rows if whole else rows.T
+    fits = rows.shape[1] == X.shape[1] and (not whole or start.U.shape[0] == X.shape[0])
+    return rows.astype(X.dtype, copy=False) if fits and np.isfinite(rows).all() else None
 
 
 def small_triplets_of(
@@ -159,7 +182,12 @@ def small_triplets_of(
 
 
 def _run(
-    X: HostArray, k: Any, tol: Any, rng: Any, how: dict[str, Any]
+    X: HostArray,
+    k: Any,
+    tol: Any,
+    rng: Any,
+    how: dict[str, Any],
+    start: HostArray | None = None,
 ) -> tuple[Job, tuple[HostArray, ...]] | None:
     """Return the job for a batch of matrices, and its results; None if it is not for this call."""
     _, m, n = X.shape
@@ -171,7 +199,7 @@ def _run(
         return None
     job = job_for(m, n, X.dtype.itemsize, k, tol, **how)
     seed = None if job is None else seed_of(rng)
-    return None if job is None or seed is None else (job, run(X, job, seed))
+    return None if job is None or seed is None else (job, run(X, job, seed, start))
 
 
 def _found(
@@ -195,11 +223,13 @@ def _found(
     return Found(U, S, Vh, residuals, estimate, norm, _work(job, rank, known), arrays)
 
 
-def small_svds(A: Any, k: Any, tol: Any, rng: Any, verify: Any) -> SVDResult | Ended | None:
+def small_svds(
+    A: Any, k: Any, tol: Any, rng: Any, verify: Any, start: Any
+) -> SVDResult | Ended | None:
     """Return the result of `trsvd.svds` by one compiled call; see `small_triplets`."""
     if not (isinstance(verify, bool) or (isinstance(verify, float) and 0 < verify < math.inf)):
         return None
-    found = small_triplets(A, k, tol, rng, verify=verify)
+    found = small_triplets(A, k, tol, rng, start, verify=verify)
     if not isinstance(found, Found):
         return found
     U, Vh, work, arrays = found.U, found.Vh, found.work, found.arrays

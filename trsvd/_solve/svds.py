@@ -73,8 +73,10 @@ def svds(
         Largest relative residual of a triplet, below 1. The default is ``eps**0.75``: 1.8e-12 in
         float64, 6.4e-6 in float32.
     start : array of shape (n, p) or (n,), or SVDResult, optional
-        Warm start for a matrix near an earlier one: right vectors, or the earlier result. For a
-        batch, vectors of shape (..., n, p), or the result of an earlier batch.
+        Warm start for a matrix near an earlier one: right vectors, or the earlier result. If at
+        least k vectors meet the tolerance already, one product with each and the checks are the
+        whole cost. Any other start costs at most p products each way more than none. For a batch,
+        vectors of shape (..., n, p), or the result of an earlier batch.
     state : object, optional
         ``result.state`` of an earlier call with the *same* matrix. The run continues from there,
         for more triplets or a smaller tolerance. Not for a batch.
@@ -150,9 +152,11 @@ def svds(
            [6., 4.]])
     """
     A = admitted(A)
-    plain = method is None and start is None and max_matvecs is None and time_limit is None
+    plain = method is None and max_matvecs is None and time_limit is None
     plain = plain and callback is None and state is None and not progress
-    ended = small_svds(A, k, tol, rng, verify) if plain and on_failure in ON_FAILURE else None
+    ended = (
+        small_svds(A, k, tol, rng, verify, start) if plain and on_failure in ON_FAILURE else None
+    )
     if isinstance(ended, SVDResult):
         return ended
     request = Request(start, max_matvecs, callback, on_failure, verify, time_limit, progress)

@@ -90,7 +90,7 @@ def check_completeness(
     width = min(width, n - k)
     steps = steps_for(n, asked or _ETA, FAILURE_PROBABILITY)
     if asked is None:
-        steps = min(steps, max(_LEAST_STEPS, op.matvecs // 20))
+        steps = min(steps, max(_LEAST_STEPS, op.matvecs // 20, k // 4))
     compiled = width == 1 and k + steps < n and not loose
     view = _compiled_view(op, S, stop.tol) if compiled else None
     if view is not None:

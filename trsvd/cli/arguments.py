@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from trsvd._solve.files import replaced
+from trsvd._arrays.files import replaced
 
 STDOUT = Path("-")
 

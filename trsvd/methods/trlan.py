@@ -180,7 +180,7 @@ class _LanczosRun(Run):
             self._leave_gram = False
             two = self.two_sided
             return GolubKahan(op, block, capacity=capacity, rng=self.rng, two_sided=two)
-        first_look = (k + k // 4) // width + (5 if width == 1 else 3)
+        first_look = (k + k // 4) // columns + (5 if columns == 1 else 3)
         self._look_at = self.iterations + first_look
         if self._from_random and isinstance(view, InMemory):
             self._estimates = planned_estimates(

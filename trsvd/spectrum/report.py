@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from trsvd._solve.files import replaced
+from trsvd._arrays.files import replaced
 from trsvd._version import __version__
 from trsvd.spectrum.values import Spectrum
 
