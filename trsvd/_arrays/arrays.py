@@ -593,8 +593,9 @@ def small_on_host(A: Any, largest: int) -> HostArray | None:
     None for anything else, and for matrices of more than ``largest`` bytes. Contiguous memory is
     shared.
     """
-    X: HostArray = A
-    if type(A) is not np.ndarray:
+    if isinstance(A, np.ndarray):
+        X: HostArray = np.asarray(A)
+    else:
         if not is_torch_array(A) or A.device.type != "cpu" or str(A.layout) != "torch.strided":
             return None
         try:

@@ -1,4 +1,4 @@
-"""Loops compiled by Numba, and their threads; each has an equivalent for use without Numba."""
+"""Compiled code: Lanczos steps by Numba, small matrices by an extension in C; both are optional."""
 
 from __future__ import annotations
 

@@ -87,6 +87,9 @@ def select_method(
 
     Notes
     -----
+    A small matrix that the compiled call cannot settle is computed by another method. The result
+    says by which.
+
     Compiled Lanczos steps are chosen if they are loaded in this process (`warmup` loads them), or
     if the matrix is so large that a call pays for loading or compiling them. The environment
     variable ``TRSVD_COMPILED`` fixes this: ``0`` never, ``1`` always.
