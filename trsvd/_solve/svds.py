@@ -102,8 +102,9 @@ def svds(
     verify : bool, float or "exact", default True
         Check the converged triplets for missed larger singular values. True: randomized check,
         normally with at most 10 % more products; for ``tol >= 1e-3`` it continues, for some tens of
-        products, until a value that exceeds s_k by ``tol s_1 / 2`` would have shown. A float ``eta``: except with probability 1e-3, no
-        missed value exceeds ``(1 + eta) (s_k + tol s_1)``. ``"exact"``: compute all singular values
+        products, until a value that exceeds s_k by ``tol s_1 / 2`` would have shown. A float
+        ``eta``: except with probability 1e-3, no missed value exceeds ``(1 + eta) (s_k + tol
+        s_1)``. ``"exact"``: compute all singular values
         of the remainder; no missed value exceeds ``s_k + tol s_1``. A is formed for that, and
         min(m, n) must be at most 8192. False: no check. Values within ``tol s_1`` of s_k are never
         searched; if small values matter, use a smaller tol. Residuals are always computed from
