@@ -22,7 +22,7 @@ from trsvd._compiled.kind import Kind
 warming = importlib.import_module("trsvd._compiled.warmup")
 compiled = pytest.mark.skipif(kernels() is None, reason="Numba is not installed")
 SPARSE = Kind(sparse=True, entries="float32", vectors="float32")
-SHORT, LONG = 1.0, 39.0  # seconds of a call; 40 pay for a compiler
+SHORT, LONG = 4.0, 79.0  # seconds of a call; 80 pay for a compiler
 
 
 def run(code: str, cache=None, asked: str | None = None) -> list[str]:

@@ -11,10 +11,10 @@ from typing import Any
 
 from trsvd._compiled.kind import Kind
 
-# Seconds to import Numba and read the compiled loops of a kind from the disk; to compile those of
-# one precision; and the factor by which the time of a call must exceed either. (The number of
-# products, and with it the time of a call, is known to a factor of three or four.)
-_LOAD, _COMPILE, _FACTOR = 0.6, 10.0, 4
+# Seconds to import Numba and read the compiled loops of a kind from the disk; to compile one of
+# their parts; and the factor by which the expected time of a call must exceed either. (It may be
+# two or three times the actual time, and with many sparse products compiled loops save little.)
+_LOAD, _COMPILE, _FACTOR = 0.6, 10.0, 8
 
 
 _ready: set[Kind] = set()
@@ -46,7 +46,8 @@ def kernels_for(kind: Kind, seconds: float) -> Any:
     if _asked() != "1" and not is_ready(kind):
         if seconds < _FACTOR * _LOAD:
             return None
-        compiles = seconds >= _FACTOR * _COMPILE * (2 if kind.shared else 1)
+        parts = 1 + kind.shared + (kind.entries != kind.vectors)
+        compiles = seconds >= _FACTOR * _COMPILE * parts
         if not (compiles or _may_be_on_disk(kind)) or not make_ready(kind, compiles=compiles):
             return None
     return kernels()

@@ -20,6 +20,7 @@ from trsvd._compiled.threads import (
     shared_sparse_steps,
     shared_steps,
     sharing_threads,
+    threads,
 )
 from trsvd.operators.base import MatrixOperator
 from trsvd.operators.counting import Metered, Turned
@@ -161,7 +162,8 @@ class InMemory(MatrixOperator):
 
 
 # Approximate time of a step without compiled loops, with one thread, in nanoseconds: for an entry
-# of a dense or sparse matrix, and for a component of a vector and of each basis vector.
+# of a dense or sparse matrix, and for a component of a vector and of each basis vector. Threads
+# divide all of them at best, but for sparse matrices.
 _DENSE_ENTRY, _SPARSE_ENTRY, _COMPONENT = 0.5, 3.0, 0.8
 # The same for an operation of a Gram matrix with its eigenvectors.
 _OPERATION = 0.02
@@ -182,11 +184,11 @@ def expected_seconds(op: MatrixOperator, rows: Any, k: int) -> float:
         Number of triplets.
     """
     (m, n), sparse = sorted(op.shape, reverse=True), is_sparse(rows)
-    entry = _SPARSE_ENTRY if sparse else _DENSE_ENTRY
+    entry = _SPARSE_ENTRY * threads() if sparse else _DENSE_ENTRY
     product = entry * rows.size + _COMPONENT * (m + n) * min(2 * k + 20, n)
-    steps = min(10 * k + 30, 4 * n) * product
+    steps = min(5 * k + 30, 4 * n) * product
     gram = math.inf if sparse else _OPERATION * (m * n**2 + 4 * n**3)
-    return 1e-9 * float(min(steps, gram))
+    return 1e-9 * float(min(steps, gram)) / threads()
 
 
 def _pays(op: MatrixOperator, k: int, precision: str) -> bool:
