@@ -10,9 +10,9 @@ from trsvd._arrays.dtypes import SINGLE
 from trsvd.operators.base import MatrixOperator
 from trsvd.operators.gram import InMemory
 
-# Number of columns for an estimate of the spectrum; and for an early estimate, which recognizes
-# only a flat spectrum.
-_ESTIMATE, _EARLY = 24, 8
+# Number of columns for an estimate of the spectrum; for an early estimate, which recognizes only a
+# flat spectrum; and of blocks for both. (All Ritz values of one random block are near the mean.)
+_ESTIMATE, _EARLY, _BLOCKS = 24, 8, 3
 # Approximate number of Lanczos steps for each triplet of a flat spectrum.
 _STEPS_EACH = 12
 # Rows of a Gram matrix for each triplet, up to which its Lanczos steps are slower then.
@@ -43,12 +43,14 @@ def planned_estimates(
         True if the Gram matrix is formed at once.
     """
     costly = not view.is_sparse and flat_costs_more(view, k, tol, formed=formed)
-    columns = max(_ESTIMATE, k // 2)
+    early = max(_EARLY, _BLOCKS * width)
+    columns = max(_ESTIMATE, k // 2, early)
     if not costly and k + k // 4 < _ESTIMATE:
         return ()
     if abs(first_look - columns) <= 2 * width:
         columns = first_look
-    return (_EARLY, columns) if costly and not view.stays_in_cache else (columns,)
+    early_too = costly and not view.stays_in_cache and early < columns
+    return (early, columns) if early_too else (columns,)
 
 
 def is_hopeless(
