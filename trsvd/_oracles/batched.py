@@ -26,12 +26,12 @@ from trsvd._oracles.leading_pairs import (
     EXACT_UP_TO,
     LeadingPairs,
     fits_start,
-    is_for_one_call,
     leading_pairs,
     one_call,
     pairs_of_small,
     rounding_of,
 )
+from trsvd._oracles.options import Options
 from trsvd._oracles.warm_start import GUARDS, Watch, blended, kept_values, looked
 from trsvd._solve.result import Subspace, Track
 from trsvd._solve.small import Found, small_triplets_of
@@ -39,7 +39,7 @@ from trsvd._validate import check_tol
 
 
 def all_leading_pairs(
-    matrices: Sequence[Any], k: int, starts: Sequence[Any], options: dict[str, Any]
+    matrices: Sequence[Any], k: int, starts: Sequence[Any], options: Options
 ) -> list[LeadingPairs]:
     """Compute `leading_pairs` of each matrix; those of one shape together if that is faster.
 
@@ -51,8 +51,8 @@ def all_leading_pairs(
         Number of pairs, at least 1. A matrix of smaller rank has fewer pairs.
     starts : sequence of Subspace or None
         Start of each matrix.
-    options : dict
-        The other arguments of `leading_pairs`.
+    options : Options
+        The other options.
     """
     found = _by_one_call(matrices, k, starts, options)
     groups: dict[Any, list[int]] = {}
@@ -66,29 +66,29 @@ def all_leading_pairs(
             given = [starts[i] for i in members]
             with stack.arrays.as_asked():
                 if given[0] is None:
-                    settled = stack.exact(options["tol"], options["gap"])
+                    settled = stack.exact(options.tol, options.gap)
                 else:
                     settled = stack.warm(given, options)
             found |= {members[place]: pairs for place, pairs in settled.items()}
     for index, G in enumerate(matrices):
         if index not in found:
             rank = min(k, *G.shape)
-            found[index] = leading_pairs(G, rank, start=starts[index], **options)
+            found[index] = leading_pairs(G, rank, replace(options, start=starts[index]))
     return [found[index] for index in range(len(matrices))]
 
 
 def _by_one_call(
-    matrices: Sequence[Any], k: int, starts: Sequence[Any], options: dict[str, Any]
+    matrices: Sequence[Any], k: int, starts: Sequence[Any], options: Options
 ) -> dict[int, LeadingPairs]:
     """Return the pairs of small matrices on the host, by their index."""
-    gap = options["gap"]
-    if not is_for_one_call(options["method"], options["certify"], options["time_limit"]):
+    gap = options.gap
+    if not options.for_one_call:
         return {}
     chosen = [
         i for i, (G, start) in enumerate(zip(matrices, starts, strict=True)) if fits_start(start, G)
     ]
-    stop, how = one_call(k, gap, options["tol"])
-    each = small_triplets_of([matrices[index] for index in chosen], k, stop, options["rng"], **how)
+    stop, how = one_call(k, gap, options.tol)
+    each = small_triplets_of([matrices[index] for index in chosen], k, stop, options.rng, **how)
     return {
         index: pairs_of_small(one, k, gap)
         for index, one in zip(chosen, each, strict=True)
@@ -96,9 +96,9 @@ def _by_one_call(
     }
 
 
-def _kind(G: Any, start: Any, k: int, options: dict[str, Any]) -> Any:
+def _kind(G: Any, start: Any, k: int, options: Options) -> Any:
     """Return the properties that stacked matrices share; None if a matrix is not stacked."""
-    if not is_array(G) or G.ndim != 2 or 0 in tuple(G.shape) or options["method"] is not None:
+    if not is_array(G) or G.ndim != 2 or 0 in tuple(G.shape) or options.method is not None:
         return None
     arrays = Arrays.of_array(G)
     if min(G.shape) > (EXACT_UP_TO if arrays.on_host else STACK_UP_TO):
@@ -107,8 +107,8 @@ def _kind(G: Any, start: Any, k: int, options: dict[str, Any]) -> Any:
         return None
     track = None
     if start is not None:
-        warm = isinstance(start, Subspace) and options["gap"] is not None
-        if not warm or options["certify"] or start.track is None or start.track.k != k:
+        warm = isinstance(start, Subspace) and options.gap is not None
+        if not warm or options.certify or start.track is None or start.track.k != k:
             return None
         if (start.U.shape[0], start.Vh.shape[1]) != tuple(G.shape):
             return None
@@ -155,17 +155,18 @@ class _Stack(Stack):
 
     # ---- from the last step -----------------------------------------------------------------
 
-    def warm(self, starts: list[Subspace], options: dict[str, Any]) -> dict[int, LeadingPairs]:
+    def warm(self, starts: list[Subspace], options: Options) -> dict[int, LeadingPairs]:
         """Make a warm step; return the pairs of matrices whose subspace was not lost."""
         k = self.k
         memories = [start.track for start in starts if start.track is not None]
         norms = self.norms()
+        assert options.gap is not None
         watches = [
-            Watch(memory, norm, k, options["gap"], min(self.shape), self.arrays.eps)
+            Watch(memory, norm, k, options.gap, min(self.shape), self.arrays.eps)
             for memory, norm in zip(memories, norms, strict=True)
         ]
         left = memories[0].left_is_newer
-        X = self._blocks(starts, left, np.random.default_rng(options["rng"]))
+        X = self._blocks(starts, left, np.random.default_rng(options.rng))
         known = np.array([memory.values[0] > 0 for memory in memories])
         A, places = self.A, np.flatnonzero((norms > 0) & known)
         A, X = self.chosen(A, places), self.chosen(X, places)

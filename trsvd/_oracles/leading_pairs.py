@@ -12,6 +12,7 @@ from trsvd._arrays.arrays import Array, Arrays, HostArray
 from trsvd._errors import Status
 from trsvd._krylov.stopping import Gap, Residual
 from trsvd._oracles.bounds import FAILURE, probable_bound
+from trsvd._oracles.options import Options
 from trsvd._oracles.warm_start import GUARDS, Step, looked, track, water_filling
 from trsvd._solve.driver import GaveWay, Request, solve
 from trsvd._solve.problem import Problem
@@ -73,29 +74,21 @@ _TIGHT = 1e-2
 _SHARE = 0.3
 
 
-def leading_pairs(
-    G: Any,
-    k: int,
-    *,
-    gap: float | None,
-    tol: float | None,
-    start: Any,
-    method: str | Method | None,
-    rng: Any,
-    certify: bool | str,
-    time_limit: float | None = None,
-) -> LeadingPairs:
+def leading_pairs(G: Any, k: int, options: Options) -> LeadingPairs:
     """Return the k leading pairs of G, to a residual ``tol`` or to a relative ``gap``.
 
     With ``certify`` the gap is a bound, or exact if the bound is not sufficient. With
     ``"probable"`` it may also be a bound that holds except with a stated probability.
     """
-    if is_for_one_call(method, certify, time_limit) and fits_start(start, G):
+    method: Any = options.method
+    gap, tol, start = options.gap, options.tol, options.start
+    certify, time_limit = options.certify, options.time_limit
+    if options.for_one_call and fits_start(start, G):
         stop_at, how = one_call(k, gap, tol)
-        found = small_triplets(G, k, stop_at, rng, **how)
+        found = small_triplets(G, k, stop_at, options.rng, **how)
         if isinstance(found, Found):
             return pairs_of_small(found, k, gap)
-    problem = Problem(G, rng, None, in_compute_dtype=True)
+    problem = Problem(G, options.rng, None, in_compute_dtype=True)
     k = check_k(k, problem.rank)
     flat = 0
     if gap is None:
@@ -134,11 +127,6 @@ def leading_pairs(
         bound = None if values is None else _raised(problem, values, k)
         pairs = replace(pairs, gap=max(pairs.gap, min(_gap_below(pairs, bound), 1.0)))
     return _certified(problem, pairs, values, k, gap, certify)
-
-
-def is_for_one_call(method: Any, certify: Any, time_limit: Any) -> bool:
-    """True if options leave the choice of a method open, so that one compiled call may do."""
-    return method is None and not certify and time_limit is None
 
 
 def fits_start(start: Any, G: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,12 @@ ITERATIONS: dict[str, PolarIteration] = {
 class Options:
     """Options of `Ball.lmo`, checked."""
 
-    gap: float | None
-    tol: float | None
-    start: Any
-    method: str | Method | PolarIteration | None
-    rng: int | np.random.Generator | None
-    certify: bool | str
+    gap: float | None = None
+    tol: float | None = None
+    start: Any = None
+    method: str | Method | PolarIteration | None = None
+    rng: int | np.random.Generator | None = None
+    certify: bool | str = False
     time_limit: float | None = None
 
     def __post_init__(self) -> None:
@@ -47,6 +47,7 @@ class Options:
         if self.start is not None:
             check_start(self.start, None)
 
-    def as_arguments(self) -> dict[str, Any]:
-        """Return the options as keyword arguments."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+    @property
+    def for_one_call(self) -> bool:
+        """True if the choice of a method is open, so that one compiled call may do."""
+        return self.method is None and not self.certify and self.time_limit is None

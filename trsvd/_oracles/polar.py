@@ -352,16 +352,7 @@ def spectral_function(
     if not callable(function):
         raise TypeError(f"f is {f!r}; pass a function of the singular values, as numpy.sqrt")
     rank = min(as_operator(G).shape)
-    pairs = leading_pairs(
-        G,
-        rank,
-        gap=None,
-        tol=None,
-        start=None,
-        method=whole_method(method),
-        rng=0,
-        certify=False,
-    )
+    pairs = leading_pairs(G, rank, Options(method=whole_method(method), rng=0))
     values = np.zeros(0)
     if len(pairs.S):
         values = _values(function, np.array(pairs.S, dtype=np.float64))

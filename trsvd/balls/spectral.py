@@ -97,7 +97,7 @@ class KyFanDualBall(Ball):
                     f"{min(_shape(G))} pairs, and k is {k}; name a method of trsvd.svds, or None"
                 )
             return _polar(G, options, 1.0)
-        return _result(leading_pairs(G, k, **options.as_arguments()), -1.0)
+        return _result(leading_pairs(G, k, options), -1.0)
 
     def _minimize_all(
         self, matrices: list[Any], starts: list[Any], options: Options
@@ -107,11 +107,8 @@ class KyFanDualBall(Ball):
             return super()._minimize_all(matrices, starts, options)
         for G in matrices:
             _shape(G)
-        given = options.as_arguments()
-        del given["start"]
-        return [
-            _result(pairs, -1.0) for pairs in all_leading_pairs(matrices, self.k, starts, given)
-        ]
+        found = all_leading_pairs(matrices, self.k, starts, options)
+        return [_result(pairs, -1.0) for pairs in found]
 
 
 def NuclearBall() -> KyFanDualBall:  # noqa: N802 - an alias that reads as the ball it makes
@@ -433,7 +430,7 @@ def _excess_exponent(G: Any) -> int:
 def _whole(G: Any, options: Options) -> LeadingPairs:
     """Return all pairs of G, by a dense factorization unless a method is given."""
     whole = replace(options, gap=None, start=None, method=whole_method(options.method))
-    return leading_pairs(G, min(_shape(G)), **whole.as_arguments())
+    return leading_pairs(G, min(_shape(G)), whole)
 
 
 def _first(pairs: LeadingPairs) -> LeadingPairs:
