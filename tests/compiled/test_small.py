@@ -149,6 +149,18 @@ def test_gaps_of_oracles_hold(gap, name, dtype, rng):
             assert np.linalg.norm(result.update.astype(float), 2) <= 1 + 100 * eps_of(dtype)
 
 
+def test_gaps_of_a_low_rank_matrix_are_not_called_exact(rng):
+    """The complement is exhausted, but the pairs have only been computed to the gap."""
+    A = matrix("root", (200, 150), "float64", rng)
+    U, S, Vh = np.linalg.svd(A)
+    A = (U[:, :12] * S[:12]) @ Vh[:12]
+    for gap in (0.5, 0.1, 1e-2):
+        result = trsvd.KyFanDualBall(4).lmo(A, gap=gap, rng=0)
+        true = 1 + float(np.vdot(result.update, A)) / S[:4].sum()
+        assert true <= result.gap + 1e-12
+        assert result.gap_kind == "estimate" or true <= 1e-12
+
+
 def ended(A, k, tol=None, **how):
     (found,) = small_triplets_of([A], k, tol, 0, **how)
     return found

@@ -157,20 +157,19 @@ def pairs_of_small(found: Found, k: int, gap: float | None) -> LeadingPairs:
     q = int(np.count_nonzero(longest * arrays.eps * S[0] < S[:k]))
     attained = float(S[:q].sum())
     rounding = rounding_of(arrays) + 1 - attained / float(S[:k].sum())
-    known = work.completeness
-    if known.kind == "exact":
+    if work.whole:
         reached = rounding
     elif gap is not None:
         reached = max(found.estimate, rounding)
     else:
-        reached = rounding + _open(found.residuals, S[:k], known)
+        reached = rounding + _open(found.residuals, S[:k], work.completeness)
     return LeadingPairs(
         found.U[:, :q],
         S[:q],
         found.Vh[:q, :],
         attained,
         reached,
-        "exact" if known.kind == "exact" else "estimate",
+        "exact" if work.whole else "estimate",
         work.matvecs + work.matvecs_verify,
         work.passes,
         Status.CONVERGED,

@@ -57,7 +57,7 @@ def _certificate(kind: int, n: int, steps: int, slack: float) -> Completeness:
 
 @dataclass(frozen=True)
 class Work:
-    """Method, products and certificate of a matrix."""
+    """Method, products and certificate of a matrix; ``whole`` if its full spectrum was computed."""
 
     method: Method
     matvecs: int
@@ -65,18 +65,18 @@ class Work:
     passes: int
     iterations: int
     completeness: Completeness
+    whole: bool
 
 
 def _work(job: Job, rank: int, numbers: list[float]) -> Work:
     """Return what the numbers of a matrix say of the work that was done."""
     steps, checks = int(numbers[small.STEPS]), int(numbers[small.CHECK_STEPS])
     kind = int(numbers[small.CERTIFICATE])
-    by_lanczos = job.most > 0 and not (kind == small.EXACT and not checks and steps < rank)
     slack = max(job.tol, 1e-14) if checks or kind == small.RANDOM_START else 0.0
-    started = numbers[small.STARTED]
-    if started == small.ACCEPTED:
-        by_lanczos = job.most > 0
-    more = 0 if by_lanczos or started == small.ACCEPTED else 1  # a factorization, after the steps
+    started, accepted = numbers[small.STARTED] > 0, numbers[small.STARTED] == small.ACCEPTED
+    whole = kind == small.EXACT and not checks and not accepted
+    by_lanczos = job.most > 0 and (not whole or steps == rank)
+    more = 0 if by_lanczos or accepted else 1  # a factorization, after the steps
     given = job.k if started else 0
     return Work(
         _LANCZOS if by_lanczos else _DIRECT,
@@ -85,6 +85,7 @@ def _work(job: Job, rank: int, numbers: list[float]) -> Work:
         2 * steps + more + bool(given),
         steps + more + bool(given),
         _certificate(kind, rank, checks, slack),
+        whole,
     )
 
 
