@@ -318,6 +318,7 @@ def test_rows_longer_than_the_cache(
     assert left.max() <= 1e-8 * result.S[0]
 
 
+@compiled
 @pytest.mark.parametrize(("k", "expected"), [(2, 1), (3, 2), (6, 4), (95, 4), (96, 8)])
 def test_vectors_at_a_time(k: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     op = Problem(np.ones((100, 100)), 0, None).op
@@ -327,6 +328,7 @@ def test_vectors_at_a_time(k: int, expected: int, monkeypatch: pytest.MonkeyPatc
     assert _select._block_size(op, k, 1e-15) == 1
 
 
+@compiled
 @pytest.mark.parametrize(
     ("k", "tol", "expected"),
     [(31, 1e-2, 1), (32, 1e-2, 8), (32, 1e-4, 16), (64, 1e-2, 16), (64, 1e-8, 1)],
@@ -529,6 +531,7 @@ def test_a_space_that_is_exhausted_at_the_first_look(n: int, block_size: int) ->
         assert np.abs(found.S - S).max() <= 1e-5 * S[0]
 
 
+@compiled
 def test_a_run_that_may_give_way_makes_many_steps_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
