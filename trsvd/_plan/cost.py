@@ -11,8 +11,11 @@ from trsvd.operators.base import MatrixOperator
 from trsvd.operators.gram import InMemory
 
 # Number of columns for an estimate of the spectrum; for an early estimate, which recognizes only a
-# flat spectrum; and of blocks for both. (All Ritz values of one random block are near the mean.)
-_ESTIMATE, _EARLY, _BLOCKS = 24, 8, 3
+# flat spectrum. (It needs two blocks: all Ritz values of a single random one are near the mean.)
+_ESTIMATE, _EARLY = 24, 8
+# Fraction of s_1 that stands for s_k in an early estimate: the mean square of the others is then at
+# least 0.25 s_1^2 for Gaussian matrices, and at most 0.12 s_1^2 for values that decay as i^-0.25.
+_OF_TOP = 0.9
 # Approximate number of Lanczos steps for each triplet of a flat spectrum.
 _STEPS_EACH = 12
 # Rows of a Gram matrix for each triplet, up to which its Lanczos steps are slower then.
@@ -43,7 +46,7 @@ def planned_estimates(
         True if the Gram matrix is formed at once.
     """
     costly = not view.is_sparse and flat_costs_more(view, k, tol, formed=formed)
-    early = max(_EARLY, _BLOCKS * width)
+    early = max(_EARLY, 2 * width)
     columns = max(_ESTIMATE, k // 2, early)
     if not costly and k + k // 4 < _ESTIMATE:
         return ()
@@ -77,7 +80,7 @@ def is_hopeless(
     """
     top, value, rest = estimate
     formed = view.gram is not None
-    level = 1.2 * top if early else value * (_FLATTER if formed else 1)
+    level = _OF_TOP * top if early else value * (_FLATTER if formed else 1)
     costly = not view.is_sparse and flat_costs_more(view, k, tol, formed=formed)
     return costly and is_flat(rest, level)
 
