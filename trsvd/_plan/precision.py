@@ -56,16 +56,22 @@ def resolved(S: HostArray, norms: Any, tol: float, eps: float, *, double: bool) 
     -------
     bool or array of bool of shape (...)
     """
-    first, last = S[..., 0], S[..., -1]
+    return S[..., -1] > least_resolved(S[..., 0], norms, tol, eps, double=double)
+
+
+def least_resolved(first: Any, norms: Any, tol: float, eps: float, *, double: bool) -> Any:
+    """Return the smallest s_k that the Gram matrix resolves, see `resolved`; ``first`` is s_1."""
     if double:
-        return last > 10 * max(_DOUBLE**0.5, _DOUBLE / max(tol, eps)) * first
+        return 10 * max(_DOUBLE**0.5, _DOUBLE / max(tol, eps)) * first
     # An empirical rule for the error of s_k relative to s_1: some rounding units, and
     # ``eps s_1 / s_k`` times a factor that grows with the number of values near s_1. Residuals
     # detect larger errors.
+    room = tol / (1.1 * SINGLE) - 5
+    if room <= 0:
+        return first * np.inf
     with np.errstate(divide="ignore", invalid="ignore"):
         many = np.maximum((norms / first) ** 2, 1.0)
-        misjudged = (5 + 0.2 * many ** (1 / 3) * (first / last)) * SINGLE
-        return (last > 10 * SINGLE**0.5 * first) & (tol >= 1.1 * misjudged)
+        return first * np.maximum(10 * SINGLE**0.5, 0.2 * many ** (1 / 3) / room)
 
 
 def lost_to_squares(S: HostArray, *, double: bool) -> Any:

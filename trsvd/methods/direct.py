@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -9,11 +10,16 @@ import numpy as np
 
 from trsvd._arrays.arrays import Array, HostArray
 from trsvd._arrays.dtypes import SINGLE
+from trsvd._arrays.host_blas import count_above
 from trsvd._krylov.rayleigh_ritz import Ritz, check_finite, rayleigh_ritz
-from trsvd._plan.precision import FEW, in_single, lost_to_squares, resolved
+from trsvd._plan.precision import FEW, in_single, least_resolved, lost_to_squares, resolved
 from trsvd.methods.base import Run
 from trsvd.operators.counting import Metered
 from trsvd.operators.gram import formed_gram
+
+# From this number of columns on, two fifths of the eigenvectors of the Gram matrix cost less than a
+# full SVD, and an additional factorization costs little.
+_MANY = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +33,8 @@ class Direct:
         A^H A, and one Rayleigh-Ritz step with A. The Gram matrix is formed in float32 if the
         tolerance allows it, and in double precision if s_k turns out to be too small for that. If
         s_k is too small for the Gram matrix, or residuals exceed the tolerance, a full SVD follows.
-        ``"auto"``: ``"gram"`` if k is at most a quarter of min(m, n).
+        ``"auto"``: ``"gram"`` if k is at most a quarter of min(m, n), or two fifths of a min(m, n)
+        of at least 512; for float32 data, double precision only up to a fifth.
 
     See Also
     --------
@@ -74,8 +81,10 @@ class _DirectRun(Run):
     def __init__(self, route: str, op: Metered, k: int, tol: float) -> None:
         n = op.shape[1]
         self.k, self.tol, self.rank = k, tol, n
+        # (float32 data: twice the time of a full SVD, if k is large.)
+        self.skips_double = route == "auto" and op.arrays.eps >= SINGLE and 5 * k > n
         if route == "auto":
-            route = "gram" if 4 * k <= n else "svd"
+            route = "gram" if (2.5 if n >= _MANY else 4) * k <= n else "svd"
         self.route = route
         # (The norm must be moderate, so that squares are in the range of float32.)
         moderate = op.arrays.eps >= SINGLE or op.norm_hint is not None
@@ -104,7 +113,7 @@ class _DirectRun(Run):
             if not self.double and self._by_gram(op, A):
                 return
             self.double = True
-            if self._by_gram(op, A):
+            if not self.skips_double and self._by_gram(op, A):
                 return
             self.route = "svd"
         self.lost = 0.0
@@ -118,6 +127,8 @@ class _DirectRun(Run):
         G = self._formed(op)
         if G is None:
             G = arrays.gram(A, double=self.double)
+        if not self._promises(op, G):
+            return False
         V = arrays.gram_eigh(G, self.k)
         rounded = not self.double and arrays.eps < SINGLE
         op.verifying = True
@@ -131,6 +142,20 @@ class _DirectRun(Run):
             return False
         self.lost = float(lost_to_squares(S, double=self.double))
         return True
+
+    def _promises(self, op: Metered, G: Array) -> bool:
+        """True unless a large G shows that it does not resolve the k-th value.
+
+        Eigenvectors that resolve too little would take up to twice the time of a full SVD.
+        """
+        if self.rank < _MANY or not isinstance(G, np.ndarray):
+            return True
+        squares = G.diagonal().real
+        # The Frobenius norm of G is at least s_1^2.
+        both = 2 * np.linalg.norm(np.tril(G)) ** 2 - np.linalg.norm(squares) ** 2
+        top, norm = math.sqrt(math.sqrt(both)), math.sqrt(float(squares.sum()))
+        least = least_resolved(top, norm, self.tol, op.arrays.eps, double=self.double)
+        return count_above(G, least**2) >= self.k
 
     def _formed(self, op: Metered) -> HostArray | None:
         """Return the Gram matrix if previous Lanczos steps have formed it."""
