@@ -65,11 +65,22 @@ class InMemory(MatrixOperator):
         return rows.astype(dtype) if rows.dtype.itemsize > dtype.itemsize else rows
 
     @cached_property
-    def _sparse(self) -> tuple[HostArray, HostArray, HostArray] | None:
-        """Entries, column indices and row pointers of a sparse matrix."""
+    def _sparse(self) -> tuple[HostArray, HostArray, HostArray, HostArray, HostArray] | None:
+        """Entries, column indices and row pointers of a sparse matrix, and vectors of its shift.
+
+        The vectors are empty without a shift.
+        """
         if not self.is_sparse:
             return None
-        return self.rows.data, _unsigned(self._given.indices), _unsigned(self._given.indptr)
+        rows, dtype = self._given, self.arrays.host_dtype
+        left, right = self.op.shift_in_memory() or (np.empty(0), np.empty(0))
+        return (
+            self.rows.data,
+            _unsigned(rows.indices),
+            _unsigned(rows.indptr),
+            left.astype(dtype),
+            right.astype(dtype),
+        )
 
     def matmat(self, X: Array) -> Array:
         """``A @ X``, counted."""
