@@ -92,21 +92,22 @@ def test_products_with_several(
     close(W, X @ (M.T @ M), np.abs(X) @ (size.T @ size), sum(shape))
 
 
-def test_a_sparse_product(plain: ModuleType, numbers: Any) -> None:
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("width", [None, 1, 2, 5])
+def test_a_sparse_product(
+    plain: ModuleType, numbers: Any, width: int | None, shifted: bool
+) -> None:
     A = sp.csr_array(np.triu(np.tril(numbers(6, 5, dtype="float64"), 2)))
-    x, w = numbers(5, dtype="float64"), np.full(5, 7.0)
-    plain.sparse_gram_product(A.data, A.indices.astype("uint32"), A.indptr, x, w)
-    size = np.abs(A)
-    close(w, A.T @ (A @ x), size.T @ (size @ np.abs(x)), 11)
-
-
-@pytest.mark.parametrize("width", [1, 2, 5])
-def test_a_sparse_product_with_several(plain: ModuleType, numbers: Any, width: int) -> None:
-    A = sp.csr_array(np.triu(np.tril(numbers(6, 5, dtype="float64"), 2)))
-    X, W = numbers(width, 5, dtype="float64"), np.full((width, 5), 7.0)
-    plain.sparse_gram_products(A.data, A.indices.astype("uint32"), A.indptr, X, W)
+    left, right = (numbers(size if shifted else 0, dtype="float64") for size in A.shape)
+    X = numbers(*([] if width is None else [width]), 5, dtype="float64")
+    W = np.full_like(X, 7)
+    product = plain.sparse_gram_product if width is None else plain.sparse_gram_products
+    product(A.data, A.indices.astype("uint32"), A.indptr, left, right, X, W)
     M, size = A.toarray(), np.abs(A.toarray())
-    close(W, X @ (M.T @ M), np.abs(X) @ (size.T @ size), 11)
+    if shifted:
+        shift = np.outer(left, right)
+        M, size = M - shift, size + np.abs(shift)
+    close(W, X @ (M.T @ M), np.abs(X) @ (size.T @ size), 22)
 
 
 @pytest.mark.parametrize("count", range(1, 10))
@@ -144,7 +145,8 @@ def lanczos(
     H, C = np.full((steps * width, len(V)), 7.0), np.full((2, steps * width), 7.0)
     if way == "sparse":
         rows = M.data, M.indices.astype("uint32"), M.indptr.astype("uint32")
-        made = module.sparse_gram_lanczos(*rows, V, first, width, H, C, floor, largest)
+        none = np.empty(0, V.dtype)
+        made = module.sparse_gram_lanczos(*rows, none, none, V, first, width, H, C, floor, largest)
     else:
         made = module.gram_lanczos(M, way, V, first, width, H, C, floor, largest)
     return made, H, C

@@ -171,14 +171,18 @@ def test_products(three_threads, monkeypatch, rows, dtype, precision, width, hel
 
 
 @compiled
+@pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_sparse_products(three_threads, precision):
+def test_sparse_products(three_threads, precision, shifted):
     A = sp.random(90, 40, 0.1, format="csr", random_state=1)
     A.data = A.data.astype(precision)
     A = sp.vstack([A, sp.csr_array((30, 40))], format="csr")  # rows without entries at the end
-    gram = (A.T @ A).toarray().astype(float)
+    rng = np.random.default_rng(1)
+    shift = [rng.standard_normal(n if shifted else 0).astype(precision) for n in A.shape]
+    B = A.toarray().astype(float) - (np.outer(*shift) if shifted else 0)
+    gram = B.T @ B
     for width in (1, 4):
-        steps = shared_sparse_steps(A.data, A.indices, A.indptr, 40, width, precision)
+        steps = shared_sparse_steps(A.data, A.indices, A.indptr, *shift, 40, width, precision)
         one_step(steps, 40, width, precision, gram)
 
 
@@ -192,7 +196,7 @@ def test_a_helper_makes_the_parts_that_it_finds_and_leaves_when_told(sparse):
     edges = np.array([0, 20, 20, 31, 80, 90])
     counters = np.zeros(shared.COUNTERS, np.int64)
     if sparse:
-        matrix = A.data, A.indices, A.indptr, edges, 1, sums
+        matrix = A.data, A.indices, A.indptr, np.empty(0), np.empty(0), edges, 1, sums
         assist = shared.help_sparse_gram_lanczos
     else:
         matrix = A.toarray(), edges, kernels().FUSED, 1, sums, between
@@ -230,7 +234,8 @@ def test_one_thread_or_little_work_is_not_shared():
     M = np.ones((8, 8))
     assert shared_steps(M, kernels().FUSED, 1, "float64") is None
     A = sp.csr_array(M)
-    assert shared_sparse_steps(A.data, A.indices, A.indptr, 8, 1, "float64") is None
+    none = np.empty(0)
+    assert shared_sparse_steps(A.data, A.indices, A.indptr, none, none, 8, 1, "float64") is None
 
 
 @compiled
@@ -242,7 +247,8 @@ def test_steps_end_where_a_product_leaves_nothing(three_threads):
     steps = shared_steps(M, kernels().FUSED, 1, "float64")
     assert steps(V, 0, H, C, 1e-12, 0.0) == 2
     A = sp.csr_array(M)
-    steps = shared_sparse_steps(A.data, A.indices, A.indptr, 6, 1, "float64")
+    none = np.empty(0)
+    steps = shared_sparse_steps(A.data, A.indices, A.indptr, none, none, 6, 1, "float64")
     assert steps(V, 0, H, C, 1e-12, 0.0) == 2
 
 

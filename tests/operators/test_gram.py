@@ -6,6 +6,7 @@ The same assertions run without Numba, where there is no `InMemory` to begin wit
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import scipy.sparse as sp
 import trsvd
 from trsvd._arrays.arrays import Arrays
 from trsvd._compiled import kernels
+from trsvd._krylov.golub_kahan import GolubKahan
 from trsvd._krylov.gram_lanczos import GramLanczos
 from trsvd._krylov.stopping import Gap
 from trsvd._plan.cost import planned_estimates
@@ -728,3 +730,97 @@ def test_squares_of_a_formed_gram_matrix_do_near_the_bound() -> None:
     tight = trsvd.svds(A, 42, tol=3e-6, rng=0)
     assert tight.converged
     assert tight.matvecs == 384 + 42  # nothing was begun anew
+
+
+@pytest.fixture(params=["numba", "plain"])
+def with_and_without_numba(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    if request.param == "plain":
+        monkeypatch.setenv("TRSVD_COMPILED", "0")
+    kernels.cache_clear()
+    yield
+    kernels.cache_clear()
+
+
+CENTRED_TALL, CENTRED_WIDE, CENTRED_FLAT = (260, 90), (90, 260), (70, 900)
+
+
+def centred(shape: tuple[int, int], layout: str, dtype: str, mean: Any) -> tuple[Any, np.ndarray]:
+    """A centred sparse operator, and the same matrix as an array of float64."""
+    A = sp.random(*shape, 0.2, format=layout, dtype=dtype, random_state=4)
+    A = A + sp.random(shape[0], 8, 0.3, random_state=5) @ sp.random(
+        8, shape[1], 0.3, random_state=6
+    )
+    A = A.asformat(layout).astype(dtype)
+    if mean == "other":
+        mean = np.random.default_rng(7).standard_normal(shape[1]).astype(dtype)
+    op = trsvd.operators.CenteredOperator(A, mean)
+    return op, A.toarray().astype(float) - op.mean.astype(float)
+
+
+@compiled
+@pytest.mark.parametrize("mean", [None, "other"])
+@pytest.mark.parametrize("layout", ["csr", "csc"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [CENTRED_TALL, CENTRED_WIDE, CENTRED_FLAT])
+def test_steps_with_a_centred_sparse_matrix(
+    shape: tuple[int, int], dtype: str, layout: str, mean: Any
+) -> None:
+    user, B = centred(shape, layout, dtype, mean)
+    problem = Problem(user, 0, None)
+    B = B.T if problem.flipped else B
+    for precision in ("float32", "float64"):
+        rows = problem.op.rows_in_memory()
+        assert rows is not None
+        view = in_memory(problem.op, rows[1], precision)
+        assert view is not None
+        C = B.T if view.turned else B
+        for width in (1, 4):
+            rng = np.random.default_rng(5)
+            start = view.arrays.gaussian(rng, C.shape[1], width)
+            basis = GramLanczos(view, start, capacity=30, rng=rng)
+            basis.expand_by(view, 6)
+            check(C, basis, precision)
+
+
+@pytest.mark.parametrize("mean", [None, "other"])
+@pytest.mark.parametrize("layout", ["csr", "csc"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [CENTRED_TALL, CENTRED_WIDE, CENTRED_FLAT])
+@pytest.mark.usefixtures("with_and_without_numba")
+def test_triplets_of_a_centred_sparse_matrix(
+    shape: tuple[int, int], dtype: str, layout: str, mean: Any
+) -> None:
+    op, B = centred(shape, layout, dtype, mean)
+    chosen = _select.select_method(op, 6)
+    assert chosen.method == trsvd.ThickRestartLanczos(gram=kernels() is not None)
+    result = trsvd.svds(op, 6, rng=0)
+    assert result.converged
+    exact = np.linalg.svd(B, compute_uv=False)
+    eps = float(np.finfo(dtype).eps)
+    assert np.abs(result.S - exact[:6]).max() <= max(shape) * eps * exact[0]
+    U, V = result.U.astype(float), result.Vh.T.astype(float)
+    bound = (eps**0.75 + max(shape) ** 0.5 * eps) * exact[0]  # tol, and rounding errors
+    assert np.linalg.norm(B @ V - U * result.S, axis=0).max() <= bound
+    assert np.linalg.norm(B.T @ U - V * result.S, axis=0).max() <= bound
+
+
+@compiled
+@pytest.mark.parametrize(("dtype", "offset"), [("float32", 1e3), ("float64", 1e6)])
+def test_squares_are_given_up_for_a_large_offset(dtype: str, offset: float) -> None:
+    """Squares multiply the rounding errors of products, which cancel, by s_1 / s_k = 128."""
+    m, n, k = 400, 120, 8
+    rng = np.random.default_rng(8)
+    S = 100 * 0.5 ** np.arange(10)
+    A = np.linalg.qr(rng.standard_normal((m, 10)))[0] * S @ rng.standard_normal((10, n)) / n**0.5
+    A = (A + offset).astype(dtype)
+    op = trsvd.operators.CenteredOperator(sp.csr_array(A))
+    B = A.astype(float) - op.mean.astype(float)
+    tol = 20 * Problem(op, 0, None).op.noise / np.linalg.norm(B, 2)
+    result = trsvd.svds(op, k, tol=tol, rng=0)
+    assert result.converged
+    run = result.state.run
+    assert run.precision == "float64"
+    assert isinstance(run.basis, GolubKahan) is (dtype == "float64")
+    assert np.abs(result.S - np.linalg.svd(B, compute_uv=False)[:k]).max() <= tol * result.S[0]

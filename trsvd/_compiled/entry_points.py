@@ -51,7 +51,8 @@ def _dense(kind: Kind) -> list[Loop]:
 
 def _sparse(kind: Kind) -> list[Loop]:
     V, whole = _array(kind.vectors, 2), _array(kind.indices, 1, readonly=True)
-    A = (_array(kind.entries, 1, readonly=True), whole, whole)
+    shift = _array(kind.vectors, 1, readonly=True)
+    A = (_array(kind.entries, 1, readonly=True), whole, whole, shift, shift)
     loops: list[Loop] = [
         (lanczos.sparse_gram_lanczos, (*A, V, types.intp, types.intp, *_REST)),
     ]

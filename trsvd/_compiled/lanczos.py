@@ -315,20 +315,35 @@ def gram_lanczos(
 
 
 @njit(cache=True, nogil=True, fastmath=_SHORT)
-def sparse_gram_product(data: Any, indices: Any, indptr: Any, x: Any, w: Any) -> None:
-    """``w = A^T (A x)`` for a matrix in compressed rows."""
-    w[:] = w.dtype.type(0)
+def sparse_gram_product(
+    data: Any, indices: Any, indptr: Any, left: Any, right: Any, x: Any, w: Any
+) -> None:
+    """``w = B^T (B x)`` for ``B = A - left right^T``, A in compressed rows.
+
+    B is A if ``left`` and ``right`` are empty.
+    """
+    zero = w.dtype.type(0)
+    w[:] = zero
+    inner = added = 0.0
+    for j in range(right.shape[0]):
+        inner += right[j] * x[j]
     for i in range(indptr.shape[0] - 1):
-        total = w.dtype.type(0)
+        total = w.dtype.type(-inner * left[i]) if left.shape[0] else zero
         for p in range(indptr[i], indptr[i + 1]):
             total += data[p] * x[indices[p]]
         for p in range(indptr[i], indptr[i + 1]):
             w[indices[p]] += total * data[p]
+        if left.shape[0]:
+            added += total * left[i]
+    for j in range(right.shape[0]):
+        w[j] -= w.dtype.type(added * right[j])
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def sparse_gram_products(data: Any, indices: Any, indptr: Any, X: Any, W: Any) -> None:
-    """``W = X A^T A`` for a matrix in compressed rows and vectors stored as rows.
+def sparse_gram_products(
+    data: Any, indices: Any, indptr: Any, left: Any, right: Any, X: Any, W: Any
+) -> None:
+    """``W = X B^T B`` for the matrix B of `sparse_gram_product` and vectors stored as rows.
 
     Each entry is multiplied by all vectors, which are interleaved for that. With one vector, most
     of the time is index lookup.
@@ -338,9 +353,13 @@ def sparse_gram_products(data: Any, indices: Any, indptr: Any, X: Any, W: Any) -
     from_, to = np.empty((n, width), W.dtype), np.zeros((n, width), W.dtype)
     from_[:] = X.T
     sums = np.empty(width, W.dtype)
+    inner, added = np.zeros(width), np.zeros(width)
+    for j in range(right.shape[0]):
+        for c in range(width):
+            inner[c] += right[j] * from_[j, c]
     for i in range(indptr.shape[0] - 1):
         for c in range(width):
-            sums[c] = zero
+            sums[c] = -inner[c] * left[i] if left.shape[0] else zero
         for p in range(indptr[i], indptr[i + 1]):
             entry, x = data[p], from_[indices[p]]
             for c in range(width):
@@ -349,6 +368,12 @@ def sparse_gram_products(data: Any, indices: Any, indptr: Any, X: Any, W: Any) -
             entry, w = data[p], to[indices[p]]
             for c in range(width):
                 w[c] += entry * sums[c]
+        if left.shape[0]:
+            for c in range(width):
+                added[c] += sums[c] * left[i]
+    for j in range(right.shape[0]):
+        for c in range(width):
+            to[j, c] -= added[c] * right[j]
     W[:] = to.T
 
 
@@ -357,6 +382,8 @@ def sparse_gram_lanczos(
     data: Any,
     indices: Any,
     indptr: Any,
+    left: Any,
+    right: Any,
     V: Any,
     first: int,
     width: int,
@@ -365,13 +392,16 @@ def sparse_gram_lanczos(
     floor: float,
     largest: float,
 ) -> int:
-    """Compute `gram_lanczos` for a matrix in compressed rows.
+    """Compute `gram_lanczos` for a matrix in compressed rows, minus one of rank one.
 
     Parameters
     ----------
     data, indices, indptr : arrays
         Attributes of a `scipy.sparse.csr_array`, with unsigned indices, since a check for negative
         ones takes as long as the product.
+    left, right : arrays
+        Vectors of the rank-one matrix ``left right^T`` that is subtracted, in the precision of V;
+        empty for none.
     V, first, width, H, C, floor, largest
         As for `gram_lanczos`.
 
@@ -383,10 +413,10 @@ def sparse_gram_lanczos(
     for step in range(H.shape[0] // width):
         j = first + step * width
         if width == 1:
-            sparse_gram_product(data, indices, indptr, V[j], V[j + 1])
+            sparse_gram_product(data, indices, indptr, left, right, V[j], V[j + 1])
         else:
             block, following = V[j : j + width], V[j + width : j + 2 * width]
-            sparse_gram_products(data, indices, indptr, block, following)
+            sparse_gram_products(data, indices, indptr, left, right, block, following)
         largest = finish_block(V, j, width, H, C, step * width, floor, largest)
         if largest < 0:
             return int(step)

@@ -281,26 +281,28 @@ def gram_lanczos(
 
 @njit(cache=True, nogil=True)
 def _sparse_part(
-    data: Any, indices: Any, indptr: Any, edges: Any, width: int, sums: Any, V: Any, counters: Any,
-    i: int,
+    data: Any, indices: Any, indptr: Any, left: Any, right: Any, edges: Any, width: int, sums: Any,
+    V: Any, counters: Any, i: int,
 ) -> None:  # fmt: skip
-    j, rows = counters[_ROW], indptr[edges[i] : edges[i + 1] + 1]
+    j, low, high = counters[_ROW], edges[i], edges[i + 1]
+    rows, left = indptr[low : high + 1], left[low:high]
     if width == 1:
-        sparse_gram_product(data, indices, rows, V[j], sums[i, 0])
+        sparse_gram_product(data, indices, rows, left, right, V[j], sums[i, 0])
     else:
-        sparse_gram_products(data, indices, rows, V[j : j + width], sums[i])
+        sparse_gram_products(data, indices, rows, left, right, V[j : j + width], sums[i])
     _add_one(counters, _DONE)
 
 
 @njit(cache=True, nogil=True)
 def help_sparse_gram_lanczos(
-    data: Any, indices: Any, indptr: Any, edges: Any, width: int, sums: Any, V: Any, counters: Any
-) -> None:
+    data: Any, indices: Any, indptr: Any, left: Any, right: Any, edges: Any, width: int, sums: Any,
+    V: Any, counters: Any,
+) -> None:  # fmt: skip
     """Compute parts of products while `sparse_gram_lanczos` runs."""
     part = _wait_for_part(counters, sums.shape[0])
     while part >= 0:
         try:
-            _sparse_part(data, indices, indptr, edges, width, sums, V, counters, part)
+            _sparse_part(data, indices, indptr, left, right, edges, width, sums, V, counters, part)
         except Exception:
             _give_up(counters)
         part = _wait_for_part(counters, sums.shape[0])
@@ -308,8 +310,8 @@ def help_sparse_gram_lanczos(
 
 @njit(cache=True, nogil=True)
 def sparse_gram_lanczos(
-    data: Any, indices: Any, indptr: Any, edges: Any, width: int, sums: Any, V: Any, counters: Any,
-    first: int, H: Any, C: Any, floor: float, largest: float,
+    data: Any, indices: Any, indptr: Any, left: Any, right: Any, edges: Any, width: int, sums: Any,
+    V: Any, counters: Any, first: int, H: Any, C: Any, floor: float, largest: float,
 ) -> int:  # fmt: skip
     """Compute `gram_lanczos` for a matrix in compressed rows; ``edges`` are row numbers."""
     parts, made = sums.shape[0], H.shape[0] // width
@@ -318,7 +320,7 @@ def sparse_gram_lanczos(
         _publish(counters, parts, j, 0)
         part = _take(counters, parts)
         while part >= 0:
-            _sparse_part(data, indices, indptr, edges, width, sums, V, counters, part)
+            _sparse_part(data, indices, indptr, left, right, edges, width, sums, V, counters, part)
             part = _take(counters, parts)
         _wait_for_others(counters)
         _add_up(sums, V[j + width : j + 2 * width])

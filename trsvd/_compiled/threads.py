@@ -242,9 +242,19 @@ def shared_steps(M: HostArray, way: int, width: int, precision: Any) -> Steps | 
 
 
 def shared_sparse_steps(
-    data: HostArray, indices: HostArray, indptr: HostArray, n: int, width: int, precision: Any
+    data: HostArray,
+    indices: HostArray,
+    indptr: HostArray,
+    left: HostArray,
+    right: HostArray,
+    n: int,
+    width: int,
+    precision: Any,
 ) -> Steps | None:
-    """Return `shared_steps` for a matrix in compressed rows with n columns."""
+    """Return `shared_steps` for a matrix in compressed rows, minus ``left right^T``.
+
+    It has n columns.
+    """
     parts = sharing_threads(data.size, sparse=True, beside=not blas_rests())
     if parts == 1:
         return None
@@ -253,7 +263,9 @@ def shared_sparse_steps(
     sums = np.empty((parts, width, n), precision)
     shared = shared_kernels()
     lead, assist = shared.sparse_gram_lanczos, shared.help_sparse_gram_lanczos
-    return partial(_steps, lead, assist, (data, indices, indptr, edges, width, sums), parts)
+    return partial(
+        _steps, lead, assist, (data, indices, indptr, left, right, edges, width, sums), parts
+    )
 
 
 def _steps(

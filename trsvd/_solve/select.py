@@ -189,12 +189,12 @@ def general_method(
             f"k is {share:.0%} of min(m, n): Lanczos would take about as many products as there "
             "are columns",
         )
-    kind = "dense" if dense else "sparse" if entries else "known by its products"
-    if kind == "sparse" and _has_compiled_steps(op, k, tol):
+    if not dense and _has_compiled_steps(op, k, tol):
         return Selection(
             ThickRestartLanczos(gram=True, block_size=_block_size(op, k, tol)),
             f"k = {k} of min(m, n) = {rank}, sparse{_COMPILED_SPARSE}",
         )
+    kind = "dense" if dense else "sparse" if entries else "known by its products"
     return Selection(
         iterative,
         f"k = {k} of min(m, n) = {rank}, {kind}: Lanczos takes the fewest products",

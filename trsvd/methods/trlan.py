@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from trsvd._arrays.arrays import Array, HostArray
-from trsvd._arrays.dtypes import SINGLE
+from trsvd._arrays.dtypes import SINGLE, is_sparse
 from trsvd._krylov.golub_kahan import GolubKahan
 from trsvd._krylov.gram_lanczos import GramLanczos
 from trsvd._krylov.rayleigh_ritz import Ritz, rayleigh_ritz
@@ -126,6 +126,8 @@ def _rows_are_long(op: Metered, method: ThickRestartLanczos, k: int, precision: 
     m, n = op.shape
     if rows is None or precision is None or not rows[1]:
         return False
+    if is_sparse(rows[0]):
+        return True
     if method.block_size == 1 and stays_in_cache(rows[0], precision):
         return False
     return m <= 8 * n and 2 * method.basis_for(k, n) <= n
@@ -157,6 +159,8 @@ class _LanczosRun(Run):
         self.meets_all_copies = start is None and method.block_size >= k
         self._from_random = start is None
         self.scale, self.rng = 0.0, rng
+        # Rounding errors of a product are those of this norm, if parts of it cancel.
+        self._parts = op.noise / op.arrays.eps
         self._leave_gram = self._too_coarse = False
         self.basis = self._first_basis(op, start)
 
@@ -271,7 +275,7 @@ class _LanczosRun(Run):
         if not early:
             top, value, _ = seen
             level = 0.5 * self._squares * basis.arrays.eps
-            self._too_coarse = bool(level * top > self.tol * value)
+            self._too_coarse = bool(level * max(top, self._parts) > self.tol * value)
 
     def _refine(self, op: Metered) -> None:
         """Start again with Gram products in double precision, or without them."""
@@ -334,7 +338,8 @@ class _LanczosRun(Run):
             return False
         if not k > 0 or ritz.residuals[k - 1] > 0.3 * S[k - 1]:
             return False
-        return bool(self._squares * basis.arrays.eps * S[0] > self.tol * S[k - 1])
+        level = self._squares * basis.arrays.eps
+        return bool(level * max(S[0], self._parts) > self.tol * S[k - 1])
 
     def _plan_next_look(self, ritz: Ritz) -> None:
         """Plan the next test from the decrease of the residuals.

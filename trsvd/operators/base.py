@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from trsvd._arrays.arrays import Array, Arrays
+from trsvd._arrays.arrays import Array, Arrays, HostArray
 from trsvd._arrays.dtypes import type_name
 
 
@@ -104,6 +104,13 @@ class MatrixOperator(ABC):
         """Return `rows_in_memory` of the adjoint."""
         rows = self.rows_in_memory()
         return None if rows is None else (rows[0], not rows[1])
+
+    def shift_in_memory(self) -> tuple[HostArray, HostArray] | None:
+        """Return x and y if this is ``M - x y^T``, and `rows_in_memory` are those of M.
+
+        M is sparse then. None if this is M.
+        """
+        return None
 
     def in_double(self) -> MatrixOperator | None:
         """Return the operator with products in double precision; None if it has no entries."""

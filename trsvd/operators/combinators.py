@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from trsvd._arrays.arrays import Array, Arrays
+from trsvd._arrays.arrays import Array, Arrays, HostArray
+from trsvd._arrays.dtypes import is_sparse
 from trsvd.operators.base import MatrixOperator, phrase
 from trsvd.operators.products import as_operator
 
@@ -81,6 +82,11 @@ class AdjointOperator(MatrixOperator):
     def columns_in_memory(self) -> tuple[Array, bool] | None:
         """Return the rows of ``A``."""
         return self.A.rows_in_memory()
+
+    def shift_in_memory(self) -> tuple[HostArray, HostArray] | None:
+        """Return the vectors of ``A``, exchanged."""
+        shift = self.A.shift_in_memory()
+        return None if shift is None else shift[::-1]
 
     def in_double(self) -> MatrixOperator | None:
         """Return the operator with products in double precision; None if ``A`` has none."""
@@ -160,6 +166,28 @@ class CenteredOperator(MatrixOperator):
     def rmatmat(self, X: Array) -> Array:
         """``A^H X - conj(mu) (1^T X)``."""
         return self.A.rmatmat(X) - self.arrays.conj(self._mean) @ (self._ones.T @ X)
+
+    def rows_in_memory(self) -> tuple[Array, bool] | None:
+        """Return the rows of a sparse ``A``."""
+        return self._of_sparse(self.A.rows_in_memory())
+
+    def columns_in_memory(self) -> tuple[Array, bool] | None:
+        """Return the columns of a sparse ``A``, or its rows unless those are very long.
+
+        The columns are a copy of the matrix.
+        """
+        m, n = self.shape
+        if n > _LONG * m:
+            return self._of_sparse(self.A.columns_in_memory())
+        return super().columns_in_memory()
+
+    def _of_sparse(self, rows: tuple[Array, bool] | None) -> tuple[Array, bool] | None:
+        alone = self.A.shift_in_memory() is None
+        return rows if rows is not None and is_sparse(rows[0]) and alone else None
+
+    def shift_in_memory(self) -> tuple[HostArray, HostArray] | None:
+        """Return 1 and mu."""
+        return self._ones[:, 0], self._mean[:, 0]
 
     def size_of_parts(self) -> float:
         """``||A||_F + ||1 mu^T||_F``."""
@@ -334,6 +362,8 @@ class LowRankUpdate(MatrixOperator):
         return _root_of_difference(self.arrays, [base**2, 2 * cross, square])
 
 
+# Ratio of columns to rows from which basis vectors with n entries take more memory than a copy.
+_LONG = 8
 # Number of terms that the repr of a sum names.
 _SHOWN = 3
 

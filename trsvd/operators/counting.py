@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trsvd._arrays.arrays import Array, Arrays
+from trsvd._arrays.arrays import Array, Arrays, HostArray
 from trsvd._arrays.dtypes import split_power
 from trsvd.operators.base import MatrixOperator, phrase
 
@@ -107,6 +107,10 @@ class Metered(MatrixOperator):
         """Return the rows of the operator if it is not scaled."""
         return self.op.rows_in_memory() if self.scale_exponent == 0 else None
 
+    def shift_in_memory(self) -> tuple[HostArray, HostArray] | None:
+        """Return the vectors of the operator."""
+        return self.op.shift_in_memory()
+
     def scaled_dense(self, *, counted: bool = True) -> Array:
         """Return ``scale * A`` as an array; counts min(m, n) products if it has no entries."""
         if counted:
@@ -142,3 +146,8 @@ class Turned(MatrixOperator):
         """Return the columns of the operator as rows of its adjoint."""
         rows = self.op.rows_in_memory()
         return None if rows is None else (rows[0], not rows[1])
+
+    def shift_in_memory(self) -> tuple[HostArray, HostArray] | None:
+        """Return the vectors of the operator, exchanged."""
+        shift = self.op.shift_in_memory()
+        return None if shift is None else shift[::-1]

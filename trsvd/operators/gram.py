@@ -68,12 +68,22 @@ class InMemory(MatrixOperator):
         return rows.astype(dtype) if rows.dtype.itemsize > dtype.itemsize else rows
 
     @cached_property
-    def _sparse(self) -> tuple[HostArray, HostArray, HostArray] | None:
-        """Entries, column indices and row pointers of a sparse matrix."""
+    def _sparse(self) -> tuple[HostArray, HostArray, HostArray, HostArray, HostArray] | None:
+        """Entries, column indices and row pointers of a sparse matrix, and vectors of its shift.
+
+        The vectors are empty without a shift.
+        """
         if not self.is_sparse:
             return None
-        indices, indptr = _unsigned(self._given.indices), _unsigned(self._given.indptr)
-        return read_only(self.rows.data), read_only(indices), read_only(indptr)
+        rows, dtype = self._given, self.arrays.host_dtype
+        left, right = self.op.shift_in_memory() or (np.empty(0), np.empty(0))
+        return (
+            read_only(self.rows.data),
+            read_only(_unsigned(rows.indices)),
+            read_only(_unsigned(rows.indptr)),
+            read_only(left.astype(dtype)),
+            read_only(right.astype(dtype)),
+        )
 
     def matmat(self, X: Array) -> Array:
         """``A @ X``, counted."""
