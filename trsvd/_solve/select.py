@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from trsvd._arrays.admit import admitted
 from trsvd._arrays.arrays import is_array
 from trsvd._arrays.dtypes import is_sparse
 from trsvd._plan.small import job_for, reason_for, small_array
@@ -100,6 +101,7 @@ def select_method(
     >>> print(trsvd.select_method(np.zeros((100, 50)), 5))
     Direct(route='auto'): min(m, n) = 50 is small: a dense factorization costs least
     """
+    A = admitted(A)
     op = as_operator(A)
     if max_matvecs is None:
         k, tol = check_k(k, min(op.shape)), check_tol(tol, op.arrays.eps)
