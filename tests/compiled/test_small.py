@@ -124,6 +124,9 @@ def test_agrees_with_the_general_way_and_with_itself(shape, dtype, rng, monkeypa
 def test_a_list_of_matrices_is_computed_as_each_alone(rng):
     matrices = [matrix("root", shape, "float32", rng) for shape in [(90, 80), (60, 70), (90, 80)]]
     ball = trsvd.KyFanDualBall(4)
+    columns = [np.asfortranarray(G) for G in matrices]
+    for G, result in zip(matrices, ball.lmo_many(columns, rng=5), strict=True):
+        np.testing.assert_allclose(result.update, ball.lmo(G, rng=5).update, atol=1e-4)
     for options in ({"gap": 1e-2}, {"tol": 1e-3}, {}):
         together = ball.lmo_many(matrices, rng=5, **options)
         for G, result in zip(matrices, together, strict=True):

@@ -174,7 +174,7 @@ def small_triplets_of(
         if X is not None and X.ndim == 2:
             groups.setdefault((X.shape, X.dtype.char), []).append((place, X))
     for (shape, _), members in groups.items():
-        stack = np.stack([X for _, X in members])
+        stack = np.ascontiguousarray(np.stack([X for _, X in members]))
         results = _run(stack, min(k, *shape), tol, rng, how)
         if results is not None:
             for row, (place, _) in enumerate(members):
