@@ -253,8 +253,11 @@ class PCA(sklearn.decomposition.PCA):  # type: ignore[misc]
         return named_method(method) in (Direct(), Direct(route="gram"))
 
     def _triplets(self, centred: Any, total: float, m: int) -> SVDResult:
+        method = self.method
+        if method is None and isinstance(centred, CenteredArray):
+            method = Direct()
         options = {
-            "method": self.method,
+            "method": method,
             "tol": self.tol,
             "rng": generator("random_state", sklearn.utils.check_random_state(self.random_state)),
             "on_failure": "raise",

@@ -19,7 +19,7 @@ OFFSETS = [("float32", 0.0), ("float32", 0.1), ("float32", 1e3), ("float64", 0.1
 
 @pytest.fixture(autouse=True)
 def several_panels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_centred, "_PANEL", 1 << 13)
+    monkeypatch.setattr(_centred, "_PANEL", 1 << 13)  # and at least min(m, n) rows
 
 
 def data(shape: tuple[int, int], dtype: str, offset: float, layout: str) -> np.ndarray:

@@ -19,9 +19,9 @@ _PANEL = 1 << 20
 class CenteredArray(MatrixOperator):
     """``A - 1 mu^T`` of a real array on the host.
 
-    The mean is subtracted from the entries, one panel after the other. Hence products do not cancel
-    as those of `CenteredOperator` do. Those are used if the mean is no larger than the rest, since
-    they take half of the time. Sums over panels are in double precision.
+    The mean is subtracted from the entries, one panel after the other, so that nothing cancels. If
+    the mean is no larger than the rest, it is subtracted from products, which takes less time. Sums
+    over panels are in double precision.
 
     Parameters
     ----------
@@ -88,7 +88,8 @@ class CenteredArray(MatrixOperator):
         A centred panel is overwritten by the next one.
         """
         T = self._entries.T if self._turned else self._entries
-        rows = max(1, _PANEL // (T.shape[1] * T.itemsize))
+        # (At least square, since all of the Gram matrix is read for each panel.)
+        rows = min(len(T), max(T.shape[1], _PANEL // (T.shape[1] * T.itemsize)))
         room = np.empty((rows, T.shape[1]), T.dtype, order="C" if T.flags.c_contiguous else "F")
         for start in range(0, len(T), rows):
             part = slice(start, start + rows)
