@@ -272,7 +272,7 @@ def test_dense_data_with_an_offset(
     eps = float(np.finfo(dtype).eps)
     assert np.abs(pca.singular_values_ - S[:k]).max() <= 20 * eps * S[0]
     mean = X.astype(np.longdouble).mean(axis=0)
-    assert np.abs(pca.mean_ - mean).max() <= 4 * eps * max(offset, 10)
+    assert np.abs(pca.mean_ - mean).max() <= 9 * eps * max(offset, 10)  # sqrt(70), a sum of 70
     ratio = S[:k] ** 2 / np.sum(S**2)
     assert np.abs(pca.explained_variance_ratio_ - ratio).max() <= 40 * eps
     bound = (eps**0.75 + 20 * eps) * np.linalg.norm(B)  # tol, and rounding errors
