@@ -20,6 +20,8 @@ import sklearn.pipeline  # noqa: E402
 from sklearn.utils.estimator_checks import check_estimator  # noqa: E402
 
 import trsvd  # noqa: E402
+from trsvd._compiled import kernels  # noqa: E402
+from trsvd.operators import centred as _centred  # noqa: E402
 from trsvd.sklearn import PCA, TruncatedSVD  # noqa: E402
 from trsvd.testing import SPECTRA, matrix_with_spectrum  # noqa: E402
 
@@ -242,3 +244,36 @@ def test_scikit_learns_own_checks(estimator):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         check_estimator(estimator, expected_failed_checks={})
+
+
+@pytest.mark.parametrize("numba", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "offset"), [("float32", 1e3), ("float64", 1e6), ("float64", 0.0)]
+)
+@pytest.mark.parametrize("shape", [(2000, 70), (70, 2000), (300, 120)])
+def test_dense_data_with_an_offset(
+    shape: tuple[int, int], dtype: str, offset: float, numba: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a Gram matrix or a centred copy: rounding errors are those of the centred data."""
+    monkeypatch.setenv("TRSVD_COMPILED", str(int(numba)))
+    kernels.cache_clear()
+    monkeypatch.setattr(_centred, "_PANEL", 1 << 14)
+    rng, k = np.random.default_rng(0), 4
+    side = min(shape)
+    X = rng.standard_normal((shape[0], side)) * 0.7 ** np.arange(side)
+    X = (X @ rng.standard_normal((side, shape[1])) + offset).astype(dtype)
+    pca = PCA(k, random_state=0)
+    scores = pca.fit_transform(X)
+    kernels.cache_clear()
+    assert pca.converged_
+    B = X.astype(float) - X.astype(float).mean(axis=0)
+    B -= B.mean(axis=0)
+    S = np.linalg.svd(B, compute_uv=False)
+    eps = float(np.finfo(dtype).eps)
+    assert np.abs(pca.singular_values_ - S[:k]).max() <= 20 * eps * S[0]
+    mean = X.astype(np.longdouble).mean(axis=0)
+    assert np.abs(pca.mean_ - mean).max() <= 9 * eps * max(offset, 10)  # sqrt(70), a sum of 70
+    ratio = S[:k] ** 2 / np.sum(S**2)
+    assert np.abs(pca.explained_variance_ratio_ - ratio).max() <= 40 * eps
+    bound = (eps**0.75 + 20 * eps) * np.linalg.norm(B)  # tol, and rounding errors
+    assert np.linalg.norm(B @ pca.components_.T.astype(float) - scores, axis=0).max() <= bound

@@ -17,11 +17,13 @@ from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, St
 from trsvd._arrays.arrays import HostArray
 from trsvd._errors import Status, warn_caller
 from trsvd._solve.result import Completeness, NotConverged, SVDResult
+from trsvd._solve.select import named_method, select_method
 from trsvd._solve.svds import svds, svds_to_tolerance
 from trsvd.compat.arguments import explain, generator
 from trsvd.compat.estimators import THROUGH, TruncatedSVD, keep_facts, validated
-from trsvd.methods import ALIASES, METHODS
+from trsvd.methods import ALIASES, METHODS, Direct
 from trsvd.operators import CenteredOperator
+from trsvd.operators.centred import CenteredArray
 
 __all__ = ["PCA", "TruncatedSVD"]
 
@@ -208,13 +210,7 @@ class PCA(sklearn.decomposition.PCA):  # type: ignore[misc]
             total = float(variances.sum(dtype=np.float64)) * m / (m - 1)
             centred: Any = CenteredOperator(X, mean.astype(X.dtype))
         else:
-            mean = X.mean(axis=0, dtype=np.float64)
-            centred = X - mean.astype(X.dtype)
-            # The mean was rounded: subtract the mean of the rest, too.
-            rest = centred.mean(axis=0, dtype=np.float64)
-            centred -= rest.astype(X.dtype)
-            mean = mean + rest
-            total = float(np.square(centred, dtype=np.float64).sum()) / (m - 1)
+            centred, mean, total = self._centred(X)
         result = self._triplets(centred, total, m)
         U, S, Vh = result
         _, self.components_ = sklearn.utils.extmath.svd_flip(U, Vh, u_based_decision=False)
@@ -231,9 +227,37 @@ class PCA(sklearn.decomposition.PCA):  # type: ignore[misc]
         keep_facts(self, result)
         return np.asarray(U)
 
+    def _centred(self, X: HostArray) -> tuple[Any, HostArray, float]:
+        """Return centred dense data, their mean, and their total variance.
+
+        They are a copy, unless a Gram matrix is formed from X.
+        """
+        rows = CenteredOperator(X).formed(gram=True) if self._takes_gram(X) else None
+        if isinstance(rows, CenteredArray):
+            return rows, rows.mean, rows.frobenius_norm() ** 2 / (len(X) - 1)
+        mean = X.mean(axis=0, dtype=np.float64)
+        centred = X - mean.astype(X.dtype)
+        # The mean was rounded: subtract the mean of the rest, too.
+        rest = centred.mean(axis=0, dtype=np.float64)
+        centred -= rest.astype(X.dtype)
+        total = float(np.square(centred, dtype=np.float64).sum()) / (len(X) - 1)
+        return centred, mean + rest, total
+
+    def _takes_gram(self, X: HostArray) -> bool:
+        """True if the method, given or chosen, forms a Gram matrix of dense data."""
+        k, method = self.n_components, self.method
+        if not isinstance(k, Integral) or 4 * k > min(X.shape):
+            return False
+        if method is None:
+            method = select_method(X, int(k), self.tol).method
+        return named_method(method) in (Direct(), Direct(route="gram"))
+
     def _triplets(self, centred: Any, total: float, m: int) -> SVDResult:
+        method = self.method
+        if method is None and isinstance(centred, CenteredArray):
+            method = Direct()
         options = {
-            "method": self.method,
+            "method": method,
             "tol": self.tol,
             "rng": generator("random_state", sklearn.utils.check_random_state(self.random_state)),
             "on_failure": "raise",

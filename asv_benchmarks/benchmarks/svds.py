@@ -1,6 +1,7 @@
 """Truncated SVD: time, products with A, and residual, by backend and by method."""
 
 import numpy as np
+import scipy.sparse
 
 import trsvd
 
@@ -136,3 +137,39 @@ class Batch:
         return float(residuals.max())
 
     track_residual.unit = "relative to s_1"
+
+
+class Centred:
+    """Principal components of sparse data, and of a tall array, which are not copied."""
+
+    param_names = ["data", "dtype"]
+    params = [["sparse", "sparse, wide", "tall"], ["float32", "float64"]]
+    timeout = 120
+
+    def setup(self, data, dtype):
+        rng = np.random.default_rng(0)
+        if data == "tall":
+            A = rng.standard_normal((50000, 128)) * np.arange(1, 129) ** -0.7
+            self.A = (A @ np.linalg.qr(rng.standard_normal((128, 128)))[0] + 1).astype(dtype)
+        else:
+            left = scipy.sparse.random(6000, 100, 0.02, format="csr", random_state=1)
+            right = scipy.sparse.random(100, 1500, 0.02, format="csr", random_state=2)
+            A = left @ scipy.sparse.diags(np.arange(1, 101) ** -0.7) @ right
+            A = A + 0.1 * scipy.sparse.random(6000, 1500, 0.003, format="csr", random_state=3)
+            self.A = (A.T if "wide" in data else A).tocsr().astype(dtype)
+        dense = self.A.toarray() if scipy.sparse.issparse(self.A) else self.A
+        dense = dense.astype(float)
+        self.exact = np.linalg.svd(dense - dense.mean(axis=0), compute_uv=False)
+        self.run(data, dtype)
+
+    def run(self, data, dtype):
+        tol = float(np.finfo(dtype).eps) ** 0.75
+        result = trsvd.svds(trsvd.operators.CenteredOperator(self.A), 20, tol=tol, rng=0)
+        assert_accurate(result.S, self.exact, result.residuals, tol)
+        return result
+
+    def time_svds(self, data, dtype):
+        self.run(data, dtype)
+
+    def peakmem_svds(self, data, dtype):
+        self.run(data, dtype)

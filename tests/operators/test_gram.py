@@ -28,6 +28,8 @@ from trsvd.operators import gram as _in_memory
 from trsvd.operators.gram import coarsest_precision, in_memory, stays_in_cache
 
 compiled = pytest.mark.skipif(kernels() is None, reason="Numba is not installed")
+# Matrices as small as these take one compiled call otherwise.
+pytestmark = pytest.mark.usefixtures("general_way")
 SINGLE, DOUBLE = (float(np.finfo(dtype).eps) for dtype in ("float32", "float64"))
 
 

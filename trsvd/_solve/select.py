@@ -148,7 +148,9 @@ def general_method(
     if not affordable:
         return Selection(iterative, f"max_matvecs = {max_matvecs} is less than min(m, n) = {rank}")
     tol = check_tol(tol, op.arrays.eps)
-    if bytes_dense > _DENSE_BYTES and not dense:
+    tall = max(m, n) >= 8 * rank
+    by_panels = dense or (tall and op.forms_gram)
+    if bytes_dense > _DENSE_BYTES and not by_panels:
         compiled = _has_compiled_steps(op, k, tol)
         return Selection(
             ThickRestartLanczos(gram=compiled, block_size=_block_size(op, k, tol)),
@@ -159,7 +161,7 @@ def general_method(
         return Selection(
             Direct(), f"min(m, n) = {rank} is small: a dense factorization costs least"
         )
-    if dense and max(m, n) >= 8 * rank and rank <= 2048:
+    if by_panels and tall and rank <= 2048:
         return Selection(
             Direct(),
             f"max(m, n) / min(m, n) = {max(m, n) / rank:.3g}: the Gram matrix of the smaller side "

@@ -70,31 +70,33 @@ class Direct:
     ) -> Run:
         """Start a run; start and random numbers are not used."""
         del start, rng
-        op.form()
-        return _DirectRun(self.route, op, k, tol)
+        route = self.route
+        if route == "auto":
+            n = op.shape[1]
+            route = "gram" if (2.5 if n >= _MANY else 4) * k <= n else "svd"
+        op.form(gram=route == "gram")
+        return _DirectRun(route, op, k, tol, chosen=self.route == "auto")
 
 
 class _DirectRun(Run):
     meets_all_copies = True
     exact = True
 
-    def __init__(self, route: str, op: Metered, k: int, tol: float) -> None:
-        n = op.shape[1]
-        self.k, self.tol, self.rank = k, tol, n
+    def __init__(self, route: str, op: Metered, k: int, tol: float, *, chosen: bool) -> None:
+        self.k, self.tol, self.rank = k, tol, op.shape[1]
         # (float32 data: twice the time of a full SVD, if k is large.)
-        self.skips_double = route == "auto" and op.arrays.eps >= SINGLE and 5 * k > n
-        if route == "auto":
-            route = "gram" if (2.5 if n >= _MANY else 4) * k <= n else "svd"
+        self.skips_double = chosen and op.arrays.eps >= SINGLE and 5 * k > self.rank
         self.route = route
         # (The norm must be moderate, so that squares are in the range of float32.)
         moderate = op.arrays.eps >= SINGLE or op.norm_hint is not None
         self.double = not (moderate and in_single(op.arrays.eps, tol))
         self._triplets: tuple[Array, HostArray, Array] | None = None
         self._dense: Array | None = None
+        self._is_counted = False
 
     @property
     def next_cost(self) -> int:
-        return self.rank if self._dense is None else 0
+        return 0 if self._is_counted else self.rank
 
     @property
     def available(self) -> int:
@@ -102,31 +104,38 @@ class _DirectRun(Run):
 
     def step(self, op: Metered) -> None:
         formed = self.route == "gram" and self._formed(op) is not None
-        A = self._dense if self._dense is not None else op.scaled_dense(counted=not formed)
-        if op.norm_hint is None:  # a known norm shows that all entries are finite
-            check_finite(np.asarray(op.arrays.max_abs(A)))
-        self._dense = A if self.route == "gram" else None
+        if not (self._is_counted or formed):
+            op.count(self.rank, 1)
         self.iterations += 1
-        self.finished = True
+        self.finished = self._is_counted = True
         arrays = op.arrays
         if self.route == "gram":
-            if not self.double and self._by_gram(op, A):
+            if not self.double and self._by_gram(op):
                 return
             self.double = True
-            if not self.skips_double and self._by_gram(op, A):
+            if not self.skips_double and self._by_gram(op):
                 return
             self.route = "svd"
         self.lost = 0.0
-        U, S, Vh = arrays.svd(A)
+        U, S, Vh = arrays.svd(self._entries(op))
         self._triplets = U, S, arrays.adjoint(Vh)
-        self._dense = None
+        self.release()
 
-    def _by_gram(self, op: Metered, A: Array) -> bool:
+    def _entries(self, op: Metered) -> Array:
+        if self._dense is None:
+            self._dense = op.scaled_dense(counted=False)
+            if op.norm_hint is None:  # a known norm shows that all entries are finite
+                check_finite(np.asarray(op.arrays.max_abs(self._dense)))
+        return self._dense
+
+    def _by_gram(self, op: Metered) -> bool:
         """Compute triplets by the Gram matrix; False if it does not resolve the k-th value."""
         arrays = op.arrays
         G = self._formed(op)
         if G is None:
-            G = arrays.gram(A, double=self.double)
+            G = op.gram_by_panels(double=self.double)
+        if G is None:
+            G = arrays.gram(self._entries(op), double=self.double)
         if not self._promises(op, G):
             return False
         V = arrays.gram_eigh(G, self.k)
@@ -198,4 +207,4 @@ class _DirectRun(Run):
         return twin
 
     def release(self) -> None:
-        self._dense = None
+        self._dense, self._is_counted = None, False

@@ -51,6 +51,8 @@ class MatrixOperator(ABC):
     rounding: float = 0.0
     # Usual size of those errors, for a random unit vector.
     noise: float = 0.0
+    # True if `formed(gram=True)` forms the Gram matrix by one pass over an array, without a copy.
+    forms_gram: bool = False
 
     def __repr__(self) -> str:
         (m, n), parts = self.shape, self._made_of()
@@ -116,8 +118,17 @@ class MatrixOperator(ABC):
         """Return the operator with products in double precision; None if it has no entries."""
         return None
 
-    def formed(self) -> MatrixOperator | None:
-        """Return the matrix as an array if its entries are more accurate than its products."""
+    def formed(self, *, gram: bool = False) -> MatrixOperator | None:
+        """Return the matrix as an array if its entries are more accurate than its products.
+
+        ``gram``: the Gram matrix will do, so that no copy is made if it can be formed without one.
+        """
+        del gram
+        return None
+
+    def gram_by_panels(self, *, double: bool) -> Array | None:
+        """Return the Gram matrix of the shorter side, as `Arrays.gram`; None without panels."""
+        del double
         return None
 
     def size_of_parts(self) -> float:

@@ -8,7 +8,8 @@ from typing import Any
 
 from trsvd._arrays.arrays import Array, Arrays, HostArray
 from trsvd._arrays.dtypes import is_sparse
-from trsvd.operators.base import MatrixOperator, phrase
+from trsvd.operators.base import MatrixOperator, _ArrayMatrix, phrase
+from trsvd.operators.centred import CenteredArray
 from trsvd.operators.products import as_operator
 
 
@@ -66,9 +67,9 @@ class AdjointOperator(MatrixOperator):
         """Choose for ``A``, with the directions exchanged."""
         return self.A.go(backward, forward)
 
-    def formed(self) -> MatrixOperator | None:
+    def formed(self, *, gram: bool = False) -> MatrixOperator | None:
         """Return the adjoint of ``A.formed()``."""
-        formed = self.A.formed()
+        formed = self.A.formed(gram=gram)
         return None if formed is None else AdjointOperator(formed)
 
     def rough_norm(self) -> float | None:
@@ -87,6 +88,15 @@ class AdjointOperator(MatrixOperator):
         """Return the vectors of ``A``, exchanged."""
         shift = self.A.shift_in_memory()
         return None if shift is None else shift[::-1]
+
+    @property
+    def forms_gram(self) -> bool:  # type: ignore[override]
+        """Value of ``A``."""
+        return self.A.forms_gram
+
+    def gram_by_panels(self, *, double: bool) -> Array | None:
+        """Return that of ``A``: it belongs to the shorter side."""
+        return self.A.gram_by_panels(double=double)
 
     def in_double(self) -> MatrixOperator | None:
         """Return the operator with products in double precision; None if ``A`` has none."""
@@ -206,8 +216,16 @@ class CenteredOperator(MatrixOperator):
             X = X - (self.xp.sum(X, axis=0) / m)[None, :]
         return X
 
-    def formed(self) -> MatrixOperator | None:
+    @property
+    def forms_gram(self) -> bool:  # type: ignore[override]
+        """True if ``A`` is a real array on the host."""
+        arrays = self.arrays
+        return isinstance(self.A, _ArrayMatrix) and arrays.on_host and not arrays.is_complex
+
+    def formed(self, *, gram: bool = False) -> MatrixOperator | None:
         """Return the centred entries if ``A`` has entries; their products do not cancel."""
+        if gram and self.forms_gram:
+            return CenteredArray(self.arrays, self.A.dense(), self.mean, is_mean=self._is_mean)
         return None if self.A.max_abs() is None else as_operator(self.dense())
 
     def frobenius_norm(self, scale: float = 1.0) -> float | None:

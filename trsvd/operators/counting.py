@@ -56,9 +56,12 @@ class Metered(MatrixOperator):
     def _made_of(self) -> str:
         return phrase(self.op)
 
-    def form(self) -> None:
-        """Replace the operator by its entries if they are more accurate than its products."""
-        formed = self.op.formed()
+    def form(self, *, gram: bool) -> None:
+        """Replace the operator by its entries if they are more accurate than its products.
+
+        ``gram``: the entries may be those of a Gram matrix.
+        """
+        formed = self.op.formed(gram=gram)
         if formed is not None:
             self.op, self.rounding, self.noise = formed, 0.0, 0.0
 
@@ -110,6 +113,10 @@ class Metered(MatrixOperator):
     def shift_in_memory(self) -> tuple[HostArray, HostArray] | None:
         """Return the vectors of the operator."""
         return self.op.shift_in_memory()
+
+    def gram_by_panels(self, *, double: bool) -> Array | None:
+        """Return the Gram matrix of the shorter side if the operator is not scaled."""
+        return self.op.gram_by_panels(double=double) if self.scale_exponent == 0 else None
 
     def scaled_dense(self, *, counted: bool = True) -> Array:
         """Return ``scale * A`` as an array; counts min(m, n) products if it has no entries."""
