@@ -20,7 +20,6 @@ import sklearn.pipeline  # noqa: E402
 from sklearn.utils.estimator_checks import check_estimator  # noqa: E402
 
 import trsvd  # noqa: E402
-from trsvd._compiled import kernels  # noqa: E402
 from trsvd.operators import centred as _centred  # noqa: E402
 from trsvd.sklearn import PCA, TruncatedSVD  # noqa: E402
 from trsvd.testing import SPECTRA, matrix_with_spectrum  # noqa: E402
@@ -256,7 +255,6 @@ def test_dense_data_with_an_offset(
 ) -> None:
     """With a Gram matrix or a centred copy: rounding errors are those of the centred data."""
     monkeypatch.setenv("TRSVD_COMPILED", str(int(numba)))
-    kernels.cache_clear()
     monkeypatch.setattr(_centred, "_PANEL", 1 << 14)
     rng, k = np.random.default_rng(0), 4
     side = min(shape)
@@ -264,7 +262,6 @@ def test_dense_data_with_an_offset(
     X = (X @ rng.standard_normal((side, shape[1])) + offset).astype(dtype)
     pca = PCA(k, random_state=0)
     scores = pca.fit_transform(X)
-    kernels.cache_clear()
     assert pca.converged_
     B = X.astype(float) - X.astype(float).mean(axis=0)
     B -= B.mean(axis=0)

@@ -13,11 +13,11 @@ from sklearn.datasets import load_digits
 
 import trsvd
 
-STEPS, CHANGE, WIDTH, K, GAP, MU, LR = 80, 40, 256, 4, 1e-2, 0.95, 0.02
+STEPS, CHANGE, WIDTH, K, GAP, MU, LR = 80, 40, 520, 4, 1e-2, 0.95, 0.02
 
 
 def momenta(rng: np.random.Generator):
-    """Yield the momentum of the second weight, 256 x 256, at each step of a training run."""
+    """Yield the momentum of the second weight, 520 x 520, at each step of a training run."""
     X, labels = load_digits(return_X_y=True)
     X = X / 16 - 0.5
     sizes = (64, WIDTH, WIDTH, 10)

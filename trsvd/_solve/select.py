@@ -99,7 +99,7 @@ def select_method(
     --------
     >>> import numpy as np, trsvd
     >>> print(trsvd.select_method(np.zeros((100, 50)), 5))
-    Direct(route='auto'): min(m, n) = 50 is small: a dense factorization costs least
+    Direct(route='auto'): min(m, n) = 50 is small: ...
     """
     A = admitted(A)
     op = as_operator(A)
