@@ -1139,7 +1139,7 @@ def test_options_that_cannot_be(method, options, message):
 def test_a_single_value_is_certified_by_the_run_itself():
     """The theorem is on the run from a random vector: two products for the residuals, no more."""
     A = np.random.default_rng(0).standard_normal((200, 150))
-    result = svds(A, 1, method="trlan", tol=1e-2, rng=0)
+    result = svds(A, 1, method="trlan", tol=9e-4, rng=0)
     assert result.completeness.kind == "probable"
     assert 0 < result.completeness.eta < 1
     assert result.matvecs_verify == 2

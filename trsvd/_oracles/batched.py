@@ -89,11 +89,12 @@ def _by_one_call(
     ]
     stop, how = one_call(k, gap, options.tol)
     each = small_triplets_of([matrices[index] for index in chosen], k, stop, options.rng, **how)
-    return {
+    found = {
         index: pairs_of_small(one, k, gap)
         for index, one in zip(chosen, each, strict=True)
         if isinstance(one, Found)
     }
+    return {i: pairs for i, pairs in found.items() if gap is None or pairs.gap <= gap}
 
 
 def _kind(G: Any, start: Any, k: int, options: Options) -> Any:

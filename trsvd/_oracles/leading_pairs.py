@@ -86,8 +86,9 @@ def leading_pairs(G: Any, k: int, options: Options) -> LeadingPairs:
     if options.for_one_call and fits_start(start, G):
         stop_at, how = one_call(k, gap, tol)
         found = small_triplets(G, k, stop_at, options.rng, **how)
-        if isinstance(found, Found):
-            return pairs_of_small(found, k, gap)
+        pairs = pairs_of_small(found, k, gap) if isinstance(found, Found) else None
+        if pairs is not None and (gap is None or pairs.gap <= gap):
+            return pairs
     problem = Problem(G, options.rng, None, in_compute_dtype=True)
     k = check_k(k, problem.rank)
     flat = 0

@@ -451,7 +451,8 @@ def _begin(
         return method.init(op, k, tol=stop.aim, start=None, rng=rng)
     block, of_adjoint = given
     width = int(block.shape[1])
-    few = width < k and not isinstance(method, ThickRestartLanczos)
+    # (For one triplet, a vector is tested by as many products as Lanczos from it takes.)
+    few = k == 1 or (width < k and not isinstance(method, ThickRestartLanczos))
     if few or not isinstance(stop, Residual) or cap - op.matvecs < _BLOCKS * width:
         block = problem.right_block(block, cap) if of_adjoint else block
         return method.init(op, k, tol=stop.aim, start=block, rng=problem.rng)

@@ -158,6 +158,8 @@ def svds(
     asked = check_svds(
         A, k, ncv, tol, which, v0, maxiter, return_singular_vectors, solver, rng, options
     )
+    if asked.start is not None:  # v0 takes precedence over rng
+        asked = replace(asked, rng=np.random.default_rng(0))
     try:
         U, S, Vh = _largest(asked) if asked.largest else smallest(asked)
     except NotConverged as error:
