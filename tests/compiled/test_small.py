@@ -75,8 +75,7 @@ def test_results_are_right(shape, dtype, name, rng):
     A = matrix(name, shape, dtype, rng)
     for k in sorted({1, min(3, *shape), min(8, *shape), min(25, *shape)}):
         for tol in (1e-2, 1e-4, eps_of(dtype) ** 0.75):
-            for seed in range(2):
-                check(A, trsvd.svds(A, k, tol=tol, rng=seed), k, tol)
+            check(A, trsvd.svds(A, k, tol=tol, rng=k), k, tol)
 
 
 @pytest.mark.parametrize("order", ["C", "F", "strided", "readonly", "reversed"])
