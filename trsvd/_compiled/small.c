@@ -16,10 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(_MSC_VER)
-#define restrict __restrict
-#endif
-
 /* Status of a matrix; small.py has the same list. All but CONVERGED are left to the general way. */
 enum { CONVERGED, FLAT, NOT_CONVERGED, MISSED, DEFICIENT, OUT_OF_RANGE, FAILED, NO_MEMORY };
 /* Certificate: see Completeness in trsvd/_solve/result.py. */

@@ -20,6 +20,7 @@ from trsvd._plan.certificate import FAILURE_PROBABILITY, certified_eta
 from trsvd._plan.small import job_for, small_array
 from trsvd._solve.problem import State
 from trsvd._solve.result import Completeness, Subspace, SVDResult
+from trsvd._validate import check_tol
 from trsvd.methods import Direct, Method, ThickRestartLanczos
 
 _DIRECT, _LANCZOS = Direct(), ThickRestartLanczos()
@@ -195,7 +196,7 @@ def _run(
     if type(k) is not int or not 1 <= k <= min(m, n):
         return None
     if tol is None:
-        tol = 2.0**-17.25 if X.dtype.itemsize == 4 else 2.0**-39
+        tol = check_tol(None, float(np.finfo(X.dtype).eps))
     elif not isinstance(tol, float):
         return None
     job = job_for(m, n, X.dtype.itemsize, k, tol, **how)
